@@ -1,0 +1,58 @@
+# Two commands need nothing but make and Python >= 3.11 with venv:  make demo   make test
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Extra arguments, e.g.  make test ARGS="-k uri -x"   make bench ARGS=--quick
+ARGS ?=
+
+.PHONY: help demo test test-heavy lint format bench bench-peers clean
+
+help:
+	@echo "make demo         store, load, damage and kill: see what kacas does (about a minute)"
+	@echo "make test         the tests, without the long ones"
+	@echo "make test-heavy   the long ones"
+	@echo "make lint         ruff, mypy --strict, the import linter, the house rules"
+	@echo "make format       let ruff rewrite the code"
+	@echo "make bench-peers  install the systems that make bench compares with, in environments of their own"
+	@echo "make bench        the figures of docs/benchmarks.md (ARGS=--quick for a small run)"
+	@echo "make clean        remove the virtual environments and all that was generated"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "kacas needs Python >= 3.11; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) \
+	  || { echo "no venv module: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python demo/demo.py $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-heavy: $(STAMP)
+	$(BIN)/python -m pytest -m heavy $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict kacas bench demo
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-peers:
+	PYTHON=$(PYTHON) bash bench/peers.sh .venv-kachery
+
+bench: $(STAMP)
+	$(BIN)/python -m bench.engine --kachery-python .venv-kachery/bin/python $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-kachery demo-out bench-out build dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,301 @@
+"""The engine's figures beside kachery-cloud and np.save: time, disk and memory, in one run.
+
+    python -m bench.engine --kachery-python .venv-kachery/bin/python        # about 10 minutes, 45 GB of disk
+    python -m bench.engine --quick                                          # 64 MiB: a look, not a figure
+
+What a peer leaves to a later sync is measured and shown apart. See docs/benchmarks.md for how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.measure import PeakMemory, Series, paired, ratio, total
+from bench.report import Target, by_system, table
+from bench.worker import ROOT, Worker
+from bench.workloads import GIB, MIB, random_block, recording_block, write_npy
+
+ARRAYS = {"recording": recording_block, "random": random_block}
+DOCUMENT_SIZE = 1024
+MEMORY_LIMIT_MIB = 256
+
+Figures = dict[str, dict[str, Series]]  # system → figure → series
+
+
+@dataclass
+class Plan:
+    """What to run: bytes, rounds after the warm-up, and which Python holds the peer (None: leave it out)."""
+
+    size: int
+    rounds: int
+    documents: int
+    workdir: Path
+    kachery_python: str | None
+    run: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        # Nothing is deleted before the end: making files soon after deleting as many is ten times slower.
+        self.run = Path(tempfile.mkdtemp(prefix="run-", dir=self.workdir))
+
+    @property
+    def systems(self) -> list[str]:
+        return ["kacas", *(["kachery-cloud"] if self.kachery_python else []), "numpy", "sha1"]
+
+    @property
+    def disk_needed(self) -> int:
+        return int(self.size * (2 + 2 * 3 * (self.rounds + 1) + 4)) + 64 * MIB
+
+    def array_path(self, name: str) -> Path:
+        return self.workdir / f"{name}-{self.size // MIB}-MiB.npy"
+
+    def worker(self, system: str) -> Worker:
+        python = self.kachery_python if system == "kachery-cloud" and self.kachery_python else sys.executable
+        environment = {
+            "KACAS_DIR": str(self.run / "default"),
+            "KACAS_CACHE_DIR": str(self.run / "cache"),
+            "KACAS_OWNER": "bench",
+            "XDG_CONFIG_HOME": str(self.run / "config"),
+            "HOME": str(self.run),
+        }
+        return Worker(system, python=python, environment=environment)
+
+
+def measure_array(plan: Plan, name: str, workers: dict[str, Worker]) -> Figures:
+    """Store and load one array with every system in turn."""
+    for worker in workers.values():
+        worker.call("array", path=str(plan.array_path(name)))
+
+    def turn_of(worker: Worker) -> Callable[[int], dict[str, float]]:
+        def turn(number: int) -> dict[str, float]:
+            worker.call("open", directory=str(plan.run / name / worker.system / str(number)))
+            machine.touch_memory(2 * plan.size)
+            stored = worker.call("store")
+            synced = worker.call("sync")
+            figures = {"store_s": stored["seconds"], "sync_s": synced["seconds"], "disk_size": synced["disk"]}
+            if worker.system != "sha1":
+                machine.touch_memory(plan.size)
+                figures["load_s"] = worker.call("load", key=stored["key"])["seconds"]
+                worker.call("leave")
+            return figures
+
+        return turn
+
+    return paired(plan.rounds, {system: turn_of(worker) for system, worker in workers.items()})
+
+
+def measure_documents(plan: Plan, workers: dict[str, Worker]) -> Figures:
+    """Small documents: kacas in a batch and singly, kachery-cloud singly. Figures: documents per second."""
+
+    def turn_of(worker: Worker, *, batch: bool) -> Callable[[int], dict[str, float]]:
+        def turn(number: int) -> dict[str, float]:
+            directory = plan.run / "documents" / f"{worker.system}-{batch}" / str(number)
+            worker.call("open", directory=str(directory))
+            machine.touch_memory(GIB // 4)
+            stored = worker.call(
+                "documents", count=plan.documents, size=DOCUMENT_SIZE, seed=number, batch=batch
+            )
+            synced = worker.call("sync")
+            return {
+                "per_s": plan.documents / stored["seconds"],
+                "synced_per_s": plan.documents / (stored["seconds"] + synced["seconds"]),
+            }
+
+        return turn
+
+    turns = {"kacas, in a batch": turn_of(workers["kacas"], batch=True)}
+    turns["kacas, singly"] = turn_of(workers["kacas"], batch=False)
+    if "kachery-cloud" in workers:
+        turns["kachery-cloud"] = turn_of(workers["kachery-cloud"], batch=False)
+    return paired(plan.rounds, turns)
+
+
+def measure_memory(plan: Plan) -> dict[str, int]:
+    """Peak anonymous memory of kacas beyond the caller's array, bytes, each call in a new process."""
+    path = str(plan.array_path("recording"))
+    grown: dict[str, int] = {}
+
+    def watch(
+        call: str, request: str, *, array: bool, result_size: int = 0, **arguments: object
+    ) -> dict[str, Any]:
+        with plan.worker("kacas") as worker:
+            worker.call("open", directory=str(plan.run / "memory"))
+            if array:
+                worker.call("array", path=path)
+            with PeakMemory(worker.pid) as peak:
+                answer = worker.call(request, **arguments)
+        grown[call] = max(0, peak.growth - result_size)
+        return answer
+
+    key = watch("store_npy", "store", array=True)["key"]
+    watch("load_npy", "load_only", array=False, result_size=plan.size, key=key)
+    watch("load_file", "load_file", array=False, key=key)
+    shutil.rmtree(plan.run / "memory")  # else store_file would find every chunk there
+    watch("store_file", "store_file", array=False, path=path)
+    return grown
+
+
+def targets(arrays: dict[str, Figures], documents: Figures, memory: dict[str, int]) -> list[Target]:
+    """What was promised of the engine, with what was measured."""
+
+    def against(name: str, what: str) -> float | None:
+        peer = arrays[name].get("kachery-cloud")
+        return ratio(arrays[name]["kacas"][what], peer[what]) if peer else None
+
+    found = [
+        Target(
+            "store recording, durable / kachery-cloud without sync",
+            against("recording", "store_s"),
+            1.5,
+            " ×",
+        ),
+        Target("disk of recording / kachery-cloud", against("recording", "disk_size"), 0.7, " ×"),
+        Target(
+            "store random data, durable / kachery-cloud without sync", against("random", "store_s"), 1.0, " ×"
+        ),
+    ]
+    for how, limit in (("in a batch", 10_000), ("singly", 500)):
+        rate = documents[f"kacas, {how}"]["per_s"].median
+        found.append(Target(f"store_json of 1 KiB, {how}, durable", rate, limit, " /s", at_least=True))
+    for call, size in memory.items():
+        found.append(
+            Target(f"{call}: anonymous memory beyond the array", size / MIB, MEMORY_LIMIT_MIB, " MiB")
+        )
+    return found
+
+
+def markdown(plan: Plan, arrays: dict[str, Figures], documents: Figures, memory: dict[str, int]) -> str:
+    """The tables of docs/benchmarks.md."""
+    rows: list[tuple[str, dict[str, Series | None]]] = []
+    for name, figures in arrays.items():
+        for figure, what in (
+            ("store_s", "store {}, s"),
+            ("total_s", "store {} and sync, s"),
+            ("load_s", "load {}, s"),
+        ):
+            rows.append((what.format(name), {system: one.get(figure) for system, one in figures.items()}))
+        sizes = {
+            system: Series(tuple(value / 1e6 for value in one["disk_size"].values))
+            for system, one in figures.items()
+            if system != "sha1"
+        }
+        rows.append((f"disk of {name}, MB", dict(sizes)))
+    rates: list[tuple[str, dict[str, Series | None]]] = [
+        (what, {system: one[figure] for system, one in documents.items()})
+        for figure, what in (("per_s", "store_json of 1 KiB, /s"), ("synced_per_s", "the same and sync, /s"))
+    ]
+    promised = [target.row() for target in targets(arrays, documents, memory)]
+    return "\n\n".join(
+        (
+            f"{plan.size // MIB} MiB of int16; {plan.rounds} rounds after a warm-up; median (min..max).",
+            by_system(plan.systems, rows),
+            by_system(list(documents), rates),
+            table(["target", "measured", "limit", "holds"], promised),
+        )
+    )
+
+
+def run(plan: Plan) -> tuple[dict[str, object], str]:
+    """Measure everything. Returns what goes into the JSON file, and the Markdown."""
+    free = shutil.disk_usage(plan.workdir).free
+    if free < plan.disk_needed:
+        raise SystemExit(
+            f"{plan.workdir} has {free / GIB:.0f} GiB free, {plan.disk_needed / GIB:.0f} are needed: "
+            "give another --workdir, a smaller --size-mib or fewer --rounds"
+        )
+    for name, make in ARRAYS.items():
+        say(f"making {plan.array_path(name)}")
+        write_npy(plan.array_path(name), make, plan.size)
+    with contextlib.ExitStack() as stack:
+        workers = {system: stack.enter_context(plan.worker(system)) for system in plan.systems}
+        versions = {system: worker.version for system, worker in workers.items()}
+        arrays: dict[str, Figures] = {}
+        for name in ARRAYS:
+            say(f"storing and loading {name}")
+            arrays[name] = measure_array(plan, name, workers)
+            for figures in arrays[name].values():
+                figures["total_s"] = total(figures["store_s"], figures["sync_s"])
+        say("storing small documents")
+        documents = measure_documents(plan, workers)
+    say("watching memory")
+    memory = measure_memory(plan)
+    measured: dict[str, Figures] = {**arrays, "documents": documents}
+    report: dict[str, object] = {
+        "machine": machine.describe(plan.workdir),
+        "versions": versions,
+        "size": plan.size,
+        "rounds": plan.rounds,
+        "figures": {
+            name: {
+                system: {what: series.as_json() for what, series in one.items()} for system, one in by.items()
+            }
+            for name, by in measured.items()
+        },
+        "memory": memory,
+        "targets": [target.as_json() for target in targets(arrays, documents, memory)],
+    }
+    about = ", ".join(f"{what}: {value}" for what, value in machine.describe(plan.workdir).items())
+    return report, f"{about}; {', '.join(versions.values())}\n\n" + markdown(plan, arrays, documents, memory)
+
+
+def say(what: str) -> None:
+    """Progress, on stderr."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.engine",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="64 MiB, 2 rounds, 200 documents")
+    parser.add_argument("--size-mib", type=int, help="size of each array (1024)")
+    parser.add_argument("--rounds", type=int, help="rounds after the warm-up (5)")
+    parser.add_argument(
+        "--kachery-python", metavar="PATH", help="a Python that has kachery-cloud: see bench/peers.sh"
+    )
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "kacas-bench",
+        help="where arrays are made and kept, and stores are made and deleted (%(default)s)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "bench-out" / "engine.json", help="the JSON file (%(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    kachery_python = options.kachery_python and shutil.which(options.kachery_python)
+    if not kachery_python:
+        say("kachery-cloud is left out: install it with `make bench-peers`, then give --kachery-python PATH")
+    plan = Plan(
+        size=(options.size_mib or (64 if options.quick else 1024)) * MIB,
+        rounds=options.rounds or (2 if options.quick else 5),
+        documents=200 if options.quick else 1000,
+        workdir=options.workdir,
+        kachery_python=kachery_python or None,
+    )
+    try:
+        report, tables = run(plan)
+    finally:
+        shutil.rmtree(plan.run, ignore_errors=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(tables)
+    say(f"\nwritten: {options.output}")
+
+
+if __name__ == "__main__":
+    main()

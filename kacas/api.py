@@ -1,0 +1,275 @@
+"""The verbs on the default store: `$KACAS_DIR`, else `~/.kacas`. Most users need nothing else."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from kacas.disk.volume import is_network
+from kacas.formats.npy import LazyArray
+from kacas.model.description import Description, Forgotten, HistoryItem
+from kacas.settings import Settings
+from kacas.store import Store
+
+_lock = threading.Lock()
+_default: tuple[tuple[str | None, ...], Store] | None = None
+
+
+def default_store() -> Store:
+    """The store that these functions use; made on first use. Changing the environment changes it."""
+    global _default
+    fingerprint = Settings.fingerprint()
+    with _lock:
+        if _default is None or _default[0] != fingerprint:
+            _default = (fingerprint, _open_default())
+        return _default[1]
+
+
+def _open_default() -> Store:
+    settings = Settings.from_environment()
+    if settings.sources.get("directory") == "default" and is_network(settings.directory.parent):
+        warnings.warn(
+            f"{settings.directory} is on a network file system, as your home is; set KACAS_DIR to a local disk "
+            "or to a store that your lab shares",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return Store.open(settings.directory, settings=settings)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def batch() -> AbstractContextManager[None]:
+    """Publish many puts at once, a hundred times faster than singly; URIs bind when the block ends.
+
+    >>> with batch():
+    ...     uris = [store_json({"trial": i}) for i in range(100)]
+    >>> load_json(uris[42])
+    {'trial': 42}
+    """
+    return default_store().batch()
+
+
+def store_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
+    """Store a file; returns its permanent URI. The label is the file's name unless given.
+
+    >>> _ = Path("notes.txt").write_text("test-content" + chr(10))
+    >>> store_file("notes.txt")
+    'sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230?label=notes.txt'
+
+    Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
+    """
+    return default_store().store_file(path, label=label)
+
+
+def store_bytes(data: bytes | bytearray | memoryview, *, label: str | None = None) -> str:
+    """Store bytes.
+
+    >>> store_bytes(b"raw data", label="x.bin")
+    'sha1://ef78b25ff6c1d0a22702b6d75475e26a2d76d7bd?label=x.bin'
+    """
+    return default_store().store_bytes(data, label=label)
+
+
+def store_text(text: str, *, label: str | None = None) -> str:
+    """Store text as UTF-8.
+
+    >>> store_text("example text")
+    'sha1://d9e989f651cdd269d7f9bb8a215d024d8d283688'
+    """
+    return default_store().store_text(text, label=label)
+
+
+def store_json(value: Any, *, label: str | None = None) -> str:
+    """Store a value as canonical JSON (sorted keys, no spaces): equal values have equal URIs.
+
+    >>> store_json({"example": "dict"})
+    'sha1://d0d9555e376ff13a08c6d56072808e27ca32d54a'
+
+    Raises UnsupportedDataError for NaN, infinity and what JSON cannot say.
+    """
+    return default_store().store_json(value, label=label)
+
+
+def store_npy(array: Any, *, label: str | None = None) -> str:
+    """Store an array: its identity is that of the .npy file which np.save writes.
+
+    >>> import numpy as np
+    >>> store_npy(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int16), label="example.npy")
+    'sha1://bb55205a2482c6db2ace544fc7d8397551110701?label=example.npy'
+
+    Any dtype without Python objects, C or Fortran order, non-contiguous too. Raises UnsupportedDataError.
+    If another thread changes the array meanwhile the stored bytes may mix old and new; the identity is
+    always that of the bytes that were stored.
+    """
+    return default_store().store_npy(array, label=label)
+
+
+def store_pkl(value: Any, *, label: str | None = None) -> str:
+    """Store plain data and NumPy arrays (dicts, lists, tuples, sets, numbers, text, bytes) as a pickle.
+
+    >>> import numpy as np
+    >>> uri = store_pkl({"rates": np.arange(3), "name": "unit 7"})
+    >>> load_pkl(uri)["name"]
+    'unit 7'
+
+    Raises UnsupportedDataError naming anything else. For an identity that depends on the value alone, use store_json.
+    """
+    return default_store().store_pkl(value, label=label)
+
+
+def load_file(uri: str, *, dest: str | os.PathLike[str] | None = None) -> Path:
+    """The content as a file: returns a path in the host-local cache, or `dest` (a path or a directory).
+
+    >>> path = load_file(store_text("example text", label="a.txt"))
+    >>> path.name, path.read_text()
+    ('a.txt', 'example text')
+    >>> load_file("sha1://d9e989f651cdd269d7f9bb8a215d024d8d283688", dest="copy.txt").name
+    'copy.txt'
+
+    The cached file is read-only and stays for a day at least; every byte was verified when it was written.
+    To read a part of something large without writing it out, use `open_file`.
+    """
+    return default_store().load_file(uri, dest=dest)
+
+
+def load_bytes(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """The content, or the bytes start:stop of it as in a Python slice. Only the chunks needed are read.
+
+    >>> load_bytes(store_text("example text"), 0, 7)
+    b'example'
+    """
+    return default_store().load_bytes(uri, start, stop)
+
+
+def load_text(uri: str) -> str:
+    """The content as text.
+
+    >>> load_text(store_text("example text"))
+    'example text'
+
+    Raises NotFoundError, WrongKindError (not UTF-8), DamagedError.
+    """
+    return default_store().load_text(uri)
+
+
+def load_json(uri: str) -> Any:
+    """The content parsed as JSON.
+
+    >>> load_json(store_json({"a": [1, 2.5, None]}))
+    {'a': [1, 2.5, None]}
+    """
+    return default_store().load_json(uri)
+
+
+def load_npy(uri: str) -> NDArray[Any]:
+    """The content as an array in memory. To read a slice of something large, use `open_npy`.
+
+    >>> import numpy as np
+    >>> load_npy(store_npy(np.eye(2)))
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    return default_store().load_npy(uri)
+
+
+def load_pkl(uri: str) -> Any:
+    """Plain data and NumPy arrays from a pickle; a pickle that wants anything else is refused, nothing in it runs.
+
+    >>> load_pkl(store_pkl((1, {"two"})))
+    (1, {'two'})
+    """
+    return default_store().load_pkl(uri)
+
+
+def open_file(uri: str) -> io.BufferedReader:
+    """A seekable, buffered, read-only file over the content; reads and verifies only the chunks it needs.
+
+    >>> with open_file(store_text("example text")) as file:
+    ...     _ = file.seek(8)
+    ...     file.read()
+    b'text'
+    """
+    return default_store().open_file(uri)
+
+
+def open_npy(uri: str) -> LazyArray:
+    """A lazy array: `.shape` and `.dtype` at once, slices on demand, indexing like NumPy's.
+
+    >>> import numpy as np
+    >>> lazy = open_npy(store_npy(np.arange(10_000_000).reshape(-1, 10)))
+    >>> lazy.shape
+    (1000000, 10)
+    >>> lazy[500_000:500_002, [1, 3]]
+    array([[5000001, 5000003],
+           [5000011, 5000013]])
+    """
+    return default_store().open_npy(uri)
+
+
+def exists(uri: str) -> bool:
+    """Whether the content can be loaded.
+
+    >>> exists(store_text("example text"))
+    True
+    >>> exists("sha1://" + 40 * "0")
+    False
+
+    Raises a DamagedError or NewerFormatError if a pack that cannot be read might hold it.
+    """
+    return default_store().exists(uri)
+
+
+def find(uri: str) -> Description | None:
+    """What is known of the content, or None if it is not here.
+
+    >>> find("sha1://" + 40 * "0") is None
+    True
+    """
+    return default_store().find(uri)
+
+
+def describe(uri: str) -> Description:
+    """Kind, size, chunks, stored size, ratio and claims of the content.
+
+    >>> description = describe(store_json({"example": "dict"}))
+    >>> description.kind, description.size, description.chunks
+    ('json', 18, 1)
+    """
+    return default_store().describe(uri)
+
+
+def forget(uri: str) -> Forgotten:
+    """Drop my claim on the content and say who else keeps it.
+
+    >>> forgotten = forget(store_text("not needed any more"))
+    >>> forgotten.dropped, forgotten.kept_by
+    (1, ())
+
+    The bytes stay readable until the store is collected; storing the content again claims it again.
+    """
+    return default_store().forget(uri)
+
+
+def history() -> Iterator[HistoryItem]:
+    """What I stored, newest first.
+
+    >>> uri = store_text("the last thing", label="last.txt")
+    >>> next(history()).label
+    'last.txt'
+    """
+    return default_store().history()

@@ -1,0 +1,1 @@
+"""The `kacas` command, one module per command group."""

@@ -1,0 +1,1 @@
+"""The only folder that touches a store's files."""

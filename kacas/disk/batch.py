@@ -1,0 +1,144 @@
+"""One batch of puts: packs being written, what they hold so far, and what else they rely on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+
+from kacas.disk.lookup import Lookup
+from kacas.disk.pack_writer import PackWriter, Payload
+from kacas.disk.volume import Volume
+from kacas.errors import StoreClosedError, WriteError
+from kacas.model.entry import Entry
+from kacas.model.location import Location
+
+PACK_SIZE = 256 << 20  # bytes; a fuller pack is published and the next one begun
+_PACK_PAYLOADS = 1 << 16  # bounds the memory that the table takes before it is written
+_PACK_ENTRIES_SIZE = 16 << 20
+
+
+class Batch:
+    """Collects payloads and entries; `finish` publishes them. Thread-safe; not across a fork.
+
+    A pack that fills up is published before the end: its chunks, and the entries of puts that are complete.
+    """
+
+    def __init__(self, volume: Volume, lookup: Lookup) -> None:
+        self._volume = volume
+        self._lookup = lookup
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._writer: PackWriter | None = None
+        self._pending: dict[bytes, Location] = {}
+        self._entries: list[bytes] = []
+        self._entries_size = 0
+        self._own: dict[bytes, list[Entry]] = {}
+        self._relied: set[bytes] = set()
+        self._packs: set[bytes] = set()
+        self._ended = False
+
+    def known(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Those that need not be stored again: pending in this batch, or seen in a pack of this store just now."""
+        wanted = set(digests)
+        with self._lock:
+            here = {digest for digest in wanted if digest in self._pending}
+        confirmed = self._lookup.confirmed(wanted - here)
+        with self._lock:
+            self._relied.update(location.pack_id for location in confirmed.values())
+        return here | confirmed.keys()
+
+    def append(self, payloads: Sequence[Payload]) -> None:
+        """Take payloads; their buffers are free when this returns."""
+        with self._lock:
+            self._check_open()
+            try:
+                self._writer = self._writer or PackWriter(self._volume)
+                locations = self._writer.append(payloads)
+            except BaseException:
+                # A pack with a hole is never published, even if the caller goes on with other puts.
+                self._end()
+                raise
+            for (header, _), location in zip(payloads, locations, strict=True):
+                self._pending[header.digest] = location
+            if self._writer.size >= PACK_SIZE or self._writer.payload_count >= _PACK_PAYLOADS:
+                self._publish()
+
+    def add_entry(self, entry: Entry) -> None:
+        """Everything that the entry's root needs must have been appended, or be known."""
+        with self._lock:
+            self._check_open()
+            encoded = entry.encode()
+            self._entries.append(encoded)
+            self._entries_size += len(encoded)
+            self._own.setdefault(entry.sha1, []).append(entry)
+            if self._entries_size >= _PACK_ENTRIES_SIZE:
+                self._writer = self._writer or PackWriter(self._volume)
+                self._publish()
+
+    def entries(self, sha1: bytes) -> list[Entry]:
+        """Entries of this batch that are not published yet."""
+        with self._lock:
+            return list(self._own.get(sha1, ()))
+
+    def pending(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
+        """Where payloads of this batch's unpublished pack are; read them with `read`."""
+        with self._lock:
+            return {digest: self._pending[digest] for digest in digests if digest in self._pending}
+
+    def read(self, location: Location) -> bytes | None:
+        """Header, parameters and payload from the unpublished pack; None if it was published meanwhile."""
+        with self._lock:
+            if self._writer is None or self._writer.pack_id != location.pack_id:
+                return None
+            return self._writer.read(location.offset, location.stop - location.offset)
+
+    def finish(self) -> None:
+        """Publish what is left. When this returns, every entry of the batch is durable and every pack relied on is there."""
+        with self._lock:
+            self._check_open()
+            if self._entries and self._writer is None:
+                self._writer = PackWriter(self._volume)  # an entry is published even if every chunk was there
+            try:
+                if self._writer is not None:
+                    self._publish()
+                self._check_relied()
+            finally:
+                self._end()
+
+    def discard(self) -> None:
+        """Publish nothing more. Packs that filled up before stay: their complete puts are claims, the rest orphans."""
+        with self._lock:
+            if os.getpid() == self._pid:
+                self._end()
+
+    def _publish(self) -> None:
+        writer = self._writer
+        assert writer is not None
+        try:
+            table = writer.finish(self._entries)
+        except BaseException:
+            self._end()
+            raise
+        self._writer = None
+        self._pending, self._entries, self._entries_size, self._own = {}, [], 0, {}
+        self._packs.add(writer.pack_id)
+        self._lookup.published(writer.pack_id, table)
+
+    def _check_relied(self) -> None:
+        for pack_id in self._relied - self._packs:
+            path = self._volume.pack_path(pack_id)
+            if not os.path.exists(path):
+                raise WriteError(f"pack {path.name} vanished while its chunks were relied on; store again", path=str(path))
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise StoreClosedError("this batch has ended; nothing of it that was still open is stored")
+        if os.getpid() != self._pid:
+            raise StoreClosedError("this batch belongs to the parent process; open one after the fork")
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None

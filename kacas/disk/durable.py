@@ -1,0 +1,209 @@
+"""The publish protocol: a file appears whole, durable and exactly once, or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from kacas.errors import NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_IOV_MAX = 1024
+_RENAME_NOREPLACE = 1
+# Two changes of a directory within one clock tick hid the second from other NFS clients for over 100 s.
+_NETWORK_UNLINK_DELAY_S = 0.05
+
+_HOST = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
+
+
+def translate(exc: OSError, path: Path | str, doing: str) -> StoreError:
+    """The typed error for a failed system call on a store's file; raise it `from exc`."""
+    what = f"{doing} {path} failed: {os.strerror(exc.errno) if exc.errno else exc}"
+    if exc.errno in _NO_SPACE:
+        return NoSpaceError(f"{what}; free space or raise the quota, then try again. The store is intact", path=str(path))
+    if exc.errno in _READ_ONLY:
+        return ReadOnlyStoreError(f"{what}; the store can only be read from here", path=str(path))
+    return WriteError(f"{what}; nothing was published. Check the disk, then try again", path=str(path))
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: Path, mode: int, *, sync: bool) -> None:
+    """Create a directory (parents too) with an explicit mode, each name durable in its parent."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_directory(path.parent, 0o755, sync=sync)
+    try:
+        path.mkdir(mode)
+        path.chmod(mode)  # mkdir's mode is masked by umask
+    except FileExistsError:
+        return
+    if sync:
+        sync_directory(path.parent)
+
+
+class Temporary:
+    """A file under construction beside its final name: `.<name>.tmp.<host>.<pid>.<random>`.
+
+    Any error of write, sync or close ends it: the caller discards it and writes a new one from the source.
+    """
+
+    def __init__(
+        self, directory: Path, name: str, *, mode: int, sync: bool, network: bool = False, random_name: bool = False
+    ) -> None:
+        """random_name: nobody else can have chosen the name, so a plain rename may stand in for a link."""
+        self.final = directory / name
+        self.path = directory / f".{name}.tmp.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+        self.size = 0
+        self._sync = sync
+        self._network = network
+        self._random_name = random_name
+        try:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise translate(exc, self.path, "creating") from exc
+        try:
+            os.fchmod(self.fd, mode)  # before the sync, so that one sync makes it durable too
+        except OSError as exc:
+            self.discard()
+            raise translate(exc, self.path, "setting the mode of") from exc
+
+    def append(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Write the parts behind what is there, in as few calls as the kernel allows."""
+        try:
+            for first in range(0, len(parts), _IOV_MAX):
+                self._append_some(list(parts[first : first + _IOV_MAX]))
+        except OSError as exc:
+            raise translate(exc, self.path, "writing") from exc
+
+    def _append_some(self, parts: list[bytes | bytearray | memoryview]) -> None:
+        total = sum(map(len, parts))
+        while total:
+            written = os.pwritev(self.fd, parts, self.size)
+            self.size += written
+            total -= written
+            while total and written >= len(parts[0]):
+                written -= len(parts.pop(0))
+            if total and written:
+                parts[0] = memoryview(parts[0])[written:]
+
+    def publish(self) -> None:
+        """Make the file durable and give it its final name, never replacing another.
+
+        Raises FileExistsError if the name is taken by somebody else's file, StoreError for the rest;
+        either way the temporary is gone.
+        """
+        try:
+            if self._sync:
+                os.fsync(self.fd)
+            inode = os.fstat(self.fd).st_ino
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+            linked = self._take_name(inode)
+            if self._sync:
+                sync_directory(self.final.parent)
+        except FileExistsError:
+            self.discard()
+            raise
+        except OSError as exc:
+            self.discard()
+            raise translate(exc, self.final, "publishing") from exc
+        except BaseException:
+            self.discard()
+            raise
+        if linked:
+            self._drop_name()
+
+    def replace(self) -> None:
+        """Give it its final name, in place of what had it: for files outside a store."""
+        try:
+            if self._sync:
+                os.fsync(self.fd)
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+            os.replace(self.path, self.final)
+            if self._sync:
+                sync_directory(self.final.parent)
+        except OSError as exc:
+            self.discard()
+            raise translate(exc, self.final, "writing") from exc
+
+    def _take_name(self, inode: int) -> bool:
+        """True if the temporary's name is still there."""
+        try:
+            os.link(self.path, self.final)
+            return True
+        except OSError as exc:
+            # A lost reply: the name is there and it is our file.
+            try:
+                if os.stat(self.final).st_ino == inode:
+                    return True
+            except OSError:
+                pass  # not there: the link's own error is the one to report
+            if exc.errno not in _NO_LINKS:
+                raise
+        try:
+            _rename_no_replace(self.path, self.final)
+        except OSError as exc:
+            if not self._random_name or exc.errno not in (*_NO_LINKS, errno.EINVAL):
+                raise
+            os.rename(self.path, self.final)
+        return False
+
+    def _drop_name(self) -> None:
+        if self._network:
+            threading.Timer(_NETWORK_UNLINK_DELAY_S, _unlink_if_there, [self.path]).start()
+        else:
+            _unlink_if_there(self.path)
+
+    def discard(self) -> None:
+        """Remove the temporary. Safe to call twice."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+        _unlink_if_there(self.path)
+
+
+def publish_bytes(directory: Path, name: str, data: bytes, *, mode: int, sync: bool) -> None:
+    """Publish a small file. Raises FileExistsError if the name is taken."""
+    temporary = Temporary(directory, name, mode=mode, sync=sync)
+    try:
+        temporary.append([data])
+        temporary.publish()
+    except BaseException:
+        temporary.discard()
+        raise
+
+
+def _unlink_if_there(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # a leftover temporary is an orphan that verify names; the content is published or discarded already
+
+
+def _rename_no_replace(source: Path, target: Path) -> None:
+    """renameat2(RENAME_NOREPLACE), for file systems without hard links."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), str(target))
+    at_cwd = -100
+    if libc.renameat2(at_cwd, os.fsencode(source), at_cwd, os.fsencode(target), _RENAME_NOREPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))

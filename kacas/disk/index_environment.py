@@ -1,0 +1,182 @@
+"""The LMDB environment of one index: where it lives, when it may be trusted, one per process, never across a fork.
+
+    index/<pid namespace>/current      JSON: generation, boot id, uid, inode of the data file, index version
+    index/<pid namespace>/<generation>/data.mdb, lock.mdb
+
+LMDB runs without sync (a crash of the machine voids the index: the boot id differs then) and without
+WRITEMAP, under which a full disk or a truncated file is SIGBUS and a stray write reaches the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from kacas.disk.durable import make_directory
+
+INDEX_VERSION = 1
+# One large fixed map; under `ulimit -v` the first that fits.
+_MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)
+_MAX_READERS = 4096
+_TABLES = 6
+
+
+class IndexFailure(Exception):
+    """The index cannot answer or take what it is given. Never reaches a user: the tables are the truth."""
+
+
+class _Shared:
+    """One LMDB environment of this process and how many Index objects use it."""
+
+    def __init__(self, environment: lmdb.Environment, generation: Path) -> None:
+        self.environment = environment
+        self.generation = generation
+        self.users = 0
+        self.tables: dict[str, Any] = {}
+
+
+_lock = threading.Lock()
+_open: dict[str, _Shared] = {}
+
+
+def _after_fork() -> None:
+    # LMDB must not be used across a fork, and refuses a second open of the same file in one process:
+    # the child closes what it inherited and opens its own when it needs one.
+    global _lock
+    _lock = threading.Lock()
+    for shared in _open.values():
+        shared.environment.close()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def acquire(place: Path) -> _Shared:
+    """The environment for the index directory `place`, opened or shared. Raises IndexFailure."""
+    with _lock:
+        shared = _open.get(str(place))
+        if shared is None:
+            try:
+                shared = _Shared(*_open_current(place))
+            except (lmdb.Error, OSError) as exc:
+                raise IndexFailure(f"the index in {place} cannot be opened: {exc}") from exc
+            _open[str(place)] = shared
+        shared.users += 1
+        return shared
+
+
+def release(place: Path, shared: _Shared) -> None:
+    """Give it back; the last user closes it."""
+    with _lock:
+        shared.users -= 1
+        if shared.users == 0 and _open.get(str(place)) is shared:
+            del _open[str(place)]
+            shared.environment.close()
+
+
+def renew(place: Path, broken: _Shared) -> None:
+    """Put an empty generation in place of a broken one. Processes that use the old one are not disturbed."""
+    with _lock:
+        if _open.get(str(place)) is broken:
+            del _open[str(place)]
+            broken.environment.close()
+        try:
+            if (sidecar := _read_sidecar(place)) is None or sidecar["generation"] == broken.generation.name:
+                _begin_generation(place, replace=True)
+            shutil.rmtree(broken.generation, ignore_errors=True)
+        except OSError as exc:
+            raise IndexFailure(f"the index in {place} cannot be renewed: {exc}") from exc
+
+
+def place_in(cache: Path) -> Path:
+    """The index directory inside a store's host-local cache. LMDB's locks name pids: one for each pid namespace."""
+    try:
+        namespace = str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        namespace = "host"
+    return cache / "index" / namespace
+
+
+def _open_current(place: Path) -> tuple[lmdb.Environment, Path]:
+    make_directory(place, 0o700, sync=False)
+    sidecar = _read_sidecar(place)
+    if sidecar is None or not _trusted(place, sidecar):
+        _begin_generation(place, replace=sidecar is not None)
+        sidecar = _read_sidecar(place)
+    generation = place / str(sidecar["generation"] if sidecar else "")
+    return _open_environment(generation), generation
+
+
+def _read_sidecar(place: Path) -> dict[str, Any] | None:
+    try:
+        sidecar = json.loads((place / "current").read_bytes())
+    except (OSError, ValueError):
+        return None
+    valid = isinstance(sidecar, dict) and isinstance(sidecar.get("generation"), str)
+    return sidecar if valid and sidecar["generation"].isalnum() else None
+
+
+def _trusted(place: Path, sidecar: dict[str, Any]) -> bool:
+    return sidecar == _identity(place / sidecar["generation"])
+
+
+def _identity(generation: Path) -> dict[str, Any]:
+    try:
+        inode = os.stat(generation / "data.mdb").st_ino
+    except OSError:
+        inode = -1
+    return {
+        "generation": generation.name,
+        "version": INDEX_VERSION,
+        "boot": _boot_id(),
+        "uid": os.getuid(),
+        "inode": inode,
+    }
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return "unknown"  # macOS: a crash of the machine is not noticed; every answer is proved all the same
+
+
+def _begin_generation(place: Path, *, replace: bool) -> None:
+    generation = place / secrets.token_hex(8)
+    generation.mkdir(mode=0o700)
+    _open_environment(generation).close()
+    written = place / f".current.{generation.name}"
+    written.write_text(json.dumps(_identity(generation)), "utf-8")
+    if replace:
+        os.replace(written, place / "current")
+        return
+    try:
+        os.link(written, place / "current")
+    except FileExistsError:
+        shutil.rmtree(generation, ignore_errors=True)  # another process was first: both use its generation
+    finally:
+        written.unlink()
+
+
+def _open_environment(generation: Path) -> lmdb.Environment:
+    failure: Exception | None = None
+    for map_size in _MAP_SIZES:
+        try:
+            environment = lmdb.open(
+                str(generation), map_size=map_size, max_dbs=_TABLES, max_readers=_MAX_READERS, sync=False,
+                metasync=False, writemap=False, mode=0o600,
+            )  # fmt: skip
+        except lmdb.MemoryError as exc:
+            failure = exc
+            continue
+        environment.reader_check()
+        return environment
+    raise IndexFailure(f"no address space for the index: {failure}; raise `ulimit -v`") from failure

@@ -1,0 +1,232 @@
+"""What this store holds and where: the index for hints, the tables for proof.
+
+The index may be stale, damaged, or impossible on this host; answers stay right, only slower.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from kacas.disk import index_environment
+from kacas.disk.index import Index
+from kacas.disk.index_environment import IndexFailure
+from kacas.disk.pack_reader import OpenPacks
+from kacas.disk.tables import Tables
+from kacas.disk.volume import Volume
+from kacas.errors import DamagedPackError, KacasError, NewerFormatError
+from kacas.model.entry import Entry
+from kacas.model.location import Location
+from kacas.model.pack_format import PackFormatError, Table
+
+_IMPORT_RECORDS = 1 << 19  # per transaction: bounds memory to some 100 MiB whatever the store's size
+_MAX_RENEWALS = 3
+
+T = TypeVar("T")
+
+
+class Lookup:
+    """Index, tables and open packs of one volume. Thread-safe, safe after fork."""
+
+    def __init__(self, volume: Volume, cache: Path) -> None:
+        self._volume = volume
+        self.packs = OpenPacks(volume)
+        self.tables = Tables(volume, self.packs)
+        self._place = index_environment.place_in(cache)
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._renewals = 0
+        self._index: Index | None = None
+        self._open_index()
+        self.refresh()
+
+    def close(self) -> None:
+        index, self._index = self._index, None
+        if index is not None and self._pid == os.getpid():
+            index.close()
+        self.packs.close()
+
+    # --- the index, as far as it can help ---------------------------------------------------
+
+    def _open_index(self) -> None:
+        try:
+            self._index = Index(self._place)
+        except IndexFailure as exc:
+            self._index = None
+            warnings.warn(
+                f"the index cannot be used ({exc}); everything works, but slowly. Set KACAS_CACHE_DIR to a local disk",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _ask(self, question: Callable[[Index], T], otherwise: T) -> T:
+        """Ask the index; a broken one is renewed and asked again; one that cannot be renewed is done without."""
+        if os.getpid() != self._pid:
+            # LMDB must not cross a fork, and another thread of the parent may have held the lock.
+            self._lock, self._pid = threading.RLock(), os.getpid()
+            self._open_index()
+        while (index := self._index) is not None:
+            try:
+                return question(index)
+            except IndexFailure as exc:
+                self._renew(index, exc)
+        return otherwise
+
+    def _renew(self, broken: Index, why: IndexFailure) -> None:
+        with self._lock:
+            if self._index is not broken:
+                return  # another thread did
+            self._renewals += 1
+            if self._renewals > _MAX_RENEWALS:
+                self._index = None
+                warnings.warn(f"the index fails again and again ({why}); going on without", RuntimeWarning, stacklevel=2)
+                return
+            try:
+                broken.renew()
+                self._index = Index(self._place)
+            except IndexFailure as exc:
+                self._index = None
+                warnings.warn(f"the index cannot be renewed ({exc}); going on without", RuntimeWarning, stacklevel=2)
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Take in tables of packs that appeared, leave out those that went. Returns the chunk records taken in."""
+        none: set[bytes] = set()
+        known = self._ask(Index.pack_ids, none)
+        # Known before listed: a pack published in between is never taken for gone.
+        listed = self._volume.list_packs()
+        if gone := known - listed:
+            self._ask(lambda index: index.remove(gone), None)
+        return self._import(sorted(listed - known)) if self._index is not None else 0
+
+    def _import(self, pack_ids: list[bytes]) -> int:
+        total, waiting, waiting_records = 0, [], 0
+        for pack_id in pack_ids:
+            table = self._read_whole_table(pack_id)
+            if table is None:
+                continue
+            waiting.append((pack_id, table))
+            waiting_records += len(table.records) + table.entry_count
+            total += len(table.records)
+            if waiting_records >= _IMPORT_RECORDS:
+                self._add(waiting)
+                waiting, waiting_records = [], 0
+        if waiting:
+            self._add(waiting)
+        return total
+
+    def _add(self, tables: list[tuple[bytes, Table]]) -> None:
+        self._ask(lambda index: index.add(tables), None)
+
+    def _read_whole_table(self, pack_id: bytes) -> Table | None:
+        table = self.tables.read(pack_id)
+        if table is not None:
+            try:
+                for _ in table.entries():
+                    pass
+            except PackFormatError as exc:
+                # The digest matched: it was written like this.
+                self.tables.problems[pack_id] = DamagedPackError(
+                    f"pack {pack_id.hex()}.pack: {exc}; run `kacas verify`", pack=pack_id.hex()
+                )
+                return None
+        return table
+
+    def published(self, pack_id: bytes, table: Table) -> None:
+        """A pack of ours was published: other processes of this host see it at once."""
+        self._add([(pack_id, table)])
+
+    def rebuild(self) -> int:
+        """Throw the index away and read every table again. Returns the chunk records taken in."""
+        with self._lock:
+            if self._index is not None:
+                broken, self._index = self._index, None
+                try:
+                    broken.renew()
+                except IndexFailure:
+                    pass  # _open_index warns if the place is really unusable
+            self._renewals = 0
+            self._open_index()
+        return self.refresh()
+
+    # --- payloads ---------------------------------------------------------------------------
+
+    def locate(self, digests: Iterable[bytes]) -> dict[bytes, list[Location]]:
+        """Hints, the good ones first; what the index does not know is left out."""
+        none: dict[bytes, list[Location]] = {}
+        wanted = list(digests)
+        found = self._ask(lambda index: index.locate(wanted), none)
+        for locations in found.values():
+            if len(locations) > 1:
+                locations.sort(key=lambda location: location.damaged)
+        return found
+
+    def confirmed(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
+        """Payloads that deduplication may count on: the payload header was seen at the place just now."""
+        sure = {}
+        for digest, locations in self.locate(digests).items():
+            for location in locations:
+                if not location.damaged and self._confirms(location, digest):
+                    sure[digest] = location
+                    break
+        return sure
+
+    def _confirms(self, location: Location, digest: bytes) -> bool:
+        try:
+            return self.packs.get(location.pack_id).confirms(location, digest)
+        except (FileNotFoundError, DamagedPackError):
+            return False  # then a second copy is stored: it costs space, never data
+
+    def mark_damaged(self, digest: bytes, location: Location) -> None:
+        """A load found no good bytes there: storing the content again must not count on it."""
+        self._ask(lambda index: index.mark_damaged(digest, location), None)
+
+    # --- entries ----------------------------------------------------------------------------
+
+    def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
+        """Hints of the index; none is no proof."""
+        none: list[tuple[Entry, bytes]] = []
+        return self._ask(lambda index: index.entries(sha1), none)
+
+    def proved_entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
+        """What every table that is there says. Raises if a pack that cannot be read might know more."""
+        self.refresh()
+        found = self.tables.entries(sha1)
+        if not found and self.tables.problems:
+            raise self._unreadable(sha1)
+        return found
+
+    def _unreadable(self, sha1: bytes) -> KacasError:
+        problems = self.tables.problems
+        pack_id, first = next(iter(sorted(problems.items())))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        message = f"whether sha1://{sha1.hex()} is here cannot be told: {first}{more}"
+        if isinstance(first, NewerFormatError):
+            return NewerFormatError(message, needed=first.needed, pack=first.pack)
+        return DamagedPackError(message, pack=pack_id.hex())
+
+    def log(self, owner: bytes) -> Iterator[Entry]:
+        """The owner's keep entries, newest first."""
+        self.refresh()
+        if self._index is None:
+            yield from self._log_of_tables(owner)
+            return
+        before: bytes | None = None
+        while True:
+            nothing: tuple[list[Entry], bytes | None] = ([], None)
+            start = before
+            page, before = self._ask(lambda index: index.log(owner, start), nothing)  # noqa: B023
+            yield from page
+            if before is None:
+                return
+
+    def _log_of_tables(self, owner: bytes) -> Iterator[Entry]:
+        mine: list[Entry] = []
+        for pack_id in self._volume.list_packs():
+            table = self.tables.read(pack_id)
+            mine += [e for e in (table.entries() if table else ()) if e.owner == owner and not e.action]
+        yield from sorted(mine, key=lambda entry: entry.time_ns, reverse=True)

@@ -1,0 +1,126 @@
+"""Files written out for programs that want a path: atomically to a destination, or into the host-local cache.
+
+    files/<sha1>/<label>        read-only; the label keeps the extension that readers look at
+    files/<sha1>/.<label>.json  its stat when it was handed out last, and the boot it belongs to
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kacas.disk.durable import Temporary, make_directory, translate
+
+_WINDOW = 8 << 20  # bytes in memory while writing
+_KEEP_S = 24 * 3600  # a path that was handed out stays good for a day at least
+_MAX_NAME_SIZE = 200  # bytes; file systems allow 255, the temporary's suffix needs some
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
+
+ReadInto = Callable[[int, memoryview], None]
+
+
+def safe_name(label: str) -> str:
+    """A file name from a label: its last path component, without what a file system or a shell chokes on."""
+    name = _UNSAFE.sub("_", re.split(r"[/\\]", label.rstrip("/\\"))[-1]).lstrip(".").strip() or "file"
+    encoded = os.fsencode(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    if len(encoded) <= _MAX_NAME_SIZE:
+        return os.fsdecode(encoded)
+    stem, dot, suffix = name.rpartition(".")
+    tail = dot + suffix if dot and len(suffix) <= 16 else ""
+    room = _MAX_NAME_SIZE - len(os.fsencode(tail))
+    return os.fsencode(stem or name)[:room].decode("utf-8", "ignore") + tail
+
+
+def write_out(target: Path, size: int, read_into: ReadInto, *, mode: int, sync: bool) -> None:
+    """Write content to `target` under a temporary name, then rename: the target is the old file or the whole new one.
+
+    read_into(start, out) fills `out` with verified bytes. Raises StoreError for the target's file system.
+    """
+    temporary = Temporary(target.parent, target.name, mode=mode, sync=sync)
+    try:
+        window = memoryview(bytearray(min(_WINDOW, size)))
+        for start in range(0, size, _WINDOW):
+            part = window[: min(_WINDOW, size - start)]
+            read_into(start, part)
+            temporary.append([part])
+        temporary.replace()
+    except BaseException:
+        temporary.discard()
+        raise
+
+
+class MaterialisedFiles:
+    """The files/ directory of one store's host-local cache."""
+
+    def __init__(self, cache: Path, budget: int) -> None:
+        """budget: bytes; beyond it, files not handed out for a day are dropped, the oldest first."""
+        self._directory = cache / "files"
+        self._budget = budget
+
+    def get(self, sha1: bytes, label: str, size: int, read_into: ReadInto) -> Path:
+        """The path of a whole, verified copy; written now if there is none, or if it was touched since."""
+        name = safe_name(label)
+        place = self._directory / sha1.hex()
+        path, record = place / name, place / f".{name}.json"
+        if self._untouched(path, record, size):
+            os.utime(record)  # handed out: its day begins anew
+            return path
+        try:
+            make_directory(self._directory, 0o700, sync=False)
+            make_directory(place, 0o700, sync=False)
+            self._make_room(size)
+            write_out(path, size, read_into, mode=0o444, sync=False)
+            record.write_text(json.dumps(_stat_of(path)), "utf-8")
+        except OSError as exc:
+            if exc.errno is None:
+                raise  # already one of ours
+            raise translate(exc, path, "materialising") from exc
+        return path
+
+    @staticmethod
+    def _untouched(path: Path, record: Path, size: int) -> bool:
+        try:
+            remembered = json.loads(record.read_bytes())
+            return bool(remembered == _stat_of(path)) and remembered["size"] == size
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
+    def _make_room(self, size: int) -> None:
+        """Drop what was not handed out for a day, oldest first, until the budget holds `size` more."""
+        now = time.time()
+        found = []
+        for place in self._directory.iterdir():
+            used, newest = 0, 0.0
+            for entry in os.scandir(place):
+                status = entry.stat(follow_symlinks=False)
+                used += status.st_size
+                newest = max(newest, status.st_mtime)
+            found.append((newest, used, place))
+        total = size + sum(used for _, used, _ in found)
+        for newest, used, place in sorted(found):
+            if total <= self._budget:
+                return
+            if now - newest > _KEEP_S:
+                shutil.rmtree(place, ignore_errors=True)
+                total -= used
+
+
+def _stat_of(path: Path) -> dict[str, object]:
+    status = os.stat(path, follow_symlinks=False)
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        boot = ""
+    # Not synced: after a crash of the machine the file may be hollow, so another boot is another file.
+    return {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+        "boot": boot,
+    }

@@ -1,0 +1,138 @@
+"""Writing one pack: payloads as they come, then table and footer, then publish."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from kacas.disk.durable import Temporary, translate
+from kacas.disk.volume import Volume
+from kacas.model.digest import ID_SIZE, chunk_digest
+from kacas.model.location import Location
+from kacas.model.pack_format import (
+    FOOTER_SIZE,
+    HEADER_SIZE,
+    Footer,
+    PackHeader,
+    PayloadHeader,
+    Purpose,
+    Table,
+    decode_table,
+    encode_table,
+)
+
+_FLUSH_SIZE = 1 << 20  # small payloads are gathered and written in one call
+_SYNC_EVERY = 32 << 20  # write-back rolls along in a side thread, so that the final sync waits for little
+
+_sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+Payload = tuple[PayloadHeader, bytes | memoryview]
+
+
+class PackWriter:
+    """One pack under construction. Thread-safe for `append` and `read`."""
+
+    def __init__(self, volume: Volume, purpose: Purpose = Purpose.STORED) -> None:
+        self.pack_id = secrets.token_bytes(ID_SIZE)
+        self._header = PackHeader(self.pack_id, volume.store_id, purpose).encode()
+        self._durable = volume.durable
+        self._file = Temporary(
+            volume.packs, f"{self.pack_id.hex()}.pack", mode=volume.pack_mode, sync=volume.durable,
+            network=volume.network, random_name=True,
+        )  # fmt: skip
+        self._lock = threading.Lock()
+        self._gathered: list[bytes | memoryview] = [self._header]
+        self._gathered_size = HEADER_SIZE
+        self._payloads: list[tuple[int, PayloadHeader]] = []
+        self._syncer: ThreadPoolExecutor | None = None
+        self._syncs: list[Future[None]] = []
+        self._synced = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, written or gathered."""
+        return self._file.size + self._gathered_size
+
+    @property
+    def payload_count(self) -> int:
+        return len(self._payloads)
+
+    def append(self, payloads: Sequence[Payload]) -> list[Location]:
+        """Take payloads; their buffers are free when this returns. Returns where they will be."""
+        locations = []
+        with self._lock:
+            offset = self.size
+            parts: list[bytes | memoryview] = []
+            size = 0
+            for header, payload in payloads:
+                parts += (header.encode(payload), payload)
+                self._payloads.append((offset, header))
+                locations.append(
+                    Location(
+                        self.pack_id, offset, header.payload_size, header.raw_size, len(header.parameters),
+                        header.kind, header.codec,
+                    )
+                )  # fmt: skip
+                offset += header.total_size
+                size += header.total_size
+            if size >= _FLUSH_SIZE:
+                self._flush(parts)
+            else:
+                # The caller's buffers are reused: what waits must be our own copy.
+                self._gathered.append(b"".join(parts))
+                self._gathered_size += size
+                if self._gathered_size >= _FLUSH_SIZE:
+                    self._flush([])
+        return locations
+
+    def _flush(self, more: list[bytes | memoryview]) -> None:
+        self._file.append(self._gathered + more)
+        self._gathered, self._gathered_size = [], 0
+        if self._durable and self._file.size - self._synced >= _SYNC_EVERY:
+            self._synced = self._file.size
+            self._syncer = self._syncer or ThreadPoolExecutor(1, "kacas-sync")
+            self._syncs.append(self._syncer.submit(_sync_data, self._file.fd))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes that were appended before, from the unpublished file."""
+        with self._lock:
+            self._flush([])
+            return os.pread(self._file.fd, size, offset)
+
+    def finish(self, entries: Sequence[bytes]) -> Table:
+        """Write table and footer, make all durable, publish. Returns the table that was written."""
+        table = encode_table(self._payloads, list(entries))
+        with self._lock:
+            footer = Footer(
+                self.pack_id, self.size, len(table), len(self._payloads), len(entries),
+                self.size + len(table) + FOOTER_SIZE, chunk_digest(table),
+            )  # fmt: skip
+            try:
+                self._flush([table, footer.encode(self._header)])
+                self._wait_for_syncs()
+                self._file.publish()
+            except BaseException:
+                self.discard()
+                raise
+        return decode_table(table, footer)
+
+    def _wait_for_syncs(self) -> None:
+        if self._syncer is None:
+            return
+        self._syncer.shutdown(wait=True)
+        for sync in self._syncs:
+            # A failed sync may have dropped pages for good: never retried, the whole pack is abandoned.
+            error = sync.exception()
+            if isinstance(error, OSError):
+                raise translate(error, self._file.path, "syncing") from error
+            if error is not None:
+                raise error
+
+    def discard(self) -> None:
+        """Give up: nothing was published. Safe to call twice."""
+        if self._syncer is not None:
+            self._syncer.shutdown(wait=True)  # it uses the descriptor that is closed next
+        self._file.discard()

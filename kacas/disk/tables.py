@@ -1,0 +1,118 @@
+"""The packs' own tables, asked directly: the only proof that something is not in the store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from kacas.disk.pack_reader import OpenPacks
+from kacas.disk.volume import Volume
+from kacas.errors import DamagedPackError, KacasError, NewerFormatError
+from kacas.model.digest import DIGEST_SIZE
+from kacas.model.entry import SHA1_OFFSET, Entry, EntryError, decode_entry
+from kacas.model.location import Location
+from kacas.model.pack_format import CHUNK_RECORD, Table
+
+# Entries of packs are kept in memory up to this size, so that a second miss reads nothing: 64 MiB is
+# about 500,000 entries. What does not fit is read again for each miss.
+_KEPT_SIZE = 64 << 20
+
+
+class Tables:
+    """Reads and searches tables of listed packs. `problems`: packs that could not be read, and why. Thread-safe."""
+
+    def __init__(self, volume: Volume, packs: OpenPacks) -> None:
+        self._volume = volume
+        self._packs = packs
+        self._lock = threading.Lock()
+        self._kept: dict[bytes, bytes] = {}
+        self._kept_size = 0
+        self.problems: dict[bytes, KacasError] = {}
+
+    def read(self, pack_id: bytes) -> Table | None:
+        """The pack's table, or None if it is gone or unreadable (then `problems` says why)."""
+        try:
+            table = self._packs.get(pack_id).read_table()
+        except FileNotFoundError:
+            self.problems.pop(pack_id, None)
+            return None
+        except (DamagedPackError, NewerFormatError) as exc:
+            # A pack replaced by a good copy is opened anew the next time.
+            self._packs.forget(pack_id)
+            self.problems[pack_id] = exc
+            return None
+        self.problems.pop(pack_id, None)
+        return table
+
+    def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
+        """Every entry of the SHA-1 in any pack that is there now, with its pack."""
+        found = []
+        listed = self._volume.list_packs()
+        for pack_id in listed:
+            data = self._entries_data(pack_id)
+            at = data.find(sha1)
+            while at >= 0:
+                try:
+                    entry, _ = decode_entry(data, at - SHA1_OFFSET) if at >= SHA1_OFFSET else (None, 0)
+                except EntryError:
+                    entry = None  # the bytes stood elsewhere in an entry, as in a list of cancelled ids
+                if entry is not None and entry.sha1 == sha1:
+                    found.append((entry, pack_id))
+                at = data.find(sha1, at + 1)
+        self._drop_gone(listed)
+        return found
+
+    def _entries_data(self, pack_id: bytes) -> bytes:
+        kept = self._kept.get(pack_id)
+        if kept is not None:
+            return kept
+        table = self.read(pack_id)
+        if table is None:
+            return b""
+        data = bytes(table.entries_data)
+        with self._lock:
+            if self._kept_size + len(data) <= _KEPT_SIZE and pack_id not in self._kept:
+                self._kept[pack_id] = data
+                self._kept_size += len(data)
+        return data
+
+    def _drop_gone(self, listed: set[bytes]) -> None:
+        with self._lock:
+            for pack_id in self._kept.keys() - listed:
+                self._kept_size -= len(self._kept.pop(pack_id))
+        for pack_id in self.problems.keys() - listed:
+            self.problems.pop(pack_id, None)
+
+    def locations(self, digest: bytes) -> Iterator[Location]:
+        """Where the payload is, from every table; in a pack whose table is damaged, by walking its payload headers."""
+        for pack_id in self._volume.list_packs():
+            table = self.read(pack_id)
+            if table is not None:
+                yield from _locations_in(table, pack_id, digest)
+            elif pack_id in self.problems and not isinstance(self.problems[pack_id], NewerFormatError):
+                yield from self._walk(pack_id, digest)
+
+    def _walk(self, pack_id: bytes, digest: bytes) -> Iterator[Location]:
+        try:
+            for offset, header in self._packs.get(pack_id).scan():
+                if header.digest == digest:
+                    yield Location(
+                        pack_id, offset, header.payload_size, header.raw_size, len(header.parameters), header.kind,
+                        header.codec,
+                    )  # fmt: skip
+        except (FileNotFoundError, DamagedPackError):
+            return  # nothing more can be read of it; it is among the problems already
+
+
+def _locations_in(table: Table, pack_id: bytes, digest: bytes) -> Iterator[Location]:
+    data = table.records.tobytes()
+    at = data.find(digest)
+    while at >= 0:
+        row, inside = divmod(at, CHUNK_RECORD.itemsize)
+        if inside == 0:
+            record = table.records[row]
+            yield Location(
+                pack_id, int(record["offset"]), int(record["payload_size"]), int(record["raw_size"]),
+                int(record["parameters_size"]), int(record["kind"]), int(record["codec"]),
+            )  # fmt: skip
+        at = data.find(digest, at + DIGEST_SIZE)

@@ -1,0 +1,202 @@
+"""A store's directory: creating, opening and listing it, and the host-local place that belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kacas.disk.durable import make_directory, publish_bytes, translate
+from kacas.errors import InvalidSettingError, StoreError, StoreNotFoundError
+from kacas.settings import StoreSettings
+
+_PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
+_SETTINGS_NAME = "kacas.toml"
+_PACK_MODE = 0o444
+_NETWORK = ("nfs", "smb", "cifs", "lustre", "gpfs", "beegfs", "ceph", "afs", "fuse.sshfs", "9p", "glusterfs", "orangefs")
+_MAX_SETTINGS_SIZE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An existing store directory. network: its file system is shared with other hosts."""
+
+    path: Path
+    settings: StoreSettings
+    network: bool
+
+    @property
+    def packs(self) -> Path:
+        return self.path / "packs"
+
+    @property
+    def store_id(self) -> bytes:
+        return bytes.fromhex(self.settings.store_id)
+
+    @property
+    def durable(self) -> bool:
+        return self.settings.durability == "full"
+
+    @property
+    def pack_mode(self) -> int:
+        return _PACK_MODE
+
+    def pack_path(self, pack_id: bytes) -> Path:
+        return self.packs / f"{pack_id.hex()}.pack"
+
+    def list_packs(self) -> set[bytes]:
+        """Ids of the packs that are there now. By path, which is fresh on NFS where a kept descriptor is not."""
+        found = (_PACK_NAME.fullmatch(name) for name in self._names())
+        return {bytes.fromhex(match[1]) for match in found if match}
+
+    def list_orphans(self) -> list[str]:
+        """Names in packs/ that are not packs: temporaries of writers that died (or still work), and strays."""
+        return sorted(name for name in self._names() if not _PACK_NAME.fullmatch(name))
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.packs)
+        except FileNotFoundError as exc:
+            raise StoreError(f"{self.packs} is gone; restore the store or open another", path=str(self.path)) from exc
+        except OSError as exc:
+            raise translate(exc, self.packs, "listing") from exc
+
+    def cache_directory(self, parent: Path) -> Path:
+        """The host-local directory of this very store: 0700, named after store id and packs directory.
+
+        A copied store has the same id but another directory, and so never shares an index with its original.
+        """
+        status = os.stat(self.packs)
+        identity = hashlib.blake2b(f"{status.st_dev}:{status.st_ino}".encode(), digest_size=6).hexdigest()
+        place = _local_parent(parent) / f"{self.settings.store_id}-{identity}"
+        make_directory(place, 0o700, sync=False)
+        return place
+
+
+def open_volume(path: Path, *, create: bool, durability: str | None = None) -> Volume:
+    """Open the store at `path`, creating it if asked and nothing is there.
+
+    Raises StoreNotFoundError, StoreError (not a store), NewerFormatError, InvalidSettingError.
+    """
+    path = Path(path).absolute()
+    settings_path = path / _SETTINGS_NAME
+    text = _read_settings(settings_path)
+    if text is None:
+        if not create:
+            raise StoreNotFoundError(f"there is no kacas store at {path}; make one with: kacas init {path}", path=str(path))
+        text = _create(path, durability or "full")
+    settings = StoreSettings.parse(text, str(settings_path))
+    if durability is not None and durability != settings.durability:
+        raise InvalidSettingError(
+            f"the store at {path} has durability {settings.durability!r}, chosen when it was made; it cannot be {durability!r}"
+        )
+    return Volume(path, settings, is_network(path))
+
+
+def _read_settings(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_SETTINGS_SIZE).decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise translate(exc, path, "reading") from exc
+
+
+def _create(path: Path, durability: str) -> str:
+    if durability not in ("full", "relaxed"):
+        raise InvalidSettingError(f"durability is 'full' or 'relaxed', not {durability!r}")
+    try:
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path} is a file; a store is a directory", path=str(path))
+        strangers = [name for name in os.listdir(path) if name != "packs" and ".tmp." not in name] if path.exists() else []
+        if strangers:
+            raise StoreError(f"{path} is not a kacas store and holds {strangers[0]!r}; choose an empty place", path=str(path))
+        if (path / "packs").is_dir() and any(_PACK_NAME.fullmatch(name) for name in os.listdir(path / "packs")):
+            raise StoreError(f"{path} has packs but no {_SETTINGS_NAME}; restore that file from a backup", path=str(path))
+        sync = durability == "full"
+        make_directory(path, 0o700, sync=sync)
+        make_directory(path / "packs", 0o755, sync=sync)
+        settings = StoreSettings(
+            store_id=secrets.token_hex(16),
+            durability=durability,
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            file_system=file_system(path),
+            hard_links=_has_links(path),
+        )
+        try:
+            publish_bytes(path, _SETTINGS_NAME, settings.render().encode(), mode=0o444, sync=sync)
+        except FileExistsError:
+            pass  # another process made the store meanwhile: its settings hold
+    except OSError as exc:
+        if isinstance(exc, StoreError):
+            raise
+        raise translate(exc, path, "creating the store at") from exc
+    text = _read_settings(path / _SETTINGS_NAME)
+    if text is None:
+        raise StoreError(f"the store at {path} vanished while it was made; try again", path=str(path))
+    return text
+
+
+def _has_links(path: Path) -> bool:
+    probe = path / f".probe.tmp.{secrets.token_hex(4)}"
+    twin = probe.with_name(probe.name + ".link")
+    try:
+        probe.touch()
+        os.link(probe, twin)
+        return True
+    except OSError:
+        return False
+    finally:
+        twin.unlink(missing_ok=True)
+        probe.unlink(missing_ok=True)
+
+
+def file_system(path: Path) -> str:
+    """Type of the file system that holds `path`, as the kernel names it; "" where that is not known (macOS)."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    real = os.path.realpath(path)
+    best, kind = -1, ""
+    for line in lines:
+        fields = line.split(" ")
+        point = fields[4].replace("\\040", " ")
+        inside = point == "/" or real == point or real.startswith(point + "/")
+        if inside and len(point) >= best and "-" in fields:
+            best, kind = len(point), fields[fields.index("-") + 1]
+    return kind
+
+
+def is_network(path: Path) -> bool:
+    """Whether other hosts may share the file system: then no LMDB there, and other hosts' caches matter."""
+    kind = file_system(path)
+    return any(kind == name or kind.startswith(name) for name in _NETWORK)
+
+
+def _local_parent(wanted: Path) -> Path:
+    """The wanted cache directory, or a private one under /var/tmp where that cannot serve."""
+    nearest = wanted
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not is_network(nearest) and os.access(nearest, os.W_OK | os.X_OK):
+        make_directory(wanted, 0o700, sync=False)
+        return wanted
+    fallback = Path("/var/tmp") / f"kacas-{os.getuid()}"
+    try:
+        make_directory(fallback, 0o700, sync=False)
+        status = os.lstat(fallback)
+    except OSError as exc:
+        raise translate(exc, fallback, "creating the cache directory") from exc
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise StoreError(
+            f"{fallback} belongs to somebody else; set KACAS_CACHE_DIR to a private directory on a local disk",
+            path=str(fallback),
+        )
+    return fallback

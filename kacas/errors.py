@@ -1,0 +1,177 @@
+"""Every exception that kacas raises on purpose.
+
+All derive from `KacasError`; most are also the built-in exception that a Python user would catch
+(`FileNotFoundError` for missing content, `ValueError` for a malformed URI, ...). A message says
+what failed, on what, and what to do next; ids that a program may want are attributes.
+"""
+
+from __future__ import annotations
+
+
+class KacasError(Exception):
+    """Base of all errors raised by kacas. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        # OSError subclasses would otherwise print errno tuples; here the message is always args[0].
+        return str(self.args[0]) if self.args else self.__class__.__name__
+
+
+class InvalidUriError(KacasError, ValueError):
+    """The text is not a kacas URI; the message shows the nearest valid form."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, uri: str) -> None:
+        super().__init__(message)
+        self.uri = uri
+
+
+class InvalidLabelError(KacasError, ValueError):
+    """The label cannot be kept (too long, or not encodable)."""
+
+    exit_code = 2
+
+
+class InvalidRangeError(KacasError, ValueError):
+    """A byte range that is not a range."""
+
+    exit_code = 2
+
+
+class InvalidSettingError(KacasError, ValueError):
+    """An environment variable or a line of kacas.toml has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class UnsupportedDataError(KacasError, TypeError):
+    """The value given to a store_* function cannot be kept by it; the message names the part."""
+
+    exit_code = 2
+
+
+class NotFoundError(KacasError, FileNotFoundError):
+    """No readable pack of this store holds the content. `sha1` is its identity in hex."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, sha1: str = "") -> None:
+        super().__init__(message)
+        self.sha1 = sha1
+
+
+class WrongKindError(KacasError, ValueError):
+    """The content exists but is not what this function loads (a text is not an array)."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, sha1: str = "") -> None:
+        super().__init__(message)
+        self.sha1 = sha1
+
+
+class CollisionError(KacasError):
+    """Two different contents have one SHA-1. The new content was not stored."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, sha1: str) -> None:
+        super().__init__(message)
+        self.sha1 = sha1
+
+
+class DamagedError(KacasError, OSError):
+    """Stored bytes are not what was written. Never returned as data."""
+
+    exit_code = 5
+
+
+class DamagedPackError(DamagedError):
+    """A pack (or a part of it) fails its checks. `pack` is its id in hex, `digest` the part's, if one."""
+
+    def __init__(self, message: str, *, pack: str, digest: str = "") -> None:
+        super().__init__(message)
+        self.pack = pack
+        self.digest = digest
+
+
+class ForeignPackError(DamagedPackError):
+    """A file in packs/ is not a pack of this store."""
+
+
+class DamagedContentError(DamagedError):
+    """A manifest or node contradicts itself, or names a chunk that no pack holds."""
+
+    def __init__(self, message: str, *, sha1: str = "", digest: str = "") -> None:
+        super().__init__(message)
+        self.sha1 = sha1
+        self.digest = digest
+
+
+class NewerFormatError(KacasError):
+    """Written by a newer kacas. `needed` is the format version that must be understood."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, needed: int, pack: str = "") -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.pack = pack
+
+
+class SizeLimitError(KacasError, MemoryError):
+    """The declared size is more than may be taken; nothing was allocated."""
+
+    exit_code = 7
+
+
+class SourceChangedError(KacasError, OSError):
+    """A file changed while it was being stored; nothing was published for it. `path` names it."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class UnreadableSourceError(KacasError, OSError):
+    """A file to be stored cannot be read. `path` names it."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class StoreError(KacasError, OSError):
+    """The store directory itself cannot be used. `path` names it."""
+
+    exit_code = 9
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at the path."""
+
+
+class ReadOnlyStoreError(StoreError, PermissionError):
+    """The store can be read but not written by this user."""
+
+
+class NoSpaceError(StoreError):
+    """The disk (or the quota) is full. The store is as it was."""
+
+
+class WriteError(StoreError):
+    """The file system refused a write or a sync. The store is as it was."""
+
+
+class StoreClosedError(KacasError, ValueError):
+    """The store, batch or reader was closed, or belongs to another process (after fork)."""

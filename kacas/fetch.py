@@ -1,0 +1,320 @@
+"""The read pipeline: from a root to verified bytes, in the caller's buffer."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from typing import NamedTuple
+
+from kacas.disk.batch import Batch
+from kacas.disk.lookup import Lookup
+from kacas.errors import DamagedContentError, DamagedPackError, NewerFormatError
+from kacas.model.codec import MAX_CHUNK_SIZE, MIB, DecodeError, Decoder
+from kacas.model.digest import PayloadKind, payload_digest
+from kacas.model.location import Location
+from kacas.model.manifest import Child, Manifest, ManifestError, decode_manifest, decode_node
+from kacas.model.pack_format import PAYLOAD_HEADER_SIZE, PackFormatError, decode_payload_header
+
+_RUN_SIZE = 4 * MIB  # neighbouring payloads are read in one call up to this size
+_RUN_GAP = 64 * 1024  # and what lies between them is read along
+_PARALLEL_ABOVE = 1 * MIB  # below this a thread costs more than it saves
+_NODES_KEPT = 256  # per content: 10 KiB each
+
+
+class Piece(NamedTuple):
+    """Fill `out` with the chunk's raw bytes from `skip` on. size: of the whole chunk."""
+
+    digest: bytes
+    size: int
+    skip: int
+    out: memoryview
+
+
+class _Run(NamedTuple):
+    """Payloads of one pack that are read in one call."""
+
+    pack_id: bytes
+    start: int
+    stop: int
+    items: list[tuple[Location, Piece]]
+
+
+class Fetch:
+    """Reads payloads and verifies them. batch: its unpublished pack is read too (to compare new with old)."""
+
+    def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None) -> None:
+        self._lookup = lookup
+        self._threads = threads
+        self._batch = batch
+        self._local = threading.local()
+
+    def read_pieces(self, pieces: Sequence[Piece], kind: PayloadKind = PayloadKind.CHUNK) -> None:
+        """Fill every piece with verified bytes; raises DamagedPackError or DamagedContentError."""
+        failed: list[Piece] = []
+        located: list[tuple[Location, Piece]] = []
+        hints = self._lookup.locate({piece.digest for piece in pieces})
+        for piece in pieces:
+            if locations := hints.get(piece.digest):
+                located.append((locations[0], piece))
+            else:
+                failed.append(piece)
+        runs = list(_runs(located))
+        if len(runs) > 1 and self._threads > 1 and sum(len(p.out) for p in pieces) > _PARALLEL_ABOVE:
+            with ThreadPoolExecutor(self._threads, "kacas-decode") as pool:
+                for missed in pool.map(lambda run: self._read_run(run, kind), runs):
+                    failed += missed
+        else:
+            for run in runs:
+                failed += self._read_run(run, kind)
+        for piece in failed:
+            self._read_anywhere(piece, kind)
+
+    def _read_run(self, run: _Run, kind: PayloadKind) -> list[Piece]:
+        """Returns the pieces that were not good here."""
+        try:
+            reader = self._lookup.packs.get(run.pack_id)
+            data = self._buffer("run", run.stop - run.start)
+            reader.read_into(data, run.start)
+        except (FileNotFoundError, DamagedPackError):
+            # Missing, cut short or unreadable: each piece is tried alone, and elsewhere.
+            return [piece for _, piece in run.items]
+        failed = []
+        for location, piece in run.items:
+            start = location.offset - run.start
+            try:
+                self._decode(data[start : location.stop - run.start], piece, kind)
+            except (PackFormatError, DecodeError):
+                failed.append(piece)
+        return failed
+
+    def _decode(self, data: memoryview, piece: Piece, kind: PayloadKind) -> None:
+        """data: payload header to payload end. Raises PackFormatError or DecodeError; `out` is then undefined."""
+        header = decode_payload_header(data)
+        if header.digest != piece.digest or header.kind != kind or header.raw_size != piece.size:
+            raise PackFormatError("another payload is there")
+        payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
+        if len(payload) != header.payload_size:
+            raise PackFormatError("the payload's size is not what was expected")
+        whole = len(piece.out) == piece.size
+        raw = piece.out if whole else self._buffer("raw", piece.size)
+        self._decoder().decode_into(header.codec, payload, raw)
+        if payload_digest(kind, raw) != piece.digest:
+            raise PackFormatError("its bytes do not have the digest that they are stored under")
+        if not whole:
+            piece.out[:] = raw[piece.skip : piece.skip + len(piece.out)]
+
+    def _read_anywhere(self, piece: Piece, kind: PayloadKind) -> None:
+        """The slow and thorough way, for a piece that was not where the index said: every location of every table."""
+        damage: DamagedPackError | None = None
+        tried: set[tuple[bytes, int]] = set()
+        for location in self._everywhere(piece.digest):
+            if (location.pack_id, location.offset) in tried:
+                continue
+            tried.add((location.pack_id, location.offset))
+            try:
+                self._read_at(location, piece, kind)
+                return
+            except FileNotFoundError:
+                continue
+            except DamagedPackError as exc:
+                damage = exc
+                self._lookup.mark_damaged(piece.digest, location)
+        if damage is not None:
+            raise damage
+        problems = self._lookup.tables.problems
+        for pack_id, problem in problems.items():
+            if isinstance(problem, NewerFormatError):
+                raise problem
+            raise DamagedPackError(
+                f"chunk {piece.digest.hex()[:16]}… was not found, but not every pack can be read: {problem}",
+                pack=pack_id.hex(),
+                digest=piece.digest.hex(),
+            )
+        raise DamagedContentError(
+            f"chunk {piece.digest.hex()} is in no pack of this store: a pack is missing. "
+            "Restore it from a backup, or store the content again",
+            digest=piece.digest.hex(),
+        )
+
+    def _everywhere(self, digest: bytes) -> Iterator[Location]:
+        if self._batch is not None:
+            yield from self._batch.pending([digest]).values()
+        yield from self._lookup.locate([digest]).get(digest, ())
+        yield from self._lookup.tables.locations(digest)
+
+    def _read_at(self, location: Location, piece: Piece, kind: PayloadKind) -> None:
+        pending = self._batch.read(location) if self._batch is not None else None
+        if pending is not None:
+            self._decode(memoryview(pending), piece, kind)
+            return
+        reader = self._lookup.packs.get(location.pack_id)
+        if location.raw_size != piece.size or location.payload_size > MAX_CHUNK_SIZE:
+            raise reader.damage("its table gives the chunk another size", digest=piece.digest)
+        try:
+            data = self._buffer("run", location.stop - location.offset)
+            reader.read_into(data, location.offset)
+            self._decode(data, piece, kind)
+        except (PackFormatError, DecodeError) as exc:
+            raise reader.damage(str(exc), digest=piece.digest) from exc
+
+    def find_payload(self, digest: bytes) -> Location | None:
+        """A place whose payload header is that of the digest, index first, tables for proof; None if there is none."""
+        if self._batch is not None and (pending := self._batch.pending([digest])):
+            return pending[digest]
+        return self._lookup.confirmed([digest]).get(digest) or next(self._lookup.tables.locations(digest), None)
+
+    def payload(self, digest: bytes, kind: PayloadKind, size: int) -> bytes:
+        """One whole payload, raw and verified. size: as declared, bounded before it is taken."""
+        if size > MAX_CHUNK_SIZE:
+            raise DamagedContentError(f"payload {digest.hex()} declares {size} bytes", digest=digest.hex())
+        raw = bytearray(size)
+        self.read_pieces([Piece(digest, size, 0, memoryview(raw))], kind)
+        return bytes(raw)
+
+    def sizes(self, digests: Iterable[bytes]) -> dict[bytes, int]:
+        """Bytes that the payloads take in packs, headers included; unknown ones are left out."""
+        found = self._lookup.locate(digests)
+        return {digest: places[0].stop - places[0].offset for digest, places in found.items()}
+
+    def _buffer(self, name: str, size: int) -> memoryview:
+        """A reused buffer of this thread: fresh pages would cost more than the copy."""
+        buffer: bytearray | None = getattr(self._local, name, None)
+        if buffer is None or len(buffer) < size:
+            buffer = bytearray(max(size, MIB))
+            setattr(self._local, name, buffer)
+        return memoryview(buffer)[:size]
+
+    def _decoder(self) -> Decoder:
+        decoder: Decoder | None = getattr(self._local, "decoder", None)
+        if decoder is None:
+            decoder = self._local.decoder = Decoder()
+        return decoder
+
+
+def _runs(located: list[tuple[Location, Piece]]) -> Iterator[_Run]:
+    """Group neighbours of one pack, so that they are read in one call."""
+    located.sort(key=lambda item: (item[0].pack_id, item[0].offset))
+    run: _Run | None = None
+    for location, piece in located:
+        near = (
+            run is not None
+            and run.pack_id == location.pack_id
+            and location.offset - run.stop <= _RUN_GAP
+            and location.stop - run.start <= _RUN_SIZE
+        )
+        if run is not None and near:
+            run.items.append((location, piece))
+            run = run._replace(stop=max(run.stop, location.stop))
+        else:
+            if run is not None:
+                yield run
+            run = _Run(location.pack_id, location.offset, location.stop, [(location, piece)])
+    if run is not None:
+        yield run
+
+
+class Content:
+    """One layout, open for verified reading of any range. Thread-safe."""
+
+    def __init__(self, fetch: Fetch, root: bytes, manifest: Manifest | None, size: int) -> None:
+        """manifest: None if the root is the digest of the only chunk."""
+        self._fetch = fetch
+        self.root = root
+        self.size = size
+        self.manifest = manifest
+        self._level = manifest.level if manifest else 0
+        self._head = manifest.head if manifest else b""
+        self._top = manifest.children if manifest else (Child(root, size),)
+        self._nodes: OrderedDict[bytes, tuple[Child, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read_into(self, start: int, out: memoryview) -> None:
+        """Fill `out` with the bytes from `start` on. The range must lie inside the content."""
+        stop = start + len(out)
+        if not 0 <= start <= stop <= self.size:
+            raise ValueError(f"{start}:{stop} is not inside 0:{self.size}")
+        from_head = self._head[start:stop]
+        out[: len(from_head)] = from_head
+        start += len(from_head)
+        if start < stop:
+            base = len(self._head)
+            view = out[len(from_head) :]
+            self._fetch.read_pieces(list(self._pieces(self._top, self._level, start - base, stop - base, view)))
+
+    def _pieces(
+        self, children: tuple[Child, ...], level: int, start: int, stop: int, out: memoryview
+    ) -> Iterator[Piece]:
+        """Chunks under `children` that overlap start:stop (offsets from the first child on), with their part of out."""
+        ends = list(accumulate(child.size for child in children))
+        index = bisect_right(ends, start)
+        while index < len(children) and (begin := ends[index] - children[index].size) < stop:
+            child = children[index]
+            low, high = max(start, begin), min(stop, ends[index])
+            part = out[low - start : high - start]
+            if level == 0:
+                yield Piece(child.digest, child.size, low - begin, part)
+            else:
+                yield from self._pieces(self._node(child, level), level - 1, low - begin, high - begin, part)
+            index += 1
+
+    def _node(self, child: Child, level: int) -> tuple[Child, ...]:
+        with self._lock:
+            if child.digest in self._nodes:
+                self._nodes.move_to_end(child.digest)
+                return self._nodes[child.digest]
+        try:
+            children = decode_node(_payload_of(self._fetch, child.digest, PayloadKind.NODE), level=level, size=child.size).children
+        except ManifestError as exc:
+            raise DamagedContentError(f"node {child.digest.hex()}: {exc}", digest=child.digest.hex()) from exc
+        with self._lock:
+            self._nodes[child.digest] = children
+            while len(self._nodes) > _NODES_KEPT:
+                self._nodes.popitem(last=False)
+        return children
+
+    def chunks(self) -> Iterator[Child]:
+        """Every chunk in order."""
+        for child, level in self.walk():
+            if level == 0:
+                yield child
+
+    def walk(self) -> Iterator[tuple[Child, int]]:
+        """Every node and chunk below the root with its level (0: a chunk), parents first."""
+        stack = [(child, self._level) for child in reversed(self._top)]
+        while stack:
+            child, level = stack.pop()
+            yield child, level
+            if level:
+                stack += [(below, level - 1) for below in reversed(self._node(child, level))]
+
+
+def _payload_of(fetch: Fetch, digest: bytes, kind: PayloadKind) -> bytes:
+    location = fetch.find_payload(digest)
+    if location is None:
+        raise DamagedContentError(f"node {digest.hex()} is in no pack of this store", digest=digest.hex())
+    return fetch.payload(digest, kind, location.raw_size)
+
+
+def open_content(fetch: Fetch, root: bytes, size: int) -> Content:
+    """Open the layout with this root; size: what the entry says.
+
+    Raises DamagedContentError, DamagedPackError or NewerFormatError.
+    """
+    location = fetch.find_payload(root)
+    if location is None:
+        raise DamagedContentError(f"root {root.hex()} is in no pack of this store", digest=root.hex())
+    if location.kind == PayloadKind.CHUNK:
+        found, content = location.raw_size, Content(fetch, root, None, size)
+    else:
+        try:
+            manifest = decode_manifest(fetch.payload(root, PayloadKind.MANIFEST, location.raw_size))
+        except ManifestError as exc:
+            raise DamagedContentError(f"manifest {root.hex()}: {exc}", digest=root.hex()) from exc
+        found, content = manifest.size, Content(fetch, root, manifest, size)
+    if found != size:
+        raise DamagedContentError(f"root {root.hex()} has {found} bytes, its entry says {size}", digest=root.hex())
+    return content

@@ -1,0 +1,1 @@
+"""Verbs per kind of data, on a repository."""

@@ -1,0 +1,191 @@
+"""Files: storing one that may change meanwhile, loading one to a path, reading one lazily."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections import OrderedDict
+from pathlib import Path
+from typing import BinaryIO
+
+from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
+from kacas.errors import SourceChangedError, UnreadableSourceError
+from kacas.fetch import Content
+from kacas.model.codec import MIB
+from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.entry import Kind
+from kacas.model.uri import Uri
+from kacas.repository import Repository
+
+_READ_AHEAD = 256 * 1024
+
+
+class FileSource:
+    """A regular file. It must not change from the first byte to the last."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._before = os.fstat(self._fd)
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        if not stat.S_ISREG(self._before.st_mode):
+            os.close(self._fd)
+            what = "a directory" if stat.S_ISDIR(self._before.st_mode) else "not a regular file"
+            raise UnreadableSourceError(f"{path} is {what}; store_file takes regular files", path=str(path))
+
+    def _unreadable(self, exc: OSError) -> UnreadableSourceError:
+        return UnreadableSourceError(f"{self._path} cannot be read: {os.strerror(exc.errno or errno.EIO)}", path=str(self._path))
+
+    @property
+    def size(self) -> int:
+        return self._before.st_size
+
+    def readinto(self, buffer: memoryview) -> int:
+        try:
+            return os.readv(self._fd, [buffer])
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+
+    def check_unchanged(self) -> None:
+        after = os.fstat(self._fd)
+        if _state(after) != _state(self._before):
+            raise SourceChangedError(
+                f"{self._path} changed while it was stored; nothing was kept. Store it again when nobody writes to it",
+                path=str(self._path),
+            )
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class StreamSource:
+    """A binary stream such as stdin: read once, to its end."""
+
+    size = None
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self._stream.read(min(len(buffer), MIB))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def check_unchanged(self) -> None:
+        """A stream has no state to compare."""
+
+
+def store_file(repository: Repository, path: str | os.PathLike[str], label: str | None) -> str:
+    """Store a regular file; the label is its name unless given."""
+    source = FileSource(Path(path))
+    try:
+        name = Path(path).name if label is None else label
+        return str(repository.put(source, Kind.FILE, name))
+    finally:
+        source.close()
+
+
+def store_stream(repository: Repository, stream: BinaryIO, label: str | None) -> str:
+    """Store what a binary stream yields."""
+    return str(repository.put(StreamSource(stream), Kind.FILE, label))
+
+
+def load_file(
+    repository: Repository, files: MaterialisedFiles, uri: Uri, dest: str | os.PathLike[str] | None
+) -> Path:
+    """Write the content to `dest` (a path, or a directory to put it in), or into the host-local cache."""
+    entry, content = repository.resolve(uri)
+    label = uri.label or entry.label_text or uri.sha1.hex()
+    if dest is None:
+        return files.get(uri.sha1, label, content.size, content.read_into)
+    target = Path(dest).absolute()
+    if target.is_dir():
+        target = target / safe_name(label)
+    write_out(target, content.size, content.read_into, mode=0o666 & ~_umask(), sync=repository.volume.durable)
+    return target
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+class ContentReader(io.RawIOBase):
+    """Content as a seekable file. Reads only the chunks it needs; keeps the last few windows for readers that jump."""
+
+    _WINDOWS = 16
+
+    def __init__(self, content: Content, name: str) -> None:
+        self._content = content
+        self._at = 0
+        self._windows: OrderedDict[int, bytes] = OrderedDict()
+        self.name = name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if self.closed:
+            raise ValueError("seek of a closed file")
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._content.size}.get(whence)
+        if base is None:
+            raise ValueError(f"whence {whence} is not 0, 1 or 2")
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, "a position before the start")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self.closed:
+            raise ValueError("read of a closed file")
+        out = memoryview(buffer).cast("B")
+        count = min(len(out), max(0, self._content.size - self._at))
+        if count > CHUNK_TARGET:
+            self._content.read_into(self._at, out[:count])
+        else:
+            self._from_windows(out[:count])
+        self._at += count
+        return count
+
+    def _from_windows(self, out: memoryview) -> None:
+        done = 0
+        while done < len(out):
+            number, skip = divmod(self._at + done, _READ_AHEAD)
+            window = self._window(number)
+            part = window[skip : skip + len(out) - done]
+            out[done : done + len(part)] = part
+            done += len(part)
+
+    def _window(self, number: int) -> bytes:
+        window = self._windows.get(number)
+        if window is None:
+            start = number * _READ_AHEAD
+            raw = bytearray(min(_READ_AHEAD, self._content.size - start))
+            self._content.read_into(start, memoryview(raw))
+            window = self._windows[number] = bytes(raw)
+            while len(self._windows) > self._WINDOWS:
+                self._windows.popitem(last=False)
+        else:
+            self._windows.move_to_end(number)
+        return window
+
+
+def open_file(repository: Repository, uri: Uri) -> io.BufferedReader:
+    """A seekable, buffered, read-only file object over the content."""
+    _, content = repository.resolve(uri)
+    return io.BufferedReader(ContentReader(content, str(uri)), buffer_size=64 * 1024)

@@ -1,0 +1,198 @@
+"""Arrays: stored as the .npy file that np.save writes, loaded whole or by slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kacas.disk.memory import check_affordable
+from kacas.errors import UnsupportedDataError, WrongKindError
+from kacas.fetch import Content
+from kacas.model.cuts import array_cutter
+from kacas.model.description import Description
+from kacas.model.entry import Kind
+from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, encode_header, is_fortran, parse_header
+from kacas.model.selection import read_selection
+from kacas.model.uri import Uri
+from kacas.repository import Repository
+
+_COPY_ELEMENTS = 1 << 16  # non-contiguous arrays are gathered in steps of about this many elements
+
+
+class ArraySource:
+    """An array's data in memory order (C order unless it is Fortran-contiguous), copied into the caller's buffers.
+
+    Every byte is read once: an array that another thread changes meanwhile can be torn, but its
+    identity is that of the bytes which were stored.
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.fortran_order = is_fortran(array)
+        self._array = array.T if self.fortran_order else array
+        self._blocks = self._contiguous_blocks()
+        self._rest = memoryview(b"")
+
+    @property
+    def size(self) -> int:
+        return int(self._array.nbytes)
+
+    def _contiguous_blocks(self) -> Iterator[memoryview]:
+        array = self._array
+        if not array.nbytes:
+            return
+        if array.flags.c_contiguous:
+            yield _bytes_of(array)
+            return
+        # Walk over leading axes until what is left is a modest block, and copy that.
+        yield from _gathered(array)
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._rest:
+            self._rest = next(self._blocks, memoryview(b""))
+        count = min(len(buffer), len(self._rest))
+        if count:
+            # np.copyto releases the GIL, the slice assignment of memoryviews does not.
+            np.copyto(np.frombuffer(buffer[:count], np.uint8), np.frombuffer(self._rest[:count], np.uint8))
+            self._rest = self._rest[count:]
+        return count
+
+    def check_unchanged(self) -> None:
+        """There is no cheap way to tell; see the class."""
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    # Through void: datetimes and unicode have no buffer format of their own.
+    return array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
+
+
+def _gathered(array: NDArray[Any]) -> Iterator[memoryview]:
+    if array.ndim <= 1 or array[0].size <= _COPY_ELEMENTS:
+        per_row = max(1, array[0].size if array.ndim > 1 else 1)
+        step = max(1, _COPY_ELEMENTS // per_row)
+        for start in range(0, len(array), step):
+            yield _bytes_of(np.ascontiguousarray(array[start : start + step]))
+        return
+    for row in array:
+        yield from _gathered(row)
+
+
+def store_npy(repository: Repository, array: Any, label: str | None) -> str:
+    """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise UnsupportedDataError("a masked array cannot be kept as .npy; store .data and .mask, or .filled()")
+    try:
+        values = np.asarray(array)
+    except ValueError as exc:
+        raise UnsupportedDataError(f"this is not an array: {exc}") from exc
+    source = ArraySource(values)
+    head = encode_header(values.dtype, values.shape, source.fortran_order)
+    shape = values.shape[::-1] if source.fortran_order else values.shape
+    cutter = array_cutter(shape, max(1, values.dtype.itemsize))
+    return str(repository.put(source, Kind.NPY, label, cutter=cutter, head=head, description={"kind": "npy"}))
+
+
+class LazyArray:
+    """An array in the store, read by slices: `a[10:20]` reads and verifies only the chunks that it needs.
+
+    Indexing is NumPy's: integers, slices, Ellipsis, newaxis, integer arrays and boolean masks; the result
+    is an ordinary array in memory. `np.asarray(a)` loads the whole.
+    """
+
+    def __init__(self, content: Content, header: NpyHeader, uri: str) -> None:
+        self._content = content
+        self._header = header
+        self.uri = uri
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._header.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._header.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=object))
+
+    @property
+    def nbytes(self) -> int:
+        return self._header.data_size
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<kacas array {self.shape} {self.dtype} at {self.uri}>"
+
+    def __getitem__(self, index: Any) -> Any:
+        return read_selection(index, self.shape, self.dtype, self._header.fortran_order, self._read_into)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def _read_into(self, start: int, out: memoryview) -> None:
+        self._content.read_into(self._header.size + start, out)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a stored array is always copied into memory")
+        whole = self.load()
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def load(self) -> NDArray[Any]:
+        """The whole array. Raises SizeLimitError before memory is taken."""
+        check_affordable(self.nbytes, self.uri)
+        # Not np.empty, which makes a string of length 0 one longer.
+        array: NDArray[Any] = np.ndarray(self.shape, self.dtype, order="F" if self._header.fortran_order else "C")
+        if array.nbytes:
+            self._read_into(0, _bytes_of(array.T if self._header.fortran_order else array))
+        return array
+
+
+def open_npy(repository: Repository, uri: Uri) -> LazyArray:
+    """Open an array for reading by slices; raises WrongKindError if the content is no .npy file."""
+    _, content = repository.resolve(uri)
+    front = bytearray(min(content.size, 4096))
+    content.read_into(0, memoryview(front))
+    try:
+        try:
+            header = parse_header(memoryview(front))
+        except ValueError:
+            if content.size <= len(front):
+                raise
+            front = bytearray(min(content.size, MAX_HEADER_SIZE + 16))
+            content.read_into(0, memoryview(front))
+            header = parse_header(memoryview(front))
+        if header.size + header.data_size != content.size:
+            raise ValueError(f"the header declares {header.data_size} bytes of data, {content.size - header.size} follow")
+    except ValueError as exc:
+        raise repository.wrong_kind(uri, f"it is not a .npy array ({exc})") from exc
+    return LazyArray(content, header, str(uri))
+
+
+def load_npy(repository: Repository, uri: Uri) -> NDArray[Any]:
+    """The whole array in memory, writable; every chunk verified."""
+    return open_npy(repository, uri).load()
+
+
+def described(repository: Repository, uri: Uri) -> Description:
+    """What the repository knows, with shape and dtype if the content is an array."""
+    description = repository.describe(uri)
+    if description.kind not in ("npy", "file"):
+        return description
+    try:
+        array = open_npy(repository, uri)
+    except WrongKindError:
+        return description
+    return replace(description, shape=array.shape, dtype=str(array.dtype))

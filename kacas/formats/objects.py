@@ -1,0 +1,83 @@
+"""Bytes, text, JSON and pickles: small values, stored as the file that they make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import simplejson
+
+from kacas.errors import UnsupportedDataError
+from kacas.formats import pickles
+from kacas.model.entry import Kind
+from kacas.model.source import BufferSource
+from kacas.model.uri import Uri
+from kacas.repository import Repository
+
+
+def store_bytes(repository: Repository, data: bytes | bytearray | memoryview, label: str | None) -> str:
+    """Store bytes. Raises UnsupportedDataError for anything that is not a buffer."""
+    try:
+        source = BufferSource(data)
+    except (TypeError, ValueError) as exc:
+        raise UnsupportedDataError(
+            f"store_bytes takes bytes, bytearray or a contiguous buffer, not {type(data).__name__}"
+        ) from exc
+    return str(repository.put(source, Kind.BYTES, label))
+
+
+def store_text(repository: Repository, text: str, label: str | None) -> str:
+    """Store text as UTF-8."""
+    if not isinstance(text, str):
+        raise UnsupportedDataError(f"store_text takes str, not {type(text).__name__}")
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise UnsupportedDataError(f"the text cannot be written as UTF-8: {exc.reason} at position {exc.start}") from exc
+    return str(repository.put(BufferSource(encoded), Kind.TEXT, label))
+
+
+def load_text(repository: Repository, uri: Uri) -> str:
+    """The content as text. Raises WrongKindError if it is not UTF-8."""
+    try:
+        return repository.read(uri).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise repository.wrong_kind(uri, f"it is not UTF-8 text (byte {exc.start})") from exc
+
+
+def store_json(repository: Repository, value: Any, label: str | None) -> str:
+    """Store a value as canonical JSON: sorted keys, no spaces, no NaN; the ancestor's identities are reproduced."""
+    try:
+        text = simplejson.dumps(value, sort_keys=True, separators=(",", ":"), indent=None, allow_nan=False)
+    except (ValueError, TypeError, RecursionError, OverflowError) as exc:
+        raise UnsupportedDataError(
+            f"the value cannot be written as JSON: {exc}. NaN and infinity have no JSON; "
+            "arrays go to store_npy, other objects to store_pkl"
+        ) from exc
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise UnsupportedDataError(f"the value holds text that is not Unicode: {exc.reason}") from exc
+    return str(repository.put(BufferSource(encoded), Kind.JSON, label))
+
+
+def load_json(repository: Repository, uri: Uri) -> Any:
+    """The content parsed as JSON. Raises WrongKindError if it is not."""
+    data = repository.read(uri)
+    try:
+        return simplejson.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise repository.wrong_kind(uri, f"it is not JSON ({exc})") from exc
+
+
+def store_pkl(repository: Repository, value: Any, label: str | None) -> str:
+    """Store plain data and NumPy arrays as a pickle; anything else is refused by name."""
+    return str(repository.put(BufferSource(pickles.dumps(value)), Kind.PKL, label))
+
+
+def load_pkl(repository: Repository, uri: Uri) -> Any:
+    """Load plain data and NumPy arrays from a pickle; nothing in it can run code."""
+    data = repository.read(uri)
+    try:
+        return pickles.loads(data)
+    except pickles.WrongKindError as exc:
+        raise repository.wrong_kind(uri, str(exc)) from exc

@@ -1,0 +1,206 @@
+"""The write pipeline: one pass over a source, SHA-1 and encoders side by side, in bounded memory.
+
+The caller's thread reads into reused blocks; one thread runs SHA-1 over them in large updates; the
+encoders digest, look up, compress and append whole blocks. All of these release the GIL.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from kacas.model.codec import MIB, Encoder
+from kacas.model.cuts import CHUNK_TARGET, Cutter
+from kacas.model.digest import PayloadKind, chunk_digest, new_sha1, payload_digest
+from kacas.model.manifest import Child, build
+from kacas.model.pack_format import PayloadHeader
+from kacas.model.source import Source
+
+BLOCK_SIZE = 4 * MIB
+_BLOCKS = 6  # in flight: reading, hashing, encoding and writing overlap, 24 MiB in all
+
+Payload = tuple[PayloadHeader, bytes | memoryview]
+Progress = Callable[[int, int | None], None]
+
+
+class Sink(Protocol):
+    """Where payloads go: a batch."""
+
+    def known(self, digests: Iterable[bytes]) -> set[bytes]: ...
+
+    def append(self, payloads: Sequence[Payload]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """sha1: of head and source. root: of the layout that was appended. size: bytes of the content."""
+
+    sha1: bytes
+    root: bytes
+    size: int
+
+
+class Ingest:
+    """Holds the reusable blocks; one for a repository. Thread-safe."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._free: list[bytearray] = []
+        self._local = threading.local()
+
+    def put(
+        self,
+        source: Source,
+        cutter: Cutter,
+        sink: Sink,
+        *,
+        head: bytes = b"",
+        description: dict[str, object] | None = None,
+        progress: Progress | None = None,
+    ) -> Ingested:
+        """Read the source to its end and append everything its root needs to the sink.
+
+        Raises what the source raises; nothing is published by this function.
+        """
+        if source.size is not None and len(head) + source.size <= CHUNK_TARGET:
+            # One byte more than announced, to notice a source that grew.
+            first = bytearray(len(head) + source.size + 1)
+        else:
+            first = self._take_block()
+        first[: len(head)] = head
+        view = memoryview(first)
+        filled = _fill(source, view, len(head))
+        if filled < len(first) and filled <= CHUNK_TARGET:
+            source.check_unchanged()
+            return self._put_one(view[:filled], sink)
+        return self._put_many(source, cutter, sink, head, description or {}, first, filled, progress)
+
+    def _put_one(self, raw: memoryview, sink: Sink) -> Ingested:
+        """Content that fits in one chunk needs no node: its root is the chunk's digest."""
+        sha1 = new_sha1()
+        sha1.update(raw)
+        (child,) = self._encode_block(raw, [len(raw)], sink)
+        return Ingested(sha1.digest(), child.digest, len(raw))
+
+    def _put_many(
+        self,
+        source: Source,
+        cutter: Cutter,
+        sink: Sink,
+        head: bytes,
+        description: dict[str, object],
+        block: bytearray,
+        filled: int,
+        progress: Progress | None,
+    ) -> Ingested:
+        sha1 = new_sha1()
+        children: list[Child] = []
+        flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]] = deque()
+        hasher = ThreadPoolExecutor(1, "kacas-sha1")
+        encoders = ThreadPoolExecutor(self._threads, "kacas-encode")
+        start, hashed, done = len(head), 0, 0
+        try:
+            while True:
+                view = memoryview(block)[:filled]
+                final = filled < len(block)
+                ends = cutter.cut(view[start:], final)
+                stop = start + ends[-1] if ends else start
+                done += filled - hashed
+                flying.append(
+                    (
+                        block,
+                        hasher.submit(sha1.update, view[hashed:]),
+                        encoders.submit(self._encode_block, view[start:], ends, sink),
+                    )
+                )
+                if progress is not None:
+                    progress(done, None if source.size is None else source.size + len(head))
+                if final:
+                    break
+                block = self._next_block(flying, children)
+                # What the cutter left over begins the next block; SHA-1 has seen it already.
+                rest = view[stop:]
+                block[: len(rest)] = rest
+                start, hashed = 0, len(rest)
+                filled = _fill(source, memoryview(block), len(rest))
+            source.check_unchanged()
+            while flying:
+                self._land(flying, children)
+        finally:
+            encoders.shutdown(wait=True, cancel_futures=True)
+            hasher.shutdown(wait=True, cancel_futures=True)
+        root = self._put_tree(children, head, description, sink)
+        return Ingested(sha1.digest(), root, done)
+
+    def _next_block(
+        self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], children: list[Child]
+    ) -> bytearray:
+        while len(flying) >= _BLOCKS:
+            self._land(flying, children)
+        return self._take_block()
+
+    def _land(
+        self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], children: list[Child]
+    ) -> None:
+        block, hashing, encoding = flying.popleft()
+        hashing.result()
+        children += encoding.result()
+        if len(self._free) < _BLOCKS:
+            self._free.append(block)
+
+    def _take_block(self) -> bytearray:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return bytearray(BLOCK_SIZE)
+
+    def _encode_block(self, data: memoryview, ends: list[int], sink: Sink) -> list[Child]:
+        """Digest, look up, compress and append the chunks of one block."""
+        encoder: Encoder | None = getattr(self._local, "encoder", None)
+        if encoder is None:
+            encoder = self._local.encoder = Encoder()
+        chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
+        children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
+        known = sink.known(child.digest for child in children)
+        payloads: list[Payload] = []
+        for child, chunk in zip(children, chunks, strict=True):
+            if child.digest in known:
+                continue
+            known.add(child.digest)
+            codec, payload = encoder.encode(chunk)
+            payloads.append((PayloadHeader(PayloadKind.CHUNK, codec, len(payload), child.size, child.digest), payload))
+        if payloads:
+            sink.append(payloads)
+        return children
+
+    def _put_tree(self, children: list[Child], head: bytes, description: dict[str, object], sink: Sink) -> bytes:
+        manifest, root, nodes = build(children, head, description)
+        encoder = Encoder()
+        raws = [(digest, PayloadKind.NODE, node.encode()) for digest, node in nodes]
+        raws.append((root, PayloadKind.MANIFEST, manifest.encode()))
+        known = sink.known(digest for digest, _, _ in raws)
+        payloads: list[Payload] = []
+        for digest, kind, raw in raws:
+            if digest in known:
+                continue
+            known.add(digest)
+            assert payload_digest(kind, raw) == digest
+            codec, payload = encoder.encode(memoryview(raw))
+            payloads.append((PayloadHeader(kind, codec, len(payload), len(raw), digest), payload))
+        if payloads:
+            sink.append(payloads)
+        return root
+
+
+def _fill(source: Source, view: memoryview, filled: int) -> int:
+    """Read until the view is full or the source ends; returns how far it is filled."""
+    while filled < len(view):
+        count = source.readinto(view[filled:])
+        if count == 0:
+            break
+        filled += count
+    return filled

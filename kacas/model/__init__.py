@@ -1,0 +1,1 @@
+"""Pure logic: bytes in, values out. No files, threads, clocks or environment."""

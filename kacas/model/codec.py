@@ -1,0 +1,86 @@
+"""Codecs: how a chunk becomes a payload. zstd, or raw where that does not pay."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import zstandard
+
+MIB = 1 << 20
+MAX_CHUNK_SIZE = 16 * MIB  # raw bytes; no payload may declare more
+# An encoded payload never exceeds its raw size (raw is the fallback), so this bounds it too.
+MAX_PAYLOAD_SIZE = MAX_CHUNK_SIZE
+
+_LEVEL = 1
+_KEEP_RAW_ABOVE = 0.97  # saving less than 3 % is not worth the decoding
+_SAMPLE_ABOVE = 64 * 1024  # chunks larger than this are sampled before they are encoded whole
+_SAMPLE_SIZE = 16 * 1024
+
+
+class Codec(IntEnum):
+    """Recorded per payload; the numbers are the format's."""
+
+    RAW = 0
+    ZSTD = 1
+
+
+class DecodeError(ValueError):
+    """A payload that is not what its header says. Translated by the reader, which knows the pack."""
+
+
+class Encoder:
+    """Encodes chunks. Not thread-safe: one for each thread."""
+
+    def __init__(self) -> None:
+        # The content size in the frame is what lets the decoder refuse a bomb before it takes memory.
+        self._zstd = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True, write_checksum=False)
+
+    def encode(self, raw: memoryview) -> tuple[Codec, memoryview | bytes]:
+        """Return (codec, payload). The payload of RAW is `raw` itself, not a copy."""
+        size = len(raw)
+        if size > _SAMPLE_ABOVE:
+            # Incompressible data would cost the whole encoding for nothing: look at the middle first.
+            middle = (size - _SAMPLE_SIZE) // 2
+            sample = self._zstd.compress(raw[middle : middle + _SAMPLE_SIZE])
+            if len(sample) > _KEEP_RAW_ABOVE * _SAMPLE_SIZE:
+                return Codec.RAW, raw
+        elif size < 16:
+            return Codec.RAW, raw
+        payload = self._zstd.compress(raw)
+        if len(payload) > _KEEP_RAW_ABOVE * size:
+            return Codec.RAW, raw
+        return Codec.ZSTD, payload
+
+
+class Decoder:
+    """Decodes payloads. Not thread-safe: one for each thread."""
+
+    def __init__(self) -> None:
+        # No frame that we write has a window above its chunk; a larger one is refused before it is taken.
+        self._zstd = zstandard.ZstdDecompressor(max_window_size=MAX_CHUNK_SIZE)
+
+    def decode_into(self, codec: int, payload: memoryview, out: memoryview) -> None:
+        """Fill `out` (exactly the declared raw size) from the payload; raises DecodeError."""
+        size = len(out)
+        if codec == Codec.RAW:
+            if len(payload) != size:
+                raise DecodeError(f"a raw payload of {len(payload)} bytes declares {size}")
+            out[:] = payload
+            return
+        if codec != Codec.ZSTD:
+            raise DecodeError(f"codec {codec} is unknown to this version of kacas")
+        try:
+            declared = zstandard.get_frame_parameters(payload).content_size
+            if declared != size:
+                raise DecodeError(f"the zstd frame declares {declared} bytes, its header {size}")
+            with self._zstd.stream_reader(payload) as reader:
+                filled = 0
+                while filled < size:
+                    count = reader.readinto(out[filled:])
+                    if count == 0:
+                        raise DecodeError(f"the zstd frame ends after {filled} of {size} bytes")
+                    filled += count
+                if reader.read(1):
+                    raise DecodeError(f"the zstd frame holds more than the declared {size} bytes")
+        except zstandard.ZstdError as exc:
+            raise DecodeError(f"zstd: {exc}") from exc

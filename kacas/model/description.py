@@ -1,0 +1,84 @@
+"""What the store says about content: the answers of `describe`, `history`, `forget`, `stats`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One owner's live entry: somebody stored this content and wants it kept."""
+
+    owner: str
+    time_s: float  # seconds since the epoch
+    label: str
+    kind: str
+    entry_id: str  # 32 hex
+
+
+@dataclass(frozen=True)
+class Description:
+    """One content of the store.
+
+    size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
+    (a chunk shared with other content counts in full). chunks: number of distinct chunks.
+    shape, dtype: for arrays only, else None.
+    """
+
+    uri: str
+    sha1: str
+    root: str
+    kind: str
+    size: int
+    chunks: int
+    stored_size: int
+    claims: tuple[Claim, ...]
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Size over stored size; 1.0 for empty content."""
+        return self.size / self.stored_size if self.size and self.stored_size else 1.0
+
+
+@dataclass(frozen=True)
+class HistoryItem:
+    """One thing that I stored, as `history()` lists it."""
+
+    uri: str
+    kind: str
+    size: int
+    time_s: float
+    label: str
+    forgotten: bool
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What `forget` did. dropped: how many of my claims ended; kept_by: owners that still keep the content."""
+
+    uri: str
+    dropped: int
+    kept_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StoreStats:
+    """Sizes are bytes. raw_size: sum of distinct chunks before encoding; pack_size: of all pack files."""
+
+    path: str
+    store_id: str
+    format_version: int
+    durability: str
+    packs: int
+    pack_size: int
+    chunks: int
+    raw_size: int
+    payload_size: int
+    entries: int
+    contents: int
+
+    @property
+    def ratio(self) -> float:
+        return self.raw_size / self.payload_size if self.payload_size else 1.0

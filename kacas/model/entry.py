@@ -1,0 +1,120 @@
+"""Entries: who keeps which content. The claims that make content live, and the user's log."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from kacas.model.digest import ID_SIZE, checksum
+from kacas.model.uri import MAX_LABEL_SIZE, label_text
+
+MAX_OWNER_SIZE = 256  # bytes of UTF-8
+_MAX_CANCELS = 1 << 16
+_CHECK_SIZE = 8
+_FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
+SHA1_OFFSET = 4 + ID_SIZE  # of the SHA-1 in an encoded entry
+MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_LABEL_SIZE + _MAX_CANCELS * ID_SIZE + _CHECK_SIZE
+
+
+class Kind(IntEnum):
+    """What the content was stored as: a hint for people; the bytes decide what can be loaded."""
+
+    FILE = 0
+    NPY = 1
+    TEXT = 2
+    JSON = 3
+    PKL = 4
+    BYTES = 5
+
+
+class Action(IntEnum):
+    KEEP = 0
+    FORGET = 1
+
+
+class Origin(IntEnum):
+    STORED = 0
+    FETCHED = 1
+
+
+class Proof(IntEnum):
+    """Why the layout is believed to have the SHA-1: hashed here, or on a publisher's word."""
+
+    HASHED = 0
+    CLAIMED = 1
+
+
+class EntryError(ValueError):
+    """Bytes that are not an entry."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """entry_id: 16 random bytes. time_ns: since the epoch. label, owner: UTF-8 bytes.
+
+    A FORGET entry has the root of 32 zeros and names in `cancels` the entry ids that it ends.
+    """
+
+    entry_id: bytes
+    sha1: bytes
+    root: bytes
+    size: int
+    time_ns: int
+    kind: int
+    owner: bytes
+    label: bytes
+    action: int = Action.KEEP
+    origin: int = Origin.STORED
+    proof: int = Proof.HASHED
+    cancels: tuple[bytes, ...] = ()
+
+    @property
+    def kind_name(self) -> str:
+        return Kind(self.kind).name.lower() if self.kind in Kind._value2member_map_ else f"kind-{self.kind}"
+
+    @property
+    def label_text(self) -> str:
+        return label_text(self.label)
+
+    @property
+    def owner_text(self) -> str:
+        return self.owner.decode("utf-8", "replace")
+
+    def encode(self) -> bytes:
+        tail = self.owner + self.label + b"".join(self.cancels)
+        front = _FIXED.pack(
+            _FIXED.size + len(tail) + _CHECK_SIZE, self.entry_id, self.sha1, self.root, self.size, self.time_ns,
+            self.kind, self.action, self.origin, self.proof, len(self.owner), len(self.label), len(self.cancels),
+        )  # fmt: skip
+        return front + tail + checksum(_CHECK_SIZE, front, tail)
+
+
+def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
+    """The entry at `start` and the offset behind it. Raises EntryError if anything is off by one bit."""
+    if len(data) - start < _FIXED.size + _CHECK_SIZE:
+        raise EntryError("it is too short for an entry")
+    (total, entry_id, sha1, root, size, time_ns, kind, action, origin, proof, owner_size, label_size, cancels_count) = (
+        _FIXED.unpack_from(data, start)
+    )
+    owner_at = start + _FIXED.size
+    label_at = owner_at + owner_size
+    cancels_at = label_at + label_size
+    check_at = cancels_at + cancels_count * ID_SIZE
+    stop = check_at + _CHECK_SIZE
+    if (
+        stop != start + total
+        or stop > len(data)
+        or cancels_count > _MAX_CANCELS
+        or label_size > MAX_LABEL_SIZE
+        or owner_size > MAX_OWNER_SIZE
+    ):
+        raise EntryError("its sizes contradict each other")
+    if checksum(_CHECK_SIZE, data[start:check_at]) != bytes(data[check_at:stop]):
+        raise EntryError("its checksum does not match")
+    cancels = bytes(data[cancels_at:check_at])
+    entry = Entry(
+        entry_id, sha1, root, size, time_ns, kind, bytes(data[owner_at:label_at]), bytes(data[label_at:cancels_at]),
+        action, origin, proof, tuple(cancels[at : at + ID_SIZE] for at in range(0, len(cancels), ID_SIZE)),
+    )  # fmt: skip
+    return entry, stop

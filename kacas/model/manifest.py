@@ -1,0 +1,174 @@
+"""Manifests and Merkle nodes: exact bytes, strict parsing, the fan-out rule.
+
+Content is `head` followed by chunks. A manifest holds the head and at most FAN_OUT children; children
+are chunks (level 0) or nodes of that level, whose children are one level lower (nodes of level 1 hold
+chunks). Nodes are filled left to right with FAN_OUT children, level by level, until FAN_OUT or fewer
+remain for the manifest. The rule is exact: equal cuts give equal roots.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from kacas.errors import NewerFormatError
+from kacas.model.codec import MAX_CHUNK_SIZE
+from kacas.model.digest import DIGEST_SIZE, PayloadKind, payload_digest
+
+FAN_OUT = 256
+MAX_LEVEL = 8
+MAX_HEAD_SIZE = 128 * 1024
+MAX_CONTENT_SIZE = 1 << 62
+_VERSION = 1
+_MAX_DESCRIPTION_SIZE = 64 * 1024
+
+_MANIFEST = struct.Struct("<4sBBBBQIII")  # magic, version, layout, level, 0, size, head, description, children
+_NODE = struct.Struct("<4sBBHQI")  # magic, version, level, 0, size, children
+_CHILD = struct.Struct("<32sQ")
+_MANIFEST_MAGIC, _NODE_MAGIC = b"KMAN", b"KNOD"
+_LAYOUT_SEQUENCE = 0
+
+
+class Child(NamedTuple):
+    """A chunk or node: its digest and the bytes of content under it."""
+
+    digest: bytes
+    size: int
+
+
+class ManifestError(ValueError):
+    """Bytes that are not a manifest or node, or contradict themselves."""
+
+
+@dataclass(frozen=True)
+class Node:
+    level: int
+    size: int
+    children: tuple[Child, ...]
+
+    def encode(self) -> bytes:
+        front = _NODE.pack(_NODE_MAGIC, _VERSION, self.level, 0, self.size, len(self.children))
+        return front + _encode_children(self.children)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """size: bytes of the whole content, head included. description: small JSON object, {} for plain files."""
+
+    size: int
+    level: int
+    head: bytes
+    description: dict[str, Any]
+    children: tuple[Child, ...]
+
+    def encode(self) -> bytes:
+        text = encode_description(self.description)
+        front = _MANIFEST.pack(
+            _MANIFEST_MAGIC, _VERSION, _LAYOUT_SEQUENCE, self.level, 0, self.size, len(self.head), len(text),
+            len(self.children),
+        )  # fmt: skip
+        return front + self.head + text + _encode_children(self.children)
+
+
+def encode_description(description: dict[str, Any]) -> bytes:
+    """Canonical JSON in ASCII; nothing for an empty one."""
+    if not description:
+        return b""
+    return json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def build(
+    children: Iterable[Child], head: bytes, description: dict[str, Any]
+) -> tuple[Manifest, bytes, list[tuple[bytes, Node]]]:
+    """Join chunks into a tree. Returns the manifest, its digest (the root) and the nodes with theirs."""
+    row = list(children)
+    size = len(head) + sum(child.size for child in row)
+    nodes: list[tuple[bytes, Node]] = []
+    level = 0
+    while len(row) > FAN_OUT:
+        level += 1
+        above = []
+        for first in range(0, len(row), FAN_OUT):
+            group = tuple(row[first : first + FAN_OUT])
+            node = Node(level, sum(child.size for child in group), group)
+            digest = payload_digest(PayloadKind.NODE, node.encode())
+            nodes.append((digest, node))
+            above.append(Child(digest, node.size))
+        row = above
+    manifest = Manifest(size, level, head, description, tuple(row))
+    return manifest, payload_digest(PayloadKind.MANIFEST, manifest.encode()), nodes
+
+
+def decode_manifest(data: bytes | memoryview) -> Manifest:
+    """Strict; raises ManifestError, or NewerFormatError with the version needed."""
+    data = memoryview(data)
+    if len(data) < _MANIFEST.size:
+        raise ManifestError("it is too short for a manifest")
+    magic, version, layout, level, zero, size, head_size, text_size, count = _MANIFEST.unpack_from(data)
+    if magic != _MANIFEST_MAGIC:
+        raise ManifestError("it is not a manifest")
+    if version > _VERSION or layout != _LAYOUT_SEQUENCE:
+        needed = max(version, _VERSION + 1)
+        raise NewerFormatError(
+            f"a manifest of version {version}, layout {layout} needs a newer kacas (manifest format {needed}); upgrade",
+            needed=needed,
+        )
+    if zero or level > MAX_LEVEL or head_size > MAX_HEAD_SIZE or text_size > _MAX_DESCRIPTION_SIZE:
+        raise ManifestError("its fields are out of bounds")
+    start = _MANIFEST.size + head_size
+    head = bytes(data[_MANIFEST.size : start])
+    if len(data) < start + text_size:
+        raise ManifestError("it is cut short")
+    description = _decode_description(bytes(data[start : start + text_size]))
+    children = _decode_children(data[start + text_size :], count, level, size - head_size)
+    return Manifest(size, level, head, description, children)
+
+
+def decode_node(data: bytes | memoryview, *, level: int, size: int) -> Node:
+    """Strict; level and size are what the parent says. Raises ManifestError or NewerFormatError."""
+    data = memoryview(data)
+    if len(data) < _NODE.size:
+        raise ManifestError("it is too short for a node")
+    magic, version, own_level, zero, own_size, count = _NODE.unpack_from(data)
+    if magic != _NODE_MAGIC:
+        raise ManifestError("it is not a node")
+    if version > _VERSION:
+        raise NewerFormatError(f"a node of version {version} needs a newer kacas; upgrade", needed=version)
+    if zero or (own_level, own_size) != (level, size):
+        raise ManifestError(f"it has level {own_level} and size {own_size}, its parent says {level} and {size}")
+    return Node(level, size, _decode_children(data[_NODE.size :], count, level - 1, size))
+
+
+def _encode_children(children: Iterable[Child]) -> bytes:
+    return b"".join([_CHILD.pack(digest, size) for digest, size in children])
+
+
+def _decode_children(data: memoryview, count: int, level: int, size: int) -> tuple[Child, ...]:
+    """level 0: children are chunks, so each fits in one."""
+    if count > FAN_OUT or len(data) != count * _CHILD.size:
+        raise ManifestError(f"{count} children do not fill {len(data)} bytes")
+    children = tuple(Child(*fields) for fields in _CHILD.iter_unpack(data))
+    if sum(child.size for child in children) != size or size > MAX_CONTENT_SIZE:
+        raise ManifestError(f"its children do not add up to {size} bytes")
+    largest = MAX_CHUNK_SIZE if level == 0 else MAX_CONTENT_SIZE
+    if any(not 0 < child.size <= largest for child in children):
+        raise ManifestError("a child's size is out of bounds")
+    return children
+
+
+def _decode_description(text: bytes) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        description = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ManifestError(f"its description is not JSON: {exc}") from exc
+    if not isinstance(description, dict):
+        raise ManifestError("its description is not a JSON object")
+    return description
+
+
+assert _CHILD.size == DIGEST_SIZE + 8

@@ -1,0 +1,137 @@
+"""`sha1://` URIs: strict parsing with helpful refusals, exact round trip.
+
+    sha1://<40 hex>[?label=<percent-encoded>][&root=<64 hex>]
+
+Old URIs may also carry `location=` (the first holder's path); it is accepted and dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from kacas.errors import InvalidLabelError, InvalidUriError
+
+MAX_LABEL_SIZE = 1024  # bytes of UTF-8
+MAX_URI_SIZE = 16384  # characters; a label of 1,024 bytes takes 3,072, an old location some thousands
+
+_URI = re.compile(r"sha1://([0-9a-f]{40})(?:\?(.*))?", re.ASCII | re.DOTALL)
+_ROOT = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_QUERY_VALUE = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*+,;:@/?]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_BARE_HEX = re.compile(r"[0-9a-fA-F]{40}", re.ASCII)
+_HEX_INSIDE = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{40}(?![0-9a-fA-F])", re.ASCII)
+# What kachery's clients leave unquoted in labels is accepted; we write the strict form.
+_KNOWN = ("label", "root", "location")
+
+
+def label_bytes(label: str) -> bytes:
+    """The label as UTF-8 (names that are not Unicode keep their bytes through surrogateescape).
+
+    Raises InvalidLabelError if it is not encodable or longer than MAX_LABEL_SIZE.
+    """
+    try:
+        encoded = label.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise InvalidLabelError(f"the label {label!r} is not Unicode text: {exc.reason}; choose another label") from exc
+    if len(encoded) > MAX_LABEL_SIZE:
+        raise InvalidLabelError(f"the label has {len(encoded)} bytes, at most {MAX_LABEL_SIZE} are kept; shorten it")
+    return encoded
+
+
+def label_text(encoded: bytes) -> str:
+    """Inverse of label_bytes."""
+    return encoded.decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Uri:
+    """A parsed URI. sha1: 20 bytes; label: "" if there is none; root: 32 bytes or None."""
+
+    sha1: bytes
+    label: str = ""
+    root: bytes | None = None
+
+    def __str__(self) -> str:
+        query = []
+        if self.label:
+            query.append("label=" + quote_from_bytes(label_bytes(self.label), safe=""))
+        if self.root is not None:
+            query.append("root=" + self.root.hex())
+        return f"sha1://{self.sha1.hex()}" + ("?" + "&".join(query) if query else "")
+
+
+def parse_uri(text: str) -> Uri:
+    """Parse a URI; raises InvalidUriError, which says what is wrong and the nearest valid form."""
+    if not isinstance(text, str):
+        raise InvalidUriError(f"a URI is text like sha1://<40 hex>, not {type(text).__name__}", uri=repr(text)[:200])
+    if len(text) > MAX_URI_SIZE:
+        raise InvalidUriError(f"a URI of {len(text)} characters is too long", uri=text[:200])
+    match = _URI.fullmatch(text)
+    if match is None:
+        raise InvalidUriError(f"{_shown(text)} is not a kacas URI: {_hint(text)}", uri=text)
+    label, root = "", None
+    for key, value in _query(text, match[2] or ""):
+        if key == "label":
+            try:
+                label = label_text(unquote_to_bytes(value))
+                label_bytes(label)
+            except InvalidLabelError as exc:
+                raise InvalidUriError(f"{_shown(text)}: {exc}", uri=text) from exc
+        elif key == "root":
+            if not _ROOT.fullmatch(value):
+                raise InvalidUriError(f"{_shown(text)}: root must be 64 lower-case hex digits", uri=text)
+            root = bytes.fromhex(value)
+    return Uri(bytes.fromhex(match[1]), label, root)
+
+
+def _query(text: str, query: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for part in query.split("&") if query else []:
+        key, equals, value = part.partition("=")
+        if key not in _KNOWN or not equals:
+            raise InvalidUriError(
+                f"{_shown(text)}: {part[:40]!r} is not known; a URI may carry label=, root= and location=", uri=text
+            )
+        if key in (known for known, _ in pairs):
+            raise InvalidUriError(f"{_shown(text)}: {key} is given twice", uri=text)
+        if key != "location" and not _QUERY_VALUE.fullmatch(value):
+            raise InvalidUriError(f"{_shown(text)}: the {key} is not percent-encoded", uri=text)
+        pairs.append((key, value))
+    return pairs
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 160 else text[:157] + "...")
+
+
+def _hint(text: str) -> str:
+    """What the author of a near miss probably meant."""
+    stripped = text.strip()
+    if stripped != text and _URI.fullmatch(stripped):
+        return f"remove the white space around it: {stripped}"
+    if _BARE_HEX.fullmatch(stripped):
+        return f"did you mean sha1://{stripped.lower()} ?"
+    lowered = stripped.lower()
+    for scheme, why in (
+        ("sha1dir://", "directories are not supported by this version of kacas"),
+        ("sha1-enc://", "encrypted URIs are not supported by this version of kacas"),
+        ("kachery:", "kachery-2 URIs name the SHA-1 inside; write it as sha1://<40 hex>"),
+    ):
+        if lowered.startswith(scheme):
+            return why
+    found = _HEX_INSIDE.search(stripped)
+    if found and lowered.startswith("sha1:"):
+        rest = stripped[found.end() :]
+        if rest.startswith("/"):
+            return f"a file has no parts; did you mean sha1://{found[0].lower()} ?"
+        if found[0] != found[0].lower():
+            return f"the hex digits must be lower case; did you mean sha1://{found[0].lower()} ?"
+        return f"did you mean sha1://{found[0]} ?"
+    if lowered.startswith("sha1://"):
+        digits = re.match(r"[0-9a-f]*", lowered[7:])
+        count = len(digits[0]) if digits else 0
+        return f"after sha1:// come 40 hex digits, here {count}; was it cut off when copied?"
+    if found:
+        return f"did you mean sha1://{found[0].lower()} ?"
+    return "it should look like sha1://<40 hex digits>?label=<name>"

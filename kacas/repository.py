@@ -1,0 +1,347 @@
+"""The repository: put, resolve, read and forget by identity. Composes the disk and the pipelines; owns their lifetime."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kacas.disk.batch import Batch
+from kacas.disk.lookup import Lookup
+from kacas.disk.memory import check_affordable
+from kacas.disk.volume import Volume
+from kacas.errors import (
+    CollisionError,
+    DamagedError,
+    InvalidRangeError,
+    NotFoundError,
+    StoreClosedError,
+    WrongKindError,
+)
+from kacas.fetch import Content, Fetch, open_content
+from kacas.ingest import Ingest
+from kacas.model.cuts import Cutter, file_cutter
+from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
+from kacas.model.digest import DIGEST_SIZE, ID_SIZE
+from kacas.model.entry import Action, Entry, Kind
+from kacas.model.source import Source
+from kacas.model.uri import Uri, label_bytes
+
+Progress = Callable[[str, int, int | None], None]
+_CONTENTS_KEPT = 64
+_COMPARE_SIZE = 4 << 20
+
+
+class Repository:
+    """One store's content. Thread-safe; a batch belongs to the thread that opened it."""
+
+    def __init__(
+        self, volume: Volume, cache: Path, *, owner: str, threads: int, progress: Progress | None = None
+    ) -> None:
+        self.volume = volume
+        self.cache = cache
+        self.lookup = Lookup(volume, cache)
+        self._owner = owner.encode("utf-8", "surrogateescape")
+        self._threads = threads
+        self._progress = progress
+        self._ingest = Ingest(threads)
+        self._fetch = Fetch(self.lookup, threads)
+        self._batches = threading.local()
+        self._contents: OrderedDict[bytes, Content] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+
+    def close(self) -> None:
+        """Release index and files. Content that is open for reading stays readable; a new call is refused."""
+        if not self._closed:
+            self._closed = True
+            self.lookup.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"the store at {self.volume.path} was closed; open it again")
+        if os.getpid() != self._pid:
+            # Locks and pools of the parent mean nothing here; threads that held them did not come along.
+            self._pid = os.getpid()
+            self._lock = threading.Lock()
+            self._ingest = Ingest(self._threads)
+            self._fetch = Fetch(self.lookup, self._threads)
+            self._contents.clear()
+
+    # --- writing ----------------------------------------------------------------------------
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Puts of this thread are published together at the end; URIs bind then. An inner batch joins the outer."""
+        with self._joined_batch():
+            yield
+
+    @contextmanager
+    def _joined_batch(self) -> Iterator[Batch]:
+        self._check_open()
+        current: Batch | None = getattr(self._batches, "current", None)
+        if current is not None:
+            yield current
+            return
+        batch = Batch(self.volume, self.lookup)
+        self._batches.current = batch
+        try:
+            yield batch
+        except BaseException:
+            batch.discard()
+            raise
+        else:
+            batch.finish()
+        finally:
+            self._batches.current = None
+
+    def put(
+        self,
+        source: Source,
+        kind: Kind,
+        label: str | None,
+        *,
+        cutter: Cutter | None = None,
+        head: bytes = b"",
+        description: dict[str, object] | None = None,
+    ) -> Uri:
+        """Store head and source as one content and claim it for the owner.
+
+        Raises CollisionError, what the source raises, and StoreError if the store cannot be written.
+        """
+        encoded_label = label_bytes(label or "")
+        with self._joined_batch() as batch:
+            ingested = self._ingest.put(
+                source, cutter or file_cutter(), batch, head=head, description=description, progress=self._stage("storing")
+            )
+            entry = Entry(
+                secrets.token_bytes(ID_SIZE), ingested.sha1, ingested.root, ingested.size, time.time_ns(), kind,
+                self._owner, encoded_label,
+            )  # fmt: skip
+            self._claim(batch, entry)
+        return Uri(ingested.sha1, label or "")
+
+    def _stage(self, name: str) -> Callable[[int, int | None], None] | None:
+        progress = self._progress
+        return None if progress is None else lambda done, total: progress(name, done, total)
+
+    def report_progress(self, stage: str, done: int, total: int | None) -> None:
+        """Tell the observer, if there is one, how far long work has come."""
+        if self._progress is not None:
+            self._progress(stage, done, total)
+
+    def _claim(self, batch: Batch, entry: Entry) -> None:
+        """Leave the owner's entry, unless the same one is there and alive."""
+        pending = batch.entries(entry.sha1)
+        known = [known for known, _ in self.lookup.entries(entry.sha1)] + pending
+        self._check_collision(batch, entry, known)
+        if self._has_same(entry, known):
+            # Somebody may have forgotten it a moment ago in another process: look again before counting on it.
+            self.lookup.refresh()
+            if self._has_same(entry, [known for known, _ in self.lookup.entries(entry.sha1)] + pending):
+                return
+        batch.add_entry(entry)
+
+    @staticmethod
+    def _has_same(entry: Entry, known: list[Entry]) -> bool:
+        return any(
+            (other.owner, other.root, other.kind, other.label) == (entry.owner, entry.root, entry.kind, entry.label)
+            for other in _live(known)
+        )
+
+    def _check_collision(self, batch: Batch, entry: Entry, known: list[Entry]) -> None:
+        """A known SHA-1 with another root: equal bytes are a new layout, others a collision."""
+        roots = {other.root: other.size for other in known if other.action == Action.KEEP}
+        if not roots or entry.root in roots:
+            return
+        fetch = Fetch(self.lookup, self._threads, batch)
+        new = open_content(fetch, entry.root, entry.size)
+        for root, size in roots.items():
+            try:
+                same = size == entry.size and _equal(new, open_content(fetch, root, size))
+            except DamagedError:
+                continue  # what cannot be read cannot contradict; the new layout was hashed as a whole just now
+            if not same:
+                raise CollisionError(
+                    f"other content with the same SHA-1 {entry.sha1.hex()} is stored already; the new content was not "
+                    "stored. Two different files with one SHA-1 are made on purpose: check where yours comes from",
+                    sha1=entry.sha1.hex(),
+                )
+            return
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def resolve(self, uri: Uri) -> tuple[Entry, Content]:
+        """The entry and the open content of a URI; the newest layout that can be read.
+
+        Raises NotFoundError when every table says so, a DamagedError or NewerFormatError when one cannot be read.
+        """
+        self._check_open()
+        damage: DamagedError | None = None
+        for ask in (self.lookup.entries, self.lookup.proved_entries):
+            for entry in self._layouts(uri, [entry for entry, _ in ask(uri.sha1)]):
+                try:
+                    return entry, self._content(entry)
+                except DamagedError as exc:
+                    damage = exc
+        if damage is not None:
+            raise damage
+        raise NotFoundError(
+            f"{Uri(uri.sha1, uri.label, uri.root)} is not in the store at {self.volume.path}; "
+            "store it here, or point KACAS_DIR to the store that has it",
+            sha1=uri.sha1.hex(),
+        )
+
+    @staticmethod
+    def _layouts(uri: Uri, entries: list[Entry]) -> list[Entry]:
+        kept = [entry for entry in entries if entry.action == Action.KEEP and uri.root in (None, entry.root)]
+        newest = sorted(kept, key=lambda entry: entry.time_ns, reverse=True)
+        return list({entry.root: entry for entry in reversed(newest)}.values())[::-1]
+
+    def _content(self, entry: Entry) -> Content:
+        with self._lock:
+            content = self._contents.get(entry.root)
+            if content is not None and content.size == entry.size:
+                self._contents.move_to_end(entry.root)
+                return content
+        content = open_content(self._fetch, entry.root, entry.size)
+        with self._lock:
+            self._contents[entry.root] = content
+            while len(self._contents) > _CONTENTS_KEPT:
+                self._contents.popitem(last=False)
+        return content
+
+    def exists(self, uri: Uri) -> bool:
+        """Whether the content can be loaded (its root is there; `verify` looks at every byte)."""
+        try:
+            self.resolve(uri)
+        except NotFoundError:
+            return False
+        return True
+
+    def read(self, uri: Uri, start: int | None = None, stop: int | None = None) -> bytes:
+        """Bytes start:stop, as a slice of the content. Raises SizeLimitError before memory is taken."""
+        _, content = self.resolve(uri)
+        try:
+            first, last, _ = slice(start, stop).indices(content.size)
+        except TypeError as exc:
+            raise InvalidRangeError(f"start and stop are whole numbers of bytes or None, not {start!r}, {stop!r}") from exc
+        size = max(0, last - first)
+        if size == 0:
+            return b""
+        check_affordable(size, str(uri))
+        # BytesIO hands its buffer out as bytes without the copy that bytes(bytearray) would make.
+        buffer = io.BytesIO()
+        buffer.seek(size - 1)
+        buffer.write(b"\0")
+        with buffer.getbuffer() as view:
+            content.read_into(first, view)
+        return buffer.getvalue()
+
+    # --- claims -----------------------------------------------------------------------------
+
+    def describe(self, uri: Uri) -> Description:
+        """What is known of the content; raises as resolve."""
+        entry, content = self.resolve(uri)
+        self.lookup.refresh()  # claims that others made meanwhile
+        known = [known for known, _ in self.lookup.entries(uri.sha1)] or [entry]
+        sizes: dict[bytes, int] = {}
+        digests = {content.root} | {child.digest for child, _ in content.walk()}
+        sizes = self._fetch.sizes(digests)
+        claims = tuple(
+            Claim(e.owner_text, e.time_ns / 1e9, e.label_text, e.kind_name, e.entry_id.hex()) for e in _live(known)
+        )
+        chunks = {child.digest for child in content.chunks()}
+        return Description(
+            uri=str(Uri(uri.sha1, uri.label or entry.label_text)),
+            sha1=uri.sha1.hex(),
+            root=content.root.hex(),
+            kind=entry.kind_name,
+            size=content.size,
+            chunks=len(chunks),
+            stored_size=sum(sizes.values()),
+            claims=claims,
+        )
+
+    def forget(self, uri: Uri) -> Forgotten:
+        """End my claims on the content, naming their entries: a store that runs at the same time wins."""
+        self._check_open()
+        known = [entry for entry, _ in self.lookup.proved_entries(uri.sha1)]
+        if not any(entry.action == Action.KEEP for entry in known):
+            raise NotFoundError(f"{uri} is not in the store at {self.volume.path}; nothing to forget", sha1=uri.sha1.hex())
+        mine = [entry for entry in _live(known) if entry.owner == self._owner]
+        others = sorted({entry.owner_text for entry in _live(known) if entry.owner != self._owner})
+        if mine:
+            cancel = Entry(
+                secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
+                self._owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
+            )  # fmt: skip
+            with self._joined_batch() as batch:
+                batch.add_entry(cancel)
+        return Forgotten(str(uri), len(mine), tuple(others))
+
+    def history(self) -> Iterator[HistoryItem]:
+        """What the owner stored, newest first."""
+        self._check_open()
+        for entry in self.lookup.log(self._owner):
+            known = [known for known, _ in self.lookup.entries(entry.sha1)]
+            cancelled = {entry_id for other in known for entry_id in other.cancels}
+            yield HistoryItem(
+                str(Uri(entry.sha1, entry.label_text)), entry.kind_name, entry.size, entry.time_ns / 1e9,
+                entry.label_text, entry.entry_id in cancelled,
+            )  # fmt: skip
+
+    def stats(self) -> StoreStats:
+        """Counted from the tables of every pack that can be read."""
+        self._check_open()
+        packs = pack_size = chunks = raw_size = payload_size = entries = 0
+        contents: set[bytes] = set()
+        for pack_id in self.volume.list_packs():
+            table = self.lookup.tables.read(pack_id)
+            if table is None:
+                continue
+            packs += 1
+            pack_size += self.volume.pack_path(pack_id).stat().st_size
+            chunks += len(table.records)
+            raw_size += int(table.records["raw_size"].sum())
+            payload_size += int(table.records["payload_size"].sum())
+            entries += table.entry_count
+            contents.update(entry.sha1 for entry in table.entries() if entry.action == Action.KEEP)
+        settings = self.volume.settings
+        return StoreStats(
+            str(self.volume.path), settings.store_id, settings.format_version, settings.durability, packs, pack_size,
+            chunks, raw_size, payload_size, entries, len(contents),
+        )  # fmt: skip
+
+    def wrong_kind(self, uri: Uri, why: str) -> WrongKindError:
+        """The error for content that exists but is not what was asked for; raise it."""
+        kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.action == Action.KEEP}
+        stored = f"it was stored as {' and '.join(sorted(kinds))}" if kinds else "load it with load_bytes or load_file"
+        return WrongKindError(f"{uri}: {why}; {stored}", sha1=uri.sha1.hex())
+
+
+def _live(entries: list[Entry]) -> list[Entry]:
+    """Keep entries that no forget entry names."""
+    cancelled = {entry_id for entry in entries for entry_id in entry.cancels}
+    return [entry for entry in entries if entry.action == Action.KEEP and entry.entry_id not in cancelled]
+
+
+def _equal(one: Content, other: Content) -> bool:
+    """Compare byte by byte, in bounded memory."""
+    if one.size != other.size:
+        return False
+    left, right = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
+    for start in range(0, one.size, _COMPARE_SIZE):
+        size = min(_COMPARE_SIZE, one.size - start)
+        one.read_into(start, memoryview(left)[:size])
+        other.read_into(start, memoryview(right)[:size])
+        if left[:size] != right[:size]:
+            return False
+    return True

@@ -1,0 +1,170 @@
+"""Settings: the environment, the user's kacas.toml and a store's kacas.toml are read here and nowhere else."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kacas.errors import InvalidSettingError, NewerFormatError
+
+STORE_FORMAT = 1
+DURABILITIES = ("full", "relaxed")
+_GIB = 1 << 30
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": _GIB, "T": 1 << 40}
+_NAMES = {
+    "directory": "KACAS_DIR",
+    "cache_directory": "KACAS_CACHE_DIR",
+    "owner": "KACAS_OWNER",
+    "threads": "KACAS_THREADS",
+    "cache_size": "KACAS_CACHE_SIZE",
+}
+_INPUTS = (*_NAMES.values(), "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGNAME", "USER")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What this user wants on this host. sources: setting → "environment", "file" or "default".
+
+    directory: the default store. cache_directory: index and materialised files, host-local.
+    owner: whose claims my stores make. threads: encoders and decoders at work for one call.
+    cache_size: bytes that materialised files may take before old ones are dropped.
+    """
+
+    directory: Path
+    cache_directory: Path
+    owner: str
+    threads: int
+    cache_size: int
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Environment variables first, then the user's kacas.toml, then defaults. Raises InvalidSettingError."""
+        env = os.environ if environment is None else environment
+        home = Path(env["HOME"]) if env.get("HOME") else Path.home()
+        config = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "kacas" / "kacas.toml"
+        table = _read_user_file(config)
+        values: dict[str, str] = {}
+        sources: dict[str, str] = {}
+        for name, variable in _NAMES.items():
+            if env.get(variable):
+                values[name], sources[name] = env[variable], "environment"
+            elif name in table:
+                values[name], sources[name] = str(table[name]), "file"
+            else:
+                sources[name] = "default"
+        cache_home = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
+        return cls(
+            directory=_path(values.get("directory"), home / ".kacas"),
+            cache_directory=_path(values.get("cache_directory"), cache_home / "kacas"),
+            owner=_owner(values.get("owner") or _login()),
+            threads=_threads(values.get("threads")),
+            cache_size=_size("cache_size", values["cache_size"]) if "cache_size" in values else 64 * _GIB,
+            sources=sources,
+        )
+
+    @staticmethod
+    def fingerprint() -> tuple[str | None, ...]:
+        """What `from_environment` depends on in the environment: cheap enough to ask at every call (2 µs)."""
+        return tuple(map(os.environ.get, _INPUTS))
+
+
+def _read_user_file(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise InvalidSettingError(f"{path} cannot be read: {exc}; correct it or move it away") from exc
+    unknown = sorted(set(table) - set(_NAMES))
+    if unknown:
+        raise InvalidSettingError(f"{path}: {unknown[0]!r} is not a setting; known are {', '.join(_NAMES)}")
+    return table
+
+
+def _path(text: str | None, default: Path) -> Path:
+    return Path(text).expanduser().absolute() if text else default.absolute()
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no passwd entry, as in many containers
+        return f"uid-{os.getuid()}"
+
+
+def _owner(text: str) -> str:
+    if not text or len(text.encode("utf-8", "replace")) > 256 or not text.isprintable():
+        raise InvalidSettingError(f"KACAS_OWNER {text[:80]!r} must be a printable name of at most 256 bytes")
+    return text
+
+
+def _threads(text: str | None) -> int:
+    if text is None:
+        return max(2, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 256:
+        raise InvalidSettingError(f"KACAS_THREADS {text!r} must be a number from 1 to 256")
+    return int(text)
+
+
+def _size(name: str, text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise InvalidSettingError(f"{_NAMES[name]} {text!r} must be a size such as 500M, 64G or 1073741824")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """The kacas.toml of a store. store_id: 32 hex digits; durability: "full" or "relaxed"."""
+
+    store_id: str
+    durability: str = "full"
+    sharing: str = "private"
+    format_version: int = STORE_FORMAT
+    created: str = ""
+    file_system: str = ""
+    hard_links: bool = True
+
+    def render(self) -> str:
+        """The file's text; `parse` is its inverse."""
+        return (
+            "# A kacas store. The id and the format belong to the packs: do not edit them.\n"
+            f'[store]\nid = "{self.store_id}"\nformat = {self.format_version}\ncreated = "{self.created}"\n\n'
+            f'[settings]\ndurability = "{self.durability}"\nsharing = "{self.sharing}"\n\n'
+            f'[probed]\nfile_system = "{self.file_system}"\nhard_links = {str(self.hard_links).lower()}\n'
+        )
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> StoreSettings:
+        """Raises InvalidSettingError, or NewerFormatError if the store needs a newer kacas."""
+        try:
+            table = tomllib.loads(text)
+            store, settings, probed = table["store"], table["settings"], table.get("probed", {})
+            version = store["format"]
+            if isinstance(version, int) and version > STORE_FORMAT:
+                raise NewerFormatError(
+                    f"{where} has format {version}, this kacas reads up to {STORE_FORMAT}; upgrade kacas",
+                    needed=version,
+                )
+            parsed = cls(
+                store_id=store["id"],
+                durability=settings["durability"],
+                sharing=settings["sharing"],
+                format_version=version,
+                created=str(store.get("created", "")),
+                file_system=str(probed.get("file_system", "")),
+                hard_links=bool(probed.get("hard_links", True)),
+            )
+            valid = re.fullmatch(r"[0-9a-f]{32}", parsed.store_id) and parsed.format_version == STORE_FORMAT
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as exc:
+            raise InvalidSettingError(f"{where} is damaged ({exc}); restore it from a backup or a sister host") from exc
+        if not valid or parsed.durability not in DURABILITIES:
+            raise InvalidSettingError(f"{where} holds values that kacas does not know; restore it from a backup")
+        return parsed

@@ -1,0 +1,181 @@
+"""The store: what users hold. Every verb in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
+
+from kacas.disk.materialised import MaterialisedFiles
+from kacas.disk.volume import open_volume
+from kacas.errors import NotFoundError
+from kacas.formats import file, npy, objects
+from kacas.formats.npy import LazyArray
+from kacas.model.description import Description, Forgotten, HistoryItem, StoreStats
+from kacas.model.uri import parse_uri
+from kacas.repository import Repository
+from kacas.settings import Settings
+
+Progress = Callable[[str, int, int | None], None]
+
+
+class Store:
+    """A directory of content, addressed by identity. A context manager; picklable; safe across threads and forks.
+
+    >>> with Store.open("/data/lab/store") as store:      # doctest: +SKIP
+    ...     uri = store.store_text("example text")
+    """
+
+    def __init__(self, repository: Repository, settings: Settings, progress: Progress | None) -> None:
+        self._repository = repository
+        self._settings = settings
+        self._progress = progress
+        self._files = MaterialisedFiles(repository.cache, settings.cache_size)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        settings: Settings | None = None,
+        durability: str | None = None,
+        progress: Progress | None = None,
+    ) -> Store:
+        """Open the store at `path`; make it if it is not there and `create`.
+
+        settings: default from the environment. durability: "full" (default) or "relaxed" (no syncs: faster,
+        may lose the last seconds at a power cut); chosen when the store is made, for good.
+        progress: called as progress(stage, done_bytes, total_bytes or None) during long work.
+        Raises StoreNotFoundError, StoreError, NewerFormatError, InvalidSettingError.
+        """
+        settings = settings or Settings.from_environment()
+        volume = open_volume(Path(path), create=create, durability=durability)
+        cache = volume.cache_directory(settings.cache_directory)
+        repository = Repository(volume, cache, owner=settings.owner, threads=settings.threads, progress=progress)
+        return cls(repository, settings, progress)
+
+    @property
+    def path(self) -> Path:
+        return self._repository.volume.path
+
+    @property
+    def store_id(self) -> str:
+        return self._repository.volume.settings.store_id
+
+    @property
+    def durability(self) -> str:
+        return self._repository.volume.settings.durability
+
+    @property
+    def repository(self) -> Repository:
+        """The engine beneath, for upkeep."""
+        return self._repository
+
+    def close(self) -> None:
+        """Release the index and files. Open file objects and lazy arrays stay usable."""
+        self._repository.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (str(self.path), self._settings)
+
+    def __repr__(self) -> str:
+        return f"<kacas store {self.path}>"
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Publish many puts at once: `with store.batch(): ...`. Its URIs bind when the block ends without an error."""
+        return self._repository.batch()
+
+    # --- store ------------------------------------------------------------------------------
+
+    def store_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
+        return file.store_file(self._repository, path, label)
+
+    def store_stream(self, stream: BinaryIO, *, label: str | None = None) -> str:
+        return file.store_stream(self._repository, stream, label)
+
+    def store_bytes(self, data: bytes | bytearray | memoryview, *, label: str | None = None) -> str:
+        return objects.store_bytes(self._repository, data, label)
+
+    def store_text(self, text: str, *, label: str | None = None) -> str:
+        return objects.store_text(self._repository, text, label)
+
+    def store_json(self, value: Any, *, label: str | None = None) -> str:
+        return objects.store_json(self._repository, value, label)
+
+    def store_npy(self, array: Any, *, label: str | None = None) -> str:
+        return npy.store_npy(self._repository, array, label)
+
+    def store_pkl(self, value: Any, *, label: str | None = None) -> str:
+        return objects.store_pkl(self._repository, value, label)
+
+    # --- load -------------------------------------------------------------------------------
+
+    def load_file(self, uri: str, *, dest: str | os.PathLike[str] | None = None) -> Path:
+        return file.load_file(self._repository, self._files, parse_uri(uri), dest)
+
+    def load_bytes(self, uri: str, start: int | None = None, stop: int | None = None) -> bytes:
+        return self._repository.read(parse_uri(uri), start, stop)
+
+    def load_text(self, uri: str) -> str:
+        return objects.load_text(self._repository, parse_uri(uri))
+
+    def load_json(self, uri: str) -> Any:
+        return objects.load_json(self._repository, parse_uri(uri))
+
+    def load_npy(self, uri: str) -> NDArray[Any]:
+        return npy.load_npy(self._repository, parse_uri(uri))
+
+    def load_pkl(self, uri: str) -> Any:
+        return objects.load_pkl(self._repository, parse_uri(uri))
+
+    def open_file(self, uri: str) -> io.BufferedReader:
+        return file.open_file(self._repository, parse_uri(uri))
+
+    def open_npy(self, uri: str) -> LazyArray:
+        return npy.open_npy(self._repository, parse_uri(uri))
+
+    # --- ask --------------------------------------------------------------------------------
+
+    def exists(self, uri: str) -> bool:
+        return self._repository.exists(parse_uri(uri))
+
+    def find(self, uri: str) -> Description | None:
+        try:
+            return self.describe(uri)
+        except NotFoundError:
+            return None
+
+    def describe(self, uri: str) -> Description:
+        return npy.described(self._repository, parse_uri(uri))
+
+    def forget(self, uri: str) -> Forgotten:
+        return self._repository.forget(parse_uri(uri))
+
+    def history(self) -> Iterator[HistoryItem]:
+        return self._repository.history()
+
+    def stats(self) -> StoreStats:
+        return self._repository.stats()
+
+    def rebuild_index(self) -> int:
+        """Make the host-local index anew from the packs' tables. Returns the number of chunk records."""
+        return self._repository.lookup.rebuild()
+
+
+def _reopen(path: str, settings: Settings) -> Store:
+    return Store.open(path, create=False, settings=settings)

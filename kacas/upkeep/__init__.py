@@ -1,0 +1,1 @@
+"""What keeps a store healthy: verify now; collect, merge and repair later."""

@@ -1,0 +1,225 @@
+"""Verify: read every byte of a store and say what is wrong, and which URIs it touches.
+
+First pass: every pack, payload by payload, decoded and digested. Second pass: every content, its tree
+walked and its bytes hashed to the SHA-1 that its URI promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from kacas.disk.pack_reader import PackReader
+from kacas.errors import DamagedContentError, DamagedError, DamagedPackError, ForeignPackError, KacasError, NewerFormatError
+from kacas.fetch import Content, Fetch, open_content
+from kacas.model.codec import DecodeError, Decoder
+from kacas.model.digest import new_sha1, payload_digest
+from kacas.model.entry import Action, Entry
+from kacas.model.location import Location
+from kacas.model.pack_format import (
+    HEADER_SIZE,
+    PAYLOAD_HEADER_SIZE,
+    PackFormatError,
+    Table,
+    check_payload,
+    decode_payload_header,
+)
+from kacas.model.uri import Uri
+from kacas.repository import Repository
+from kacas.store import Store
+
+_WINDOW = 4 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """kind: "damaged", "foreign", "newer", "missing" or "collision". pack, digest: hex, "" where there is none."""
+
+    kind: str
+    pack: str
+    digest: str
+    uris: tuple[str, ...]
+    message: str
+
+
+@dataclass
+class VerifyReport:
+    """packs, chunks (payloads), contents: how many were looked at; checked_size: payload and content bytes read."""
+
+    packs: int = 0
+    chunks: int = 0
+    contents: int = 0
+    checked_size: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """No problem found. Orphans are leftovers of writers that died; they hold nothing that a URI needs."""
+        return not self.problems
+
+
+def verify(store: Store, *, quick: bool = False) -> VerifyReport:
+    """Check the whole store. quick: only the packs and that every tree is complete, without hashing contents.
+
+    What is found damaged is remembered, so that storing the content again writes a good copy.
+    """
+    return _Verification(store.repository, quick).run()
+
+
+class _Verification:
+    def __init__(self, repository: Repository, quick: bool) -> None:
+        self._repository = repository
+        self._lookup = repository.lookup
+        self._quick = quick
+        self._fetch = Fetch(repository.lookup, 2)
+        self._report = VerifyReport()
+        self._entries: dict[tuple[bytes, bytes], Entry] = {}
+        self._bad: dict[bytes, list[Problem]] = {}
+
+    def run(self) -> VerifyReport:
+        volume, report = self._repository.volume, self._report
+        self._lookup.refresh()
+        packs = sorted(volume.list_packs())
+        report.orphans = volume.list_orphans()
+        total = sum(volume.pack_path(pack_id).stat().st_size for pack_id in packs)
+        done = 0
+        for pack_id in packs:
+            done += self._check_pack(pack_id)
+            self._repository.report_progress("checking packs", done, total)
+        self._report.problems += [problem for problems in self._bad.values() for problem in problems]
+        self._check_contents()
+        return report
+
+    # --- packs ------------------------------------------------------------------------------
+
+    def _check_pack(self, pack_id: bytes) -> int:
+        try:
+            reader = self._lookup.packs.get(pack_id)
+        except FileNotFoundError:
+            return 0  # collected meanwhile
+        except DamagedPackError as exc:
+            self._pack_problem(pack_id, exc)
+            return 0
+        self._report.packs += 1
+        try:
+            table = reader.read_table()
+            # An entry of a damaged table is believed by nobody.
+            entries = list(table.entries())
+        except (DamagedPackError, NewerFormatError, PackFormatError) as exc:
+            self._lookup.packs.forget(pack_id)
+            self._pack_problem(pack_id, exc if isinstance(exc, KacasError) else reader.damage(str(exc)))
+            return reader.size
+        for entry in entries:
+            if entry.action == Action.KEEP:
+                self._entries.setdefault((entry.sha1, entry.root), entry)
+        with ThreadPoolExecutor(2, "kacas-verify") as pool:
+            rows = list(_locations(table, pack_id))
+            for problems in pool.map(lambda part: self._check_payloads(reader, part), [rows[0::2], rows[1::2]]):
+                for digest, message, location in problems:
+                    self._lookup.mark_damaged(digest, location)
+                    problem = Problem("damaged", pack_id.hex(), digest.hex(), (), message)
+                    self._bad.setdefault(digest, []).append(problem)
+        self._check_gaps(reader, table)
+        self._report.chunks += len(table.records)
+        self._report.checked_size += reader.size
+        return reader.size
+
+    def _pack_problem(self, pack_id: bytes, exc: KacasError) -> None:
+        kind = {ForeignPackError: "foreign", NewerFormatError: "newer"}.get(type(exc), "damaged")
+        self._report.problems.append(Problem(kind, pack_id.hex(), "", (), str(exc)))
+
+    def _check_payloads(
+        self, reader: PackReader, rows: list[tuple[bytes, Location]]
+    ) -> list[tuple[bytes, str, Location]]:
+        """Every payload read, its checksum, sizes and digest compared. Returns (digest, what is wrong, where)."""
+        decoder = Decoder()
+        bad = []
+        for digest, location in rows:
+            try:
+                _check_payload(reader, digest, location, decoder)
+            except DamagedPackError as exc:
+                bad.append((digest, str(exc), location))
+            except (PackFormatError, DecodeError) as exc:
+                bad.append((digest, str(reader.damage(str(exc), digest=digest)), location))
+        return bad
+
+    def _check_gaps(self, reader: PackReader, table: Table) -> None:
+        """Payloads must follow one another: a byte that belongs to none is unaccounted for."""
+        footer = reader.read_footer()
+        at = HEADER_SIZE
+        for _, location in sorted(_locations(table, reader.pack_id), key=lambda row: row[1].offset):
+            if location.offset != at:
+                break
+            at = location.stop
+        if at != footer.table_offset:
+            self._pack_problem(reader.pack_id, reader.damage(f"bytes from {at} on belong to no payload"))
+
+    # --- contents ---------------------------------------------------------------------------
+
+    def _check_contents(self) -> None:
+        total = sum(entry.size for entry in self._entries.values())
+        done = 0
+        for entry in self._entries.values():
+            uri = str(Uri(entry.sha1, entry.label_text))
+            try:
+                content = open_content(self._fetch, entry.root, entry.size)
+                self._check_content(content, entry, uri)
+            except NewerFormatError as exc:
+                self._report.problems.append(Problem("newer", exc.pack, "", (uri,), f"{uri}: {exc}"))
+            except DamagedError as exc:
+                pack = exc.pack if isinstance(exc, DamagedPackError) else ""
+                digest = str(getattr(exc, "digest", ""))
+                kind = "damaged" if pack else "missing"
+                self._report.problems.append(Problem(kind, pack, digest, (uri,), f"{uri} cannot be loaded: {exc}"))
+            self._report.contents += 1
+            done += entry.size
+            self._repository.report_progress("checking contents", done, total)
+
+    def _check_content(self, content: Content, entry: Entry, uri: str) -> None:
+        if self._quick:
+            for child in content.chunks():
+                if self._fetch.find_payload(child.digest) is None:
+                    raise DamagedContentError(f"chunk {child.digest.hex()} is in no pack", digest=child.digest.hex())
+            return
+        sha1 = new_sha1()
+        window = memoryview(bytearray(min(_WINDOW, content.size)))
+        for start in range(0, content.size, _WINDOW):
+            part = window[: min(_WINDOW, content.size - start)]
+            content.read_into(start, part)
+            sha1.update(part)
+        self._report.checked_size += content.size
+        if sha1.digest() != entry.sha1:
+            self._report.problems.append(
+                Problem("damaged", "", entry.root.hex(), (uri,), f"{uri}: its bytes have the SHA-1 {sha1.hexdigest()}")
+            )
+
+
+def _locations(table: Table, pack_id: bytes) -> Iterator[tuple[bytes, Location]]:
+    for digest, offset, payload_size, raw_size, parameters_size, kind, codec, _ in table.records.tolist():
+        yield digest, Location(pack_id, offset, payload_size, raw_size, parameters_size, kind, codec)
+
+
+def _check_payload(reader: PackReader, digest: bytes, location: Location, decoder: Decoder) -> None:
+    data = bytearray(location.stop - location.offset)
+    reader.read_into(memoryview(data), location.offset)
+    view = memoryview(data)
+    header = decode_payload_header(view)
+    said = (header.digest, header.kind, header.codec, header.payload_size, header.raw_size, len(header.parameters))
+    expected = (
+        digest, location.kind, location.codec, location.payload_size, location.raw_size, location.parameters_size,
+    )  # fmt: skip
+    if said != expected:
+        raise PackFormatError("its header and the table disagree")
+    payload = view[PAYLOAD_HEADER_SIZE + location.parameters_size :]
+    check_payload(header, view, payload)
+    raw = memoryview(bytearray(header.raw_size))
+    decoder.decode_into(header.codec, payload, raw)
+    try:
+        if payload_digest(header.kind, raw) != digest:
+            raise PackFormatError("its bytes do not have the digest that they are stored under")
+    except PackFormatError:
+        raise
+    except ValueError as exc:
+        raise PackFormatError(str(exc)) from exc

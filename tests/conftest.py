@@ -1,0 +1,27 @@
+"""Fixtures for all tests: an environment of their own, and a store in a temporary place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kacas
+
+
+@pytest.fixture(autouse=True)
+def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's store, cache or settings file."""
+    for name in ("KACAS_OWNER", "KACAS_THREADS", "KACAS_CACHE_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KACAS_DIR", str(tmp_path / "default-store"))
+    monkeypatch.setenv("KACAS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[kacas.Store]:
+    """An empty store with a cache directory of its own."""
+    with kacas.Store.open(tmp_path / "store") as opened:
+        yield opened

@@ -1,0 +1,122 @@
+"""A program that stores things and says so: python -m tests.faults.programs.puts BASE WORKLOAD...
+
+Each workload runs in a forked child of its own, on BASE/<workload>/store with BASE/<workload>/cache, and
+appends to BASE/<workload>/said one JSON line per event, flushed before the next step. A kill or fault of one
+does not disturb the others. Writes each child's wait status to BASE/<workload>/status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kacas
+from tests.faults import contents
+
+
+class Say:
+    """The child's events, written at once: what is in the file was said before the kill."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def __call__(self, **event: Any) -> None:
+        os.write(self._fd, json.dumps(event).encode() + b"\n")
+
+
+def put(store: kacas.Store, content: contents.Content, say: Say) -> None:
+    say(uri=content.put(store), label=content.label)
+
+
+def run_new(base: Path, say: Say) -> None:
+    """A store made and used at once."""
+    with kacas.Store.open(base / "store") as store:
+        say(opened=store.store_id)
+        put(store, contents.text("first"), say)
+
+
+def run_singles(base: Path, say: Say) -> None:
+    with kacas.Store.open(base / "store", create=False) as store:
+        for content in contents.singles():
+            put(store, content, say)
+        put(store, contents.text("earlier"), say)  # known: costs no sync
+
+
+def run_batch(base: Path, say: Say) -> None:
+    with kacas.Store.open(base / "store", create=False) as store:
+        with store.batch():
+            stored = [(content.put(store), content.label) for content in contents.batch()]
+        # They bind when the batch has ended, and are said only then.
+        for uri, label in stored:
+            say(uri=uri, label=label)
+
+
+def run_large(base: Path, say: Say) -> None:
+    with kacas.Store.open(base / "store", create=False) as store:
+        put(store, contents.large(), say)
+
+
+def run_rolling(base: Path, say: Say) -> None:
+    with kacas.Store.open(base / "store", create=False) as store:
+        put(store, contents.rolling(), say)
+
+
+def run_stubborn(base: Path, say: Say) -> None:
+    """Singles, a batch and an array; what fails is said, and tried once more with the same store object."""
+    batch = contents.batch()
+
+    def put_batch(store: kacas.Store) -> list[str]:
+        with store.batch():
+            return [content.put(store) for content in batch]
+
+    with kacas.Store.open(base / "store", create=False) as store:
+        steps: list[tuple[list[contents.Content], Callable[[kacas.Store], list[str]]]] = [
+            ([content], lambda store, content=content: [content.put(store)])  # type: ignore[misc]
+            for content in [*contents.singles(), contents.large()]
+        ]
+        steps.insert(2, (batch, put_batch))
+        for stored, step in steps:
+            for attempt in range(6):
+                try:
+                    uris = step(store)
+                except (kacas.KacasError, KeyboardInterrupt) as exc:
+                    say(failed=type(exc).__name__, message=str(exc), attempt=attempt, **look(base))
+                    continue
+                for content, uri in zip(stored, uris, strict=True):
+                    say(uri=uri, label=content.label, attempt=attempt)
+                break
+
+
+def look(base: Path) -> dict[str, Any]:
+    """What is in packs/ now."""
+    return {"packs": sorted(os.listdir(base / "store" / "packs"))}
+
+
+def main() -> None:
+    base = Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        place = base / name
+        place.mkdir(exist_ok=True)
+        child = os.fork()
+        if child == 0:
+            say = Say(place / "said")
+            os.environ["KACAS_CACHE_DIR"] = str(place / "cache")
+            try:
+                globals()[f"run_{name}"](place, say)
+                say(done=True)
+            except BaseException as exc:  # noqa: BLE001 - whatever ends a workload is what the test asks for
+                known = isinstance(exc, kacas.KacasError)
+                say(raised=type(exc).__name__, known=known, message=str(exc), trace=traceback.format_exc())
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        (place / "status").write_text(str(status))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The house rules that no linter knows: short files, telling names, docstrings, tests like the code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("kacas", "tests", "bench", "demo")
+LONGEST = 400  # lines: a file is one idea
+SAYS_NOTHING = {
+    "util",
+    "utils",
+    "helper",
+    "helpers",
+    "common",
+    "base",
+    "core",
+    "manager",
+    "misc",
+    "lib",
+    "stuff",
+}
+
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if "__pycache__" not in path.parts
+)
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert {path.parts[0] for path in MODULES} == set(FOLDERS)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_file_is_one_idea_of_at_most_400_lines(module: Path) -> None:
+    lines = len((ROOT / module).read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{module} has {lines} lines: split it by idea"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_name_says_what_the_thing_is(module: Path) -> None:
+    for part in (*module.parts[:-1], module.stem):
+        assert not SAYS_NOTHING & set(part.lower().split("_")), f"{module}: {part!r} says nothing"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_says_what_it_is_for(module: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((ROOT / module).read_text(encoding="utf-8")))
+    assert docstring, f"{module} has no docstring"
+
+
+def test_the_tests_mirror_the_house() -> None:
+    floors = {path.parent.relative_to(ROOT / "kacas") for path in (ROOT / "kacas").rglob("__init__.py")}
+    for floor in floors:
+        tests = list((ROOT / "tests" / floor).glob("test_*.py"))
+        assert tests, f"kacas/{floor} has no tests/{floor}/test_*.py"
+
+
+def test_the_license_is_the_one_that_the_project_declares() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
