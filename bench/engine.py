@@ -102,9 +102,7 @@ def measure_documents(plan: Plan, workers: dict[str, Worker]) -> Figures:
             directory = plan.run / "documents" / f"{worker.system}-{batch}" / str(number)
             worker.call("open", directory=str(directory))
             machine.touch_memory(GIB // 4)
-            stored = worker.call(
-                "documents", count=plan.documents, size=DOCUMENT_SIZE, seed=number, batch=batch
-            )
+            stored = worker.call("documents", count=plan.documents, size=DOCUMENT_SIZE, seed=number, batch=batch)
             synced = worker.call("sync")
             return {
                 "per_s": plan.documents / stored["seconds"],
@@ -125,9 +123,7 @@ def measure_memory(plan: Plan) -> dict[str, int]:
     path = str(plan.array_path("recording"))
     grown: dict[str, int] = {}
 
-    def watch(
-        call: str, request: str, *, array: bool, result_size: int = 0, **arguments: object
-    ) -> dict[str, Any]:
+    def watch(call: str, request: str, *, array: bool, result_size: int = 0, **arguments: object) -> dict[str, Any]:
         with plan.worker("kacas") as worker:
             worker.call("open", directory=str(plan.run / "memory"))
             if array:
@@ -160,17 +156,13 @@ def targets(arrays: dict[str, Figures], documents: Figures, memory: dict[str, in
             " ×",
         ),
         Target("disk of recording / kachery-cloud", against("recording", "disk_size"), 0.7, " ×"),
-        Target(
-            "store random data, durable / kachery-cloud without sync", against("random", "store_s"), 1.0, " ×"
-        ),
+        Target("store random data, durable / kachery-cloud without sync", against("random", "store_s"), 1.0, " ×"),
     ]
     for how, limit in (("in a batch", 10_000), ("singly", 500)):
         rate = documents[f"kacas, {how}"]["per_s"].median
         found.append(Target(f"store_json of 1 KiB, {how}, durable", rate, limit, " /s", at_least=True))
     for call, size in memory.items():
-        found.append(
-            Target(f"{call}: anonymous memory beyond the array", size / MIB, MEMORY_LIMIT_MIB, " MiB")
-        )
+        found.append(Target(f"{call}: anonymous memory beyond the array", size / MIB, MEMORY_LIMIT_MIB, " MiB"))
     return found
 
 
@@ -236,9 +228,7 @@ def run(plan: Plan) -> tuple[dict[str, object], str]:
         "size": plan.size,
         "rounds": plan.rounds,
         "figures": {
-            name: {
-                system: {what: series.as_json() for what, series in one.items()} for system, one in by.items()
-            }
+            name: {system: {what: series.as_json() for what, series in one.items()} for system, one in by.items()}
             for name, by in measured.items()
         },
         "memory": memory,
@@ -264,9 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="64 MiB, 2 rounds, 200 documents")
     parser.add_argument("--size-mib", type=int, help="size of each array (1024)")
     parser.add_argument("--rounds", type=int, help="rounds after the warm-up (5)")
-    parser.add_argument(
-        "--kachery-python", metavar="PATH", help="a Python that has kachery-cloud: see bench/peers.sh"
-    )
+    parser.add_argument("--kachery-python", metavar="PATH", help="a Python that has kachery-cloud: see bench/peers.sh")
     parser.add_argument(
         "--workdir",
         type=Path,

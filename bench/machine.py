@@ -14,9 +14,7 @@ PAGE_SIZE = 4096
 def describe(workdir: Path) -> dict[str, str]:
     """Processor, cores, memory, kernel, file system of `workdir` and Python; no name of the host."""
     return {
-        "processor": _first_line_with(Path("/proc/cpuinfo"), "model name")
-        or platform.processor()
-        or "unknown",
+        "processor": _first_line_with(Path("/proc/cpuinfo"), "model name") or platform.processor() or "unknown",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": f"{memory_size() / GIB:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",

@@ -21,9 +21,7 @@ BLOCK_ROWS = 32768  # rows made at once: 8 MiB of int16, 32 MiB of float32 on th
 # byte shuffle + zstd 1 2.2: what extracellular recordings of silicon probes give.
 NOISE_SIGMA = 39.0  # int16 steps
 SPIKES_PER_SECOND = 5.0  # per channel, at 30,000 rows a second
-SPIKE_SHAPE = np.array(
-    [-20, -70, -150, -190, -130, -50, 20, 60, 75, 70, 55, 40, 28, 18, 10, 5], dtype=np.float32
-)
+SPIKE_SHAPE = np.array([-20, -70, -150, -190, -130, -50, 20, 60, 75, 70, 55, 40, 28, 18, 10, 5], dtype=np.float32)
 
 Block = NDArray[np.int16]
 

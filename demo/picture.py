@@ -37,9 +37,7 @@ def draw_slice(piece: Recording, start_row: int, uri: str, path: Path) -> None:
     channels = np.linspace(4, piece.shape[1] - 4, 12).astype(int)
     for row, channel in enumerate(channels):
         trace_axes.plot(time_ms, piece[:, channel] / 500 + row, lw=0.6, color="#1f3b57")
-    trace_axes.set(
-        xlabel="time, ms", ylabel="channel", yticks=range(12), yticklabels=[str(c) for c in channels]
-    )
+    trace_axes.set(xlabel="time, ms", ylabel="channel", yticks=range(12), yticklabels=[str(c) for c in channels])
     trace_axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

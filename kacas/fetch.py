@@ -267,7 +267,9 @@ class Content:
                 self._nodes.move_to_end(child.digest)
                 return self._nodes[child.digest]
         try:
-            children = decode_node(_payload_of(self._fetch, child.digest, PayloadKind.NODE), level=level, size=child.size).children
+            children = decode_node(
+                _payload_of(self._fetch, child.digest, PayloadKind.NODE), level=level, size=child.size
+            ).children
         except ManifestError as exc:
             raise DamagedContentError(f"node {child.digest.hex()}: {exc}", digest=child.digest.hex()) from exc
         with self._lock:

@@ -143,9 +143,7 @@ class Ingest:
             self._land(flying, children)
         return self._take_block()
 
-    def _land(
-        self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], children: list[Child]
-    ) -> None:
+    def _land(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], children: list[Child]) -> None:
         block, hashing, encoding = flying.popleft()
         hashing.result()
         children += encoding.result()

@@ -29,7 +29,7 @@ from kacas.ingest import Ingest
 from kacas.model.cuts import Cutter, file_cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE
-from kacas.model.entry import Action, Entry, Kind
+from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind
 from kacas.model.source import Source
 from kacas.model.uri import Uri, label_bytes
 
@@ -119,7 +119,12 @@ class Repository:
         encoded_label = label_bytes(label or "")
         with self._joined_batch() as batch:
             ingested = self._ingest.put(
-                source, cutter or file_cutter(), batch, head=head, description=description, progress=self._stage("storing")
+                source,
+                cutter or file_cutter(),
+                batch,
+                head=head,
+                description=description,
+                progress=self._stage("storing"),
             )
             entry = Entry(
                 secrets.token_bytes(ID_SIZE), ingested.sha1, ingested.root, ingested.size, time.time_ns(), kind,
@@ -232,7 +237,9 @@ class Repository:
         try:
             first, last, _ = slice(start, stop).indices(content.size)
         except TypeError as exc:
-            raise InvalidRangeError(f"start and stop are whole numbers of bytes or None, not {start!r}, {stop!r}") from exc
+            raise InvalidRangeError(
+                f"start and stop are whole numbers of bytes or None, not {start!r}, {stop!r}"
+            ) from exc
         size = max(0, last - first)
         if size == 0:
             return b""
@@ -275,13 +282,15 @@ class Repository:
         self._check_open()
         known = [entry for entry, _ in self.lookup.proved_entries(uri.sha1)]
         if not any(entry.action == Action.KEEP for entry in known):
-            raise NotFoundError(f"{uri} is not in the store at {self.volume.path}; nothing to forget", sha1=uri.sha1.hex())
+            raise NotFoundError(
+                f"{uri} is not in the store at {self.volume.path}; nothing to forget", sha1=uri.sha1.hex()
+            )
         mine = [entry for entry in _live(known) if entry.owner == self._owner]
         others = sorted({entry.owner_text for entry in _live(known) if entry.owner != self._owner})
         if mine:
             cancel = Entry(
                 secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
-                self._owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
+                self._owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine[:MAX_CANCELS]),
             )  # fmt: skip
             with self._joined_batch() as batch:
                 batch.add_entry(cancel)

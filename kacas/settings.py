@@ -56,13 +56,13 @@ class Settings:
             if env.get(variable):
                 values[name], sources[name] = env[variable], "environment"
             elif name in table:
-                values[name], sources[name] = str(table[name]), "file"
+                values[name], sources[name] = _user_value(name, table[name], config), "file"
             else:
                 sources[name] = "default"
         cache_home = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
         return cls(
-            directory=_path(values.get("directory"), home / ".kacas"),
-            cache_directory=_path(values.get("cache_directory"), cache_home / "kacas"),
+            directory=_path("directory", values, home / ".kacas"),
+            cache_directory=_path("cache_directory", values, cache_home / "kacas"),
             owner=_owner(values.get("owner") or _login()),
             threads=_threads(values.get("threads")),
             cache_size=_size("cache_size", values["cache_size"]) if "cache_size" in values else 64 * _GIB,
@@ -80,7 +80,7 @@ def _read_user_file(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise InvalidSettingError(f"{path} cannot be read: {exc}; correct it or move it away") from exc
     unknown = sorted(set(table) - set(_NAMES))
     if unknown:
@@ -88,8 +88,19 @@ def _read_user_file(path: Path) -> dict[str, Any]:
     return table
 
 
-def _path(text: str | None, default: Path) -> Path:
-    return Path(text).expanduser().absolute() if text else default.absolute()
+def _user_value(name: str, value: object, path: Path) -> str:
+    numbers = name in ("threads", "cache_size")
+    if isinstance(value, str) or (numbers and isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise InvalidSettingError(f"{path}: {name} = {value!r} must be {'a number or text' if numbers else 'text'}")
+
+
+def _path(name: str, values: Mapping[str, str], default: Path) -> Path:
+    text = values.get(name)
+    try:
+        return Path(text).expanduser().absolute() if text else default.absolute()
+    except RuntimeError as exc:  # ~somebody who is not there
+        raise InvalidSettingError(f"{_NAMES[name]} {text!r} is not a path that can be used: {exc}") from exc
 
 
 def _login() -> str:
@@ -108,7 +119,7 @@ def _owner(text: str) -> str:
 def _threads(text: str | None) -> int:
     if text is None:
         return max(2, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 256:
+    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= 256:
         raise InvalidSettingError(f"KACAS_THREADS {text!r} must be a number from 1 to 256")
     return int(text)
 
@@ -163,7 +174,7 @@ class StoreSettings:
                 hard_links=bool(probed.get("hard_links", True)),
             )
             valid = re.fullmatch(r"[0-9a-f]{32}", parsed.store_id) and parsed.format_version == STORE_FORMAT
-        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise InvalidSettingError(f"{where} is damaged ({exc}); restore it from a backup or a sister host") from exc
         if not valid or parsed.durability not in DURABILITIES:
             raise InvalidSettingError(f"{where} holds values that kacas does not know; restore it from a backup")

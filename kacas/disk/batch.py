@@ -129,7 +129,9 @@ class Batch:
         for pack_id in self._relied - self._packs:
             path = self._volume.pack_path(pack_id)
             if not os.path.exists(path):
-                raise WriteError(f"pack {path.name} vanished while its chunks were relied on; store again", path=str(path))
+                raise WriteError(
+                    f"pack {path.name} vanished while its chunks were relied on; store again", path=str(path)
+                )
 
     def _check_open(self) -> None:
         if self._ended:

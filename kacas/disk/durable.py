@@ -28,7 +28,9 @@ def translate(exc: OSError, path: Path | str, doing: str) -> StoreError:
     """The typed error for a failed system call on a store's file; raise it `from exc`."""
     what = f"{doing} {path} failed: {os.strerror(exc.errno) if exc.errno else exc}"
     if exc.errno in _NO_SPACE:
-        return NoSpaceError(f"{what}; free space or raise the quota, then try again. The store is intact", path=str(path))
+        return NoSpaceError(
+            f"{what}; free space or raise the quota, then try again. The store is intact", path=str(path)
+        )
     if exc.errno in _READ_ONLY:
         return ReadOnlyStoreError(f"{what}; the store can only be read from here", path=str(path))
     return WriteError(f"{what}; nothing was published. Check the disk, then try again", path=str(path))
@@ -53,6 +55,8 @@ def make_directory(path: Path, mode: int, *, sync: bool) -> None:
         path.mkdir(mode)
         path.chmod(mode)  # mkdir's mode is masked by umask
     except FileExistsError:
+        if not path.is_dir():
+            raise
         return
     if sync:
         sync_directory(path.parent)

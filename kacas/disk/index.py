@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kacas.disk import index_environment
-from kacas.disk.index_environment import IndexFailure
+from kacas.disk.index_environment import IndexUnusableError
 from kacas.model.digest import ID_SIZE, SHA1_SIZE, checksum
 from kacas.model.entry import Action, Entry, EntryError, decode_entry
 from kacas.model.location import Location
@@ -33,6 +33,9 @@ _VALUE_STRUCT = struct.Struct("<8sIIIIIHBBI")
 _WORDS = struct.Struct("<13I")  # key and value, the check last
 _DAMAGED = 0x80  # a bit of `kind`: a load found the payload damaged; not for dedup, and read only as a last resort
 _NUMBER = struct.Struct(">I")
+# Holds the last number given to a pack: a number is never given twice, or what still points to a pack
+# that is gone would point to another.
+_COUNTER = _NUMBER.pack(0)
 _LOG = struct.Struct(">16sQ16s")  # owner hash, time, entry id
 # Odd factors: the sum changes with any single flipped bit.
 _FACTORS = [int(f) for f in np.random.Generator(np.random.PCG64(20261122)).integers(1 << 31, size=12) * 2 + 1]
@@ -42,7 +45,7 @@ T = TypeVar("T")
 
 
 class Index:
-    """Thread-safe; several Index objects and processes may use one directory. Every method may raise IndexFailure."""
+    """Thread-safe; several Index objects and processes may use one directory. Every method may raise IndexUnusableError."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -90,8 +93,8 @@ class Index:
                 rows: list[NDArray[np.void]] = []
                 entries: list[tuple[bytes, bytes]] = []
                 log: list[tuple[bytes, bytes]] = []
-                last = txn.cursor(self._packs)
-                number = _NUMBER.unpack(last.key())[0] if last.last() else 0
+                counter = txn.get(_COUNTER, db=self._packs)
+                number = _NUMBER.unpack(counter)[0] if counter else 0
                 for pack_id, table in tables:
                     if txn.get(pack_id, db=self._pack_numbers) is not None:
                         continue
@@ -104,6 +107,7 @@ class Index:
                         entries.append((entry.sha1 + entry.entry_id, key + entry.encode()))
                         if entry.action == Action.KEEP:
                             log.append((_log_key(entry), entry.sha1))
+                txn.put(_COUNTER, _NUMBER.pack(number), db=self._packs)
                 self._put_chunks(txn, rows)
                 txn.cursor(self._entries).putmulti(sorted(entries))
                 txn.cursor(self._log).putmulti(sorted(log))
@@ -224,7 +228,7 @@ class Index:
                     position = bytes(key)
                     value = txn.get(sha1 + key[-ID_SIZE:], db=self._entries)
                     entry = _decode(value) if value else None
-                    if entry is not None and entry.owner == owner:
+                    if value and entry is not None and entry.owner == owner and self._pack_id(txn, *_NUMBER.unpack_from(value)):
                         page.append(entry)
                     more = cursor.prev()
             return page, position if more else None
@@ -273,5 +277,4 @@ def _guarded(operation: Callable[[], T]) -> T:
     try:
         return operation()
     except (lmdb.Error, OSError, struct.error) as exc:
-        raise IndexFailure(str(exc)) from exc
-
+        raise IndexUnusableError(str(exc)) from exc

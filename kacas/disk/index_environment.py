@@ -28,7 +28,7 @@ _MAX_READERS = 4096
 _TABLES = 6
 
 
-class IndexFailure(Exception):
+class IndexUnusableError(Exception):
     """The index cannot answer or take what it is given. Never reaches a user: the tables are the truth."""
 
 
@@ -60,14 +60,14 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def acquire(place: Path) -> _Shared:
-    """The environment for the index directory `place`, opened or shared. Raises IndexFailure."""
+    """The environment for the index directory `place`, opened or shared. Raises IndexUnusableError."""
     with _lock:
         shared = _open.get(str(place))
         if shared is None:
             try:
                 shared = _Shared(*_open_current(place))
             except (lmdb.Error, OSError) as exc:
-                raise IndexFailure(f"the index in {place} cannot be opened: {exc}") from exc
+                raise IndexUnusableError(f"the index in {place} cannot be opened: {exc}") from exc
             _open[str(place)] = shared
         shared.users += 1
         return shared
@@ -93,7 +93,7 @@ def renew(place: Path, broken: _Shared) -> None:
                 _begin_generation(place, replace=True)
             shutil.rmtree(broken.generation, ignore_errors=True)
         except OSError as exc:
-            raise IndexFailure(f"the index in {place} cannot be renewed: {exc}") from exc
+            raise IndexUnusableError(f"the index in {place} cannot be renewed: {exc}") from exc
 
 
 def place_in(cache: Path) -> Path:
@@ -179,4 +179,4 @@ def _open_environment(generation: Path) -> lmdb.Environment:
             continue
         environment.reader_check()
         return environment
-    raise IndexFailure(f"no address space for the index: {failure}; raise `ulimit -v`") from failure
+    raise IndexUnusableError(f"no address space for the index: {failure}; raise `ulimit -v`") from failure

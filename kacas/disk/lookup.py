@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from kacas.disk import index_environment
 from kacas.disk.index import Index
-from kacas.disk.index_environment import IndexFailure
+from kacas.disk.index_environment import IndexUnusableError
 from kacas.disk.pack_reader import OpenPacks
 from kacas.disk.tables import Tables
 from kacas.disk.volume import Volume
@@ -55,7 +55,7 @@ class Lookup:
     def _open_index(self) -> None:
         try:
             self._index = Index(self._place)
-        except IndexFailure as exc:
+        except IndexUnusableError as exc:
             self._index = None
             warnings.warn(
                 f"the index cannot be used ({exc}); everything works, but slowly. Set KACAS_CACHE_DIR to a local disk",
@@ -72,23 +72,25 @@ class Lookup:
         while (index := self._index) is not None:
             try:
                 return question(index)
-            except IndexFailure as exc:
+            except IndexUnusableError as exc:
                 self._renew(index, exc)
         return otherwise
 
-    def _renew(self, broken: Index, why: IndexFailure) -> None:
+    def _renew(self, broken: Index, why: IndexUnusableError) -> None:
         with self._lock:
             if self._index is not broken:
                 return  # another thread did
             self._renewals += 1
             if self._renewals > _MAX_RENEWALS:
                 self._index = None
-                warnings.warn(f"the index fails again and again ({why}); going on without", RuntimeWarning, stacklevel=2)
+                warnings.warn(
+                    f"the index fails again and again ({why}); going on without", RuntimeWarning, stacklevel=2
+                )
                 return
             try:
                 broken.renew()
                 self._index = Index(self._place)
-            except IndexFailure as exc:
+            except IndexUnusableError as exc:
                 self._index = None
                 warnings.warn(f"the index cannot be renewed ({exc}); going on without", RuntimeWarning, stacklevel=2)
         self.refresh()
@@ -147,7 +149,7 @@ class Lookup:
                 broken, self._index = self._index, None
                 try:
                     broken.renew()
-                except IndexFailure:
+                except IndexUnusableError:
                     pass  # _open_index warns if the place is really unusable
             self._renewals = 0
             self._open_index()

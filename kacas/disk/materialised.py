@@ -1,7 +1,7 @@
 """Files written out for programs that want a path: atomically to a destination, or into the host-local cache.
 
-    files/<sha1>/<label>        read-only; the label keeps the extension that readers look at
-    files/<sha1>/.<label>.json  its stat when it was handed out last, and the boot it belongs to
+files/<sha1>/<label>        read-only; the label keeps the extension that readers look at
+files/<sha1>/.<label>.json  its stat when it was handed out last, and the boot it belongs to
 """
 
 from __future__ import annotations

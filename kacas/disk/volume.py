@@ -18,7 +18,20 @@ from kacas.settings import StoreSettings
 _PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
 _PACK_MODE = 0o444
-_NETWORK = ("nfs", "smb", "cifs", "lustre", "gpfs", "beegfs", "ceph", "afs", "fuse.sshfs", "9p", "glusterfs", "orangefs")
+_NETWORK = (
+    "nfs",
+    "smb",
+    "cifs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "afs",
+    "fuse.sshfs",
+    "9p",
+    "glusterfs",
+    "orangefs",
+)
 _MAX_SETTINGS_SIZE = 64 * 1024
 
 
@@ -88,7 +101,9 @@ def open_volume(path: Path, *, create: bool, durability: str | None = None) -> V
     text = _read_settings(settings_path)
     if text is None:
         if not create:
-            raise StoreNotFoundError(f"there is no kacas store at {path}; make one with: kacas init {path}", path=str(path))
+            raise StoreNotFoundError(
+                f"there is no kacas store at {path}; make one with: kacas init {path}", path=str(path)
+            )
         text = _create(path, durability or "full")
     settings = StoreSettings.parse(text, str(settings_path))
     if durability is not None and durability != settings.durability:
@@ -114,11 +129,17 @@ def _create(path: Path, durability: str) -> str:
     try:
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; a store is a directory", path=str(path))
-        strangers = [name for name in os.listdir(path) if name != "packs" and ".tmp." not in name] if path.exists() else []
+        strangers = (
+            [name for name in os.listdir(path) if name not in ("packs", _SETTINGS_NAME) and ".tmp." not in name] if path.exists() else []
+        )
         if strangers:
-            raise StoreError(f"{path} is not a kacas store and holds {strangers[0]!r}; choose an empty place", path=str(path))
+            raise StoreError(
+                f"{path} is not a kacas store and holds {strangers[0]!r}; choose an empty place", path=str(path)
+            )
         if (path / "packs").is_dir() and any(_PACK_NAME.fullmatch(name) for name in os.listdir(path / "packs")):
-            raise StoreError(f"{path} has packs but no {_SETTINGS_NAME}; restore that file from a backup", path=str(path))
+            raise StoreError(
+                f"{path} has packs but no {_SETTINGS_NAME}; restore that file from a backup", path=str(path)
+            )
         sync = durability == "full"
         make_directory(path, 0o700, sync=sync)
         make_directory(path / "packs", 0o755, sync=sync)

@@ -38,7 +38,9 @@ class FileSource:
             raise UnreadableSourceError(f"{path} is {what}; store_file takes regular files", path=str(path))
 
     def _unreadable(self, exc: OSError) -> UnreadableSourceError:
-        return UnreadableSourceError(f"{self._path} cannot be read: {os.strerror(exc.errno or errno.EIO)}", path=str(self._path))
+        return UnreadableSourceError(
+            f"{self._path} cannot be read: {os.strerror(exc.errno or errno.EIO)}", path=str(self._path)
+        )
 
     @property
     def size(self) -> int:
@@ -98,9 +100,7 @@ def store_stream(repository: Repository, stream: BinaryIO, label: str | None) ->
     return str(repository.put(StreamSource(stream), Kind.FILE, label))
 
 
-def load_file(
-    repository: Repository, files: MaterialisedFiles, uri: Uri, dest: str | os.PathLike[str] | None
-) -> Path:
+def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: str | os.PathLike[str] | None) -> Path:
     """Write the content to `dest` (a path, or a directory to put it in), or into the host-local cache."""
     entry, content = repository.resolve(uri)
     label = uri.label or entry.label_text or uri.sha1.hex()

@@ -175,7 +175,9 @@ def open_npy(repository: Repository, uri: Uri) -> LazyArray:
             content.read_into(0, memoryview(front))
             header = parse_header(memoryview(front))
         if header.size + header.data_size != content.size:
-            raise ValueError(f"the header declares {header.data_size} bytes of data, {content.size - header.size} follow")
+            raise ValueError(
+                f"the header declares {header.data_size} bytes of data, {content.size - header.size} follow"
+            )
     except ValueError as exc:
         raise repository.wrong_kind(uri, f"it is not a .npy array ({exc})") from exc
     return LazyArray(content, header, str(uri))

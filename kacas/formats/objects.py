@@ -32,7 +32,9 @@ def store_text(repository: Repository, text: str, label: str | None) -> str:
     try:
         encoded = text.encode("utf-8")
     except UnicodeEncodeError as exc:
-        raise UnsupportedDataError(f"the text cannot be written as UTF-8: {exc.reason} at position {exc.start}") from exc
+        raise UnsupportedDataError(
+            f"the text cannot be written as UTF-8: {exc.reason} at position {exc.start}"
+        ) from exc
     return str(repository.put(BufferSource(encoded), Kind.TEXT, label))
 
 

@@ -1,8 +1,8 @@
 """The few functions that a pickle may call while it is loaded, and what they make.
 
-None is the real function of that name. A `Function` checks its arguments and takes no state. Arrays and dtypes
-come as `Unfinished` until the pickle is read: pickles set the state of both after making them, and NumPy's own
-`__setstate__` believes what it is given, sizes and flags included, so it must never see it.
+None is the real function of that name. A `Function` checks its arguments and takes no state. Arrays and
+dtypes come as `Unfinished` until the pickle is read: pickles set the state of both after making them, and
+NumPy's own `__setstate__` believes what it is given, sizes and flags included, so it must never see it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from kacas.errors import WrongKindError
 from kacas.model.npy_header import MAX_NDIM, decode_dtype
 
-_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+# SystemError is what Python says of a NumPy text with code points over 0x10FFFF.
+_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError, SystemError)
 _MAX_BYTES = 2**63 - 1
 _MAX_FIELDS = 65_536  # of a dtype, those of its fields included
 _MAX_DTYPE_DEPTH = 64
 
-# Flags that NumPy pickles with a dtype: aligned struct, needs the Python API, needs zeros. The others say that
-# elements are Python objects or pointers.
+# Flags that NumPy pickles with a dtype: aligned struct, needs the Python API, needs zeros. The others say
+# that elements are Python objects or pointers.
 _HARMLESS_DTYPE_FLAGS = 0x80 | 0x10 | 0x08
 
 
@@ -56,9 +57,7 @@ class Function:
         self._allowance = allowance
 
     def __call__(self, *arguments: Any) -> Any:
-        self._allowance.take(
-            sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray | list | tuple))
-        )
+        self._allowance.take(sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray | list | tuple)))
         try:
             return self._make(*arguments)
         except WrongKindError:
@@ -71,7 +70,7 @@ class Function:
 
 
 class Unfinished:
-    """What stands for an array or dtype while the pickle is read. A pickle can do nothing but set its state."""
+    """What stands for an array or dtype while the pickle is read. A pickle can only set its state."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -141,10 +140,8 @@ class _Dtype(Unfinished):
         version, byte_order, subarray, names, fields, itemsize, _, flags, *more = state
         if version not in (3, 4) or byte_order not in ("<", ">", "|", "=") or type(flags) is not int:
             raise TypeError("it is no state of a dtype")
-        if flags & ~_HARMLESS_DTYPE_FLAGS:
-            raise WrongKindError(
-                f"the pickle holds a numpy.dtype with flags {flags:#x}: elements that are no data"
-            )
+        if not -128 <= flags < 256 or flags & 0xFF & ~_HARMLESS_DTYPE_FLAGS:  # NumPy 1 has a signed char
+            raise WrongKindError(f"the pickle holds a numpy.dtype with flags {flags:#x}: elements that are no data")
         if subarray is not None:
             base, shape = subarray
             self._contain(base)
@@ -236,12 +233,12 @@ def _make_ndarray(
 ) -> _Array:
     if type(offset) is not int or offset or strides is not None:
         raise ValueError("an offset or strides")
-    return _Array(_array(data, decode_dtype(descr), shape, order), allowance)
+    dtype = decode_dtype(descr)
+    allowance.take(len(repr(descr)))  # one descr can be named for many arrays, and take much memory for each
+    return _Array(_array(data, dtype, shape, order), allowance)
 
 
-def _make_frombuffer(
-    allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
-) -> _Array:
+def _make_frombuffer(allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
     if axes is None:
         return _Array(_array(data, _dtype_of(dtype), shape, order), allowance)
     if order != "K" or sorted(_shape(axes)) != list(range(len(shape))):
@@ -258,8 +255,6 @@ def _make_reconstruct(allowance: Allowance, kind: Any, shape: Any, typecode: Any
 
 def _make_scalar(allowance: Allowance, dtype: Any, data: Any) -> Any:
     dtype = _dtype_of(dtype)
-    if not dtype.itemsize and not data:
-        return dtype.type(b"" if dtype.kind == "V" else ())
     return _array(data, dtype, (), "C")[()]
 
 
@@ -316,7 +311,5 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
         for bits in (8, 16, 32, 64)
     },
     **{("numpy", f"float{bits}"): _maker(np.dtype(f"float{bits}").type, (float,)) for bits in (16, 32, 64)},
-    **{
-        ("numpy", f"complex{bits}"): _maker(np.dtype(f"complex{bits}").type, (complex,)) for bits in (64, 128)
-    },
+    **{("numpy", f"complex{bits}"): _maker(np.dtype(f"complex{bits}").type, (complex,)) for bits in (64, 128)},
 }

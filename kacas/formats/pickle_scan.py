@@ -15,10 +15,16 @@ from kacas.errors import WrongKindError
 
 MAX_TUPLE_DEPTH = 10_000  # hashing takes about 80 bytes of C stack per level, of 512 KiB to 8 MiB
 
-# Opcodes of fixed length that need no look; with their arguments they are skipped at the speed of `re`.
+# What is skipped at the speed of `re`. An atom gives the stack one thing that is no tuple: None, a number, an
+# empty list, a short string; with its number in the memo.
+_SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(48))
+_ATOM = rb"(?:(?:[N\x88\x89\]})\x8f]|K.|G.{8}|J.{4}|M..|[\x8cC](?:" + _SHORT + rb"))(?:\x94|q.)?+)"
 _RUN = re.compile(
-    rb"(?:[(012NRabdelosu)\]}\x81\x88\x89\x8f\x90\x91\x92\x93\x94]"
-    rb"|[Khq\x80].|M..|[Jj].{4}|[G\x95].{8})*+",
+    # Atoms, and a tuple of nothing but atoms. No alternative is tried twice on long runs.
+    rb"(?:A(?:A(?:A++[\x85\x86\x87]?+|[\x85\x86]?+)|\x85?+)"
+    rb"|\(A*+t?+"
+    # Other opcodes of fixed length.
+    rb"|[012Rabdelosu\x81\x90\x91\x92\x93\x94]|[hq\x80].|j.{4}|\x95.{8})*+".replace(b"A", _ATOM),
     re.DOTALL,
 )
 _TUPLES = frozenset(b"t\x85\x86\x87")
@@ -50,8 +56,8 @@ _TAKES_TO_MARK_AND_GIVES = frozenset(b"ldoi\x91")
 
 
 def check_opcodes(data: bytes) -> None:
-    """Raise WrongKindError unless this is one whole pickle whose loading takes memory by its own size only."""
-    tuples = 0
+    """Raise WrongKindError unless this is one whole pickle that takes memory by its own size only."""
+    tuples = 0  # without those of atoms
     for code, _, argument in _operations(data, _RUN):
         if code in _TUPLES:
             tuples += 1

@@ -1,9 +1,9 @@
 """Pickles of plain data and NumPy arrays only. Everything else is refused by name, in both directions.
 
-Written are pickles of protocol 5 that plain `pickle.load` reads wherever there is a NumPy >= 1.20. Their bytes
-do not depend on the NumPy that writes: an array is `numpy.ndarray(shape, descr, bytes, 0, None, 'C' or 'F')`,
-its descr as in a .npy header (in plain pickle.load, padding becomes void fields), and a NumPy scalar is
-`numpy.float32(1.5)`, with `numpy.bool_` by that name, as `numpy.bool` is Python's own in NumPy 1.
+Written are pickles of protocol 5 that plain `pickle.load` reads, too, with NumPy 1 and 2. Their bytes do
+not depend on the NumPy that writes: an array is `numpy.ndarray(shape, descr, bytes, 0, None, 'C' or 'F')`,
+its descr as in a .npy header (plain pickle.load makes void fields of its padding), and a NumPy scalar is
+its type called, `numpy.float32(1.5)`, with `numpy.bool_` by that name, as NumPy 1 has no `numpy.bool`.
 
 Read are these, and what `pickle.dump` writes for the same kinds of values with NumPy 1 and 2, protocols 0-5.
 A pickle is a program; `pickle_globals` has the few functions that it may call, none of them a real one.
@@ -29,13 +29,15 @@ from kacas.model.npy_header import encode_dtype, is_fortran
 __all__ = ["WrongKindError", "dumps", "loads"]
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+_SEQUENCES = (list, tuple)
+_SETS = (set, frozenset)
 _PLAIN_SCALARS = (np.number, np.bool_, np.character, np.datetime64)
 _INEXACT = (np.longdouble, np.clongdouble)
 
 # What reading a damaged or hostile pickle raises inside of the unpickler (a Warning if it is made an error).
 _LOAD_ERRORS = (
     pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError,
-    RecursionError, MemoryError, BufferError, Warning,
+    RecursionError, MemoryError, BufferError, SystemError, Warning,
 )  # fmt: skip
 
 
@@ -47,10 +49,10 @@ def dumps(value: Any) -> bytes:
     types (namedtuple, OrderedDict, masked arrays, matrices), arrays of Python objects, long doubles on their
     own, records on their own; and for values nested too deeply for pickle.
     """
-    for item, trail in _items(value):
+    for item in _leaves(value):
         reason = _why_refused(item)
         if reason:
-            raise UnsupportedDataError(f"{_where(trail)} {reason}")
+            raise UnsupportedDataError(f"{_where(item, value)} {reason}")
     buffer = io.BytesIO()
     try:
         _Pickler(buffer, 5).dump(value)
@@ -74,7 +76,7 @@ def loads(data: bytes | memoryview) -> Any:
     except WrongKindError:
         raise
     except _LOAD_ERRORS as exc:
-        raise WrongKindError(f"not a pickle that can be loaded: {exc or type(exc).__name__}") from exc
+        raise WrongKindError(f"not a pickle that can be loaded: {str(exc) or type(exc).__name__}") from exc
 
 
 class _Pickler(pickle.Pickler):
@@ -89,20 +91,30 @@ class _Pickler(pickle.Pickler):
             return np.ndarray, _ndarray_arguments(item)
         if kind is complex:
             return kind, (item.real, item.imag)
+        if not isinstance(item, np.generic):
+            raise UnsupportedDataError(f"the value changed while it was stored: it holds a {kind.__qualname__}")
         # By its dtype: np.longlong is written as the np.int64 that it is.
         scalar_type = np.dtype(item.dtype.str).type
         if isinstance(item, np.datetime64 | np.timedelta64):
             return scalar_type, _time_arguments(item)
+        # For these two, item() would drop the zeros at the end.
+        if isinstance(item, np.str_):
+            return scalar_type, (str.__str__(item),)
+        if isinstance(item, np.bytes_):
+            return scalar_type, (b"%b" % item,)
         return scalar_type, (item.item(),)
 
 
 def _ndarray_arguments(array: NDArray[Any]) -> tuple[Any, ...]:
     order = "F" if is_fortran(array) else "C"
-    flat = np.ascontiguousarray(array.T if order == "F" else array).reshape(-1)
+    # As opaque items: a copy of records has, for padding, whatever was in memory there.
+    items = array.view(f"V{array.itemsize}") if array.dtype.kind == "V" and array.itemsize else array
+    flat = np.ascontiguousarray(items.T if order == "F" else items).reshape(-1)
     if not flat.nbytes:
         data: Any = bytearray()
     elif flat.flags.writeable:
-        data = pickle.PickleBuffer(flat.view(np.uint8))  # written without a copy, and read as a bytearray
+        # Written without a copy of its own, and read as a bytearray.
+        data = pickle.PickleBuffer(flat.view(np.uint8).data)
     else:
         data = bytearray(flat.view(np.uint8).data)
     return array.shape, encode_dtype(array.dtype), data, 0, None, order
@@ -132,56 +144,50 @@ def _why_refused(item: Any) -> str:
         return f"is a {name}; store plain data and NumPy arrays"
     if isinstance(item, _INEXACT):
         return f"is a {name}, which differs between machines; store float(...) or an array of it"
-    if (
-        isinstance(item, np.datetime64)
-        and np.datetime_data(item.dtype)[0] == "generic"
-        and not np.isnat(item)
-    ):
+    if isinstance(item, np.datetime64) and np.datetime_data(item.dtype)[0] == "generic" and not np.isnat(item):
         return f"is a {name} without a unit; give it one"
     return ""
 
 
-# A trail leads from an item to the whole value: (trail of its container, words, key); None is the value itself.
-Trail = tuple[Any, str, Any] | None
-
-
-def _items(value: Any) -> Iterator[tuple[Any, Trail]]:
+def _leaves(value: Any) -> Iterator[Any]:
     """Everything in nested containers that is neither a container nor an atom, each object once."""
     seen: set[int] = set()
-    waiting: list[tuple[Any, Trail]] = [] if type(value) in _ATOMS else [(value, None)]
+    waiting = [value]
     while waiting:
-        item, trail = waiting.pop()
+        item = waiting.pop()
+        kind = type(item)
+        if kind in _ATOMS or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if kind is dict:
+            waiting += [key for key in item if type(key) not in _ATOMS]
+            waiting += [part for part in item.values() if type(part) not in _ATOMS]
+        elif kind in _SEQUENCES or kind in _SETS:
+            waiting += [part for part in item if type(part) not in _ATOMS]
+        else:
+            yield item
+
+
+def _where(leaf: Any, value: Any) -> str:
+    """Where in the value the leaf is, as Python would write it: value['fit'][3]."""
+    seen: set[int] = set()
+    waiting = [(value, "value")]
+    while waiting:
+        item, words = waiting.pop()
+        kind = type(item)
+        if item is leaf:
+            return words
         if id(item) in seen:
             continue
         seen.add(id(item))
-        kind = type(item)
         if kind is dict:
-            waiting += [
-                (part, (trail, "[{}]", key)) for key, part in item.items() if type(part) not in _ATOMS
-            ]
-            waiting += [(key, (trail, "a key of ", None)) for key in item if type(key) not in _ATOMS]
-        elif kind is list or kind is tuple:
-            waiting += [
-                (part, (trail, "[{}]", number))
-                for number, part in enumerate(item)
-                if type(part) not in _ATOMS
-            ]
-        elif kind is set or kind is frozenset:
-            waiting += [(part, (trail, "an item of ", None)) for part in item if type(part) not in _ATOMS]
-        else:
-            yield item, trail
-
-
-def _where(trail: Trail) -> str:
-    """The trail as Python would write it: value['fit'][3]."""
-    steps = []
-    while trail:
-        trail, words, key = trail
-        steps.append((words, key))
-    text = "value"
-    for words, key in reversed(steps):
-        text = text + words.format(reprlib.repr(key)) if words == "[{}]" else words + text
-    return text
+            waiting += [(part, f"{words}[{reprlib.repr(key)}]") for key, part in item.items()]
+            waiting += [(key, f"a key of {words}") for key in item]
+        elif kind in _SEQUENCES:
+            waiting += [(part, f"{words}[{number}]") for number, part in enumerate(item)]
+        elif kind in _SETS:
+            waiting += [(part, f"an item of {words}") for part in item]
+    return "a part of value"
 
 
 class _Unpickler(pickle.Unpickler):

@@ -10,11 +10,11 @@ from kacas.model.digest import ID_SIZE, checksum
 from kacas.model.uri import MAX_LABEL_SIZE, label_text
 
 MAX_OWNER_SIZE = 256  # bytes of UTF-8
-_MAX_CANCELS = 1 << 16
+MAX_CANCELS = 1 << 16
 _CHECK_SIZE = 8
 _FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
 SHA1_OFFSET = 4 + ID_SIZE  # of the SHA-1 in an encoded entry
-MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_LABEL_SIZE + _MAX_CANCELS * ID_SIZE + _CHECK_SIZE
+MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_LABEL_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
 
 
 class Kind(IntEnum):
@@ -82,6 +82,9 @@ class Entry:
         return self.owner.decode("utf-8", "replace")
 
     def encode(self) -> bytes:
+        """Raises ValueError for what could not be decoded: one such entry would spoil the table of its pack."""
+        if len(self.owner) > MAX_OWNER_SIZE or len(self.label) > MAX_LABEL_SIZE or len(self.cancels) > MAX_CANCELS:
+            raise ValueError("the entry's owner, label or cancelled ids are too many bytes")
         tail = self.owner + self.label + b"".join(self.cancels)
         front = _FIXED.pack(
             _FIXED.size + len(tail) + _CHECK_SIZE, self.entry_id, self.sha1, self.root, self.size, self.time_ns,
@@ -105,7 +108,7 @@ def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
     if (
         stop != start + total
         or stop > len(data)
-        or cancels_count > _MAX_CANCELS
+        or cancels_count > MAX_CANCELS
         or label_size > MAX_LABEL_SIZE
         or owner_size > MAX_OWNER_SIZE
     ):

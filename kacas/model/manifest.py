@@ -116,7 +116,7 @@ def decode_manifest(data: bytes | memoryview) -> Manifest:
             f"a manifest of version {version}, layout {layout} needs a newer kacas (manifest format {needed}); upgrade",
             needed=needed,
         )
-    if zero or level > MAX_LEVEL or head_size > MAX_HEAD_SIZE or text_size > _MAX_DESCRIPTION_SIZE:
+    if zero or not version or level > MAX_LEVEL or head_size > MAX_HEAD_SIZE or text_size > _MAX_DESCRIPTION_SIZE:
         raise ManifestError("its fields are out of bounds")
     start = _MANIFEST.size + head_size
     head = bytes(data[_MANIFEST.size : start])
@@ -137,7 +137,7 @@ def decode_node(data: bytes | memoryview, *, level: int, size: int) -> Node:
         raise ManifestError("it is not a node")
     if version > _VERSION:
         raise NewerFormatError(f"a node of version {version} needs a newer kacas; upgrade", needed=version)
-    if zero or (own_level, own_size) != (level, size):
+    if zero or not version or (own_level, own_size) != (level, size):
         raise ManifestError(f"it has level {own_level} and size {own_size}, its parent says {level} and {size}")
     return Node(level, size, _decode_children(data[_NODE.size :], count, level - 1, size))
 

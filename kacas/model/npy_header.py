@@ -225,9 +225,7 @@ def _object_field(dtype: np.dtype[Any], path: str = "the array") -> tuple[str, n
         return _object_field(dtype.subdtype[0], path)
     for name in dtype.names or ():
         if dtype[name].hasobject:
-            return _object_field(
-                dtype[name], f"field {name!r}" if path == "the array" else f"{path}[{name!r}]"
-            )
+            return _object_field(dtype[name], f"field {name!r}" if path == "the array" else f"{path}[{name!r}]")
     return path, dtype
 
 

@@ -1,6 +1,6 @@
 """The pack's exact bytes: header, payload headers, table, footer. Pure encoding and strict decoding.
 
-    header (64) | payload header (64) + parameters + payload, ... | chunk records (56 each) | entries | footer (128)
+header (64) | payload header (64) + parameters + payload, ... | chunk records (56 each) | entries | footer (128)
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ def decode_footer(data: bytes | memoryview, header: bytes | memoryview, file_siz
     """data: the last FOOTER_SIZE bytes; header: the first HEADER_SIZE, which the checksum covers too."""
     if len(data) != FOOTER_SIZE:
         raise PackFormatError("it is too short for a pack")
-    magic, version, pack_id, table_offset, table_size, chunk_count, entry_count, size, digest = _FOOTER.unpack_from(data)
+    magic, version, pack_id, table_offset, table_size, chunk_count, entry_count, size, digest = _FOOTER.unpack_from(
+        data
+    )
     if magic != _FOOTER_MAGIC:
         raise PackFormatError("it does not end as a pack does: cut short, or overwritten")
     if checksum(_CHECK_SIZE, header, data[: _FOOTER.size]) != bytes(data[_FOOTER.size :]):

@@ -60,7 +60,13 @@ def read_selection(
         box = _read_box(positions[::-1], shape[::-1], dtype, read_into, chunk_size).T
     else:
         box = _read_box(positions, shape, dtype, read_into, chunk_size)
-    result: NDArray[Any] | np.generic = box[renumbered]
+    result: NDArray[Any] | np.generic
+    if dtype.names and dtype.itemsize:
+        # As opaque items: NumPy's copy of records has, for padding, whatever was in memory there.
+        items = box.view(f"V{dtype.itemsize}")[renumbered]
+        if isinstance(items, np.ndarray):
+            return items.view(dtype)
+    result = box[renumbered]
     return result
 
 
@@ -206,8 +212,7 @@ def _plan(
     hidden = len(shape) - sum(map(_axes_taken, items))  # axes that only an Ellipsis, or nothing, stands for
     if hidden < 0:
         raise IndexError(
-            f"too many indices for array: array is {len(shape)}-dimensional, "
-            f"but {len(shape) - hidden} were indexed"
+            f"too many indices for array: array is {len(shape)}-dimensional, but {len(shape) - hidden} were indexed"
         )
     if sum(item is Ellipsis for item in items) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
@@ -299,7 +304,7 @@ def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
-        words = " ".join(map(str, shapes))
+        words = " ".join(str(shape) for shape in shapes if shape)
         raise IndexError(
             f"shape mismatch: indexing arrays could not be broadcast together with shapes {words}"
         ) from None

@@ -70,6 +70,10 @@ def parse_uri(text: str) -> Uri:
     match = _URI.fullmatch(text)
     if match is None:
         raise InvalidUriError(f"{_shown(text)} is not a kacas URI: {_hint(text)}", uri=text)
+    if text[-1].isspace():
+        raise InvalidUriError(
+            f"{_shown(text)} is not a kacas URI: remove the white space around it: {text.strip()}", uri=text
+        )
     label, root = "", None
     for key, value in _query(text, match[2] or ""):
         if key == "label":
@@ -131,7 +135,8 @@ def _hint(text: str) -> str:
     if lowered.startswith("sha1://"):
         digits = re.match(r"[0-9a-f]*", lowered[7:])
         count = len(digits[0]) if digits else 0
-        return f"after sha1:// come 40 hex digits, here {count}; was it cut off when copied?"
+        why = "was it cut off when copied?" if count < 40 else "is something glued to it?"
+        return f"after sha1:// come 40 hex digits, here {count}; {why}"
     if found:
         return f"did you mean sha1://{found[0].lower()} ?"
     return "it should look like sha1://<40 hex digits>?label=<name>"

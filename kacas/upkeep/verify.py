@@ -11,7 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from kacas.disk.pack_reader import PackReader
-from kacas.errors import DamagedContentError, DamagedError, DamagedPackError, ForeignPackError, KacasError, NewerFormatError
+from kacas.errors import (
+    DamagedContentError,
+    DamagedError,
+    DamagedPackError,
+    ForeignPackError,
+    KacasError,
+    NewerFormatError,
+)
 from kacas.fetch import Content, Fetch, open_content
 from kacas.model.codec import DecodeError, Decoder
 from kacas.model.digest import new_sha1, payload_digest

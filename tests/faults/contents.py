@@ -94,6 +94,10 @@ def large() -> Content:
     return noise("large", 9 * MIB // 128)
 
 
+def stubborn() -> list[Content]:
+    return [*singles(), *batch(), large()]
+
+
 def rolling() -> Content:
     """More than is written before a sync begins in the background: 34 MiB."""
     return noise("rolling", 34 * MIB // 128)

@@ -38,7 +38,9 @@ def run(
     if options is not None:
         # Missing strace is a failure, not a skip: without it nothing here would be tested.
         assert shutil.which("strace"), "strace is not installed: apt-get install strace"
-        line = ["strace", "-f", "--seccomp-bpf", "-qq", "-s", "256", *options, *line]
+        # With --seccomp-bpf strace 6.1 injects a signal at the first call only, and says nothing.
+        quick = [] if any("signal=" in option for option in options) else ["--seccomp-bpf"]
+        line = ["strace", "-f", *quick, "-qq", "-s", "256", *options, *line]
     done = subprocess.run(
         line,
         cwd=ROOT,

@@ -94,7 +94,11 @@ def arrays(draw: st.DrawFn) -> Array:
 @given(array=arrays())
 def test_header_and_data_are_the_file_that_np_save_writes(array: Array) -> None:
     header = encode_header(array.dtype, array.shape, is_fortran(array))
-    assert header + array.tobytes("F" if is_fortran(array) else "C") == saved(array)
+    file = saved(array)
+    assert header == file[: len(header)]
+    assert len(file) == len(header) + array.nbytes
+    if "('', '|V" not in str(encode_dtype(array.dtype)):  # NumPy leaves to chance what is in copied padding
+        assert file[len(header) :] == array.tobytes("F" if is_fortran(array) else "C")
 
 
 @given(array=arrays())

@@ -150,10 +150,16 @@ def select(array: Array, index: Any, data: Bytes | None = None, **options: Any) 
 
 def assert_same(result: Any, expected: Any) -> None:
     assert type(result) is type(expected)
-    assert result.dtype == expected.dtype
-    assert result.dtype.str == expected.dtype.str
+    if result.dtype.itemsize:  # NumPy makes S1 of some copies of S0
+        assert result.dtype == expected.dtype
+        assert result.dtype.str == expected.dtype.str
     assert result.shape == expected.shape
-    assert result.tobytes() == expected.tobytes()
+    if (
+        result.dtype.names == ("a",) or not result.dtype.itemsize
+    ):  # NumPy copies whatever was in memory as padding
+        assert repr(result.tolist()) == repr(expected.tolist())
+    else:
+        assert result.tobytes() == expected.tobytes()
 
 
 @settings(max_examples=600)
@@ -200,6 +206,13 @@ def test_the_result_is_writable_and_no_small_view_of_something_large() -> None:
         assert result.flags.writeable
         base = result if result.base is None else result.base
         assert base.nbytes <= 2 * result.nbytes
+
+
+def test_padding_is_read_as_it_is_and_not_as_memory_happens_to_be() -> None:
+    dtype = np.dtype({"names": ["a"], "formats": ["f4"], "offsets": [1], "itemsize": 7})
+    array = np.frombuffer(bytes(range(70)), dtype)
+    for index in ([3, 1, 1], slice(None, None, -3), array["a"] > 0):
+        assert select(array, index).view("V7").tobytes() == array.view("V7")[index].tobytes()
 
 
 def test_an_item_of_records_is_a_record() -> None:
@@ -311,10 +324,11 @@ def test_a_mask_over_rows_makes_no_second_copy() -> None:
 
 
 BAD = [
-    5, -5, (0, 3), (0, 0, 0), (..., ...), 1.0, "a", b"a", ("a", 0), [1.5], ["a"], {}, object(), 1j, [[0], [1, 2]],
+    5, -5, (0, 3), (0, 0, 0), (..., ...), 1.0, "a", b"a", ("a", 0), [1.5], ["a"], {}, object(), 1j,
+    [[0], [1, 2]], (slice(0), [9]), ([9], np.zeros((0, 1), int)),
     [4], [[-5]], ([0, 1], [0, 1, 2]), np.zeros(3), np.zeros(0), np.zeros((4, 2), bool), np.zeros((5,), bool),
     np.zeros((4, 3, 1), bool), slice("a"), slice(None, None, 0), slice(1.0), np.array([2**63], "u8"), 2**70,
-    (True, [9, 9]), (False, 9), ([], 9), (0, [], [9]), np.array(1.0), np.array("a"), (slice(0), [9]), ([9], np.zeros((0, 1), int)),
+    (True, [9, 9]), (False, 9), ([], 9), (0, [], [9]), np.array(1.0), np.array("a"),
 ]  # fmt: skip
 
 

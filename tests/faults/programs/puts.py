@@ -2,7 +2,7 @@
 
 Each workload runs in a forked child of its own, on BASE/<workload>/store with BASE/<workload>/cache, and
 appends to BASE/<workload>/said one JSON line per event, flushed before the next step. A kill or fault of one
-does not disturb the others. Writes each child's wait status to BASE/<workload>/status.
+does not disturb the others. BASE/<workload> must be there. Writes each child's wait status to BASE/<workload>/status.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def run_stubborn(base: Path, say: Say) -> None:
         with store.batch():
             return [content.put(store) for content in batch]
 
-    with kacas.Store.open(base / "store", create=False) as store:
+    with open_stubbornly(base, say) as store:
+        say(opened=store.store_id, **look(base))
         steps: list[tuple[list[contents.Content], Callable[[kacas.Store], list[str]]]] = [
             ([content], lambda store, content=content: [content.put(store)])  # type: ignore[misc]
             for content in [*contents.singles(), contents.large()]
@@ -88,8 +89,16 @@ def run_stubborn(base: Path, say: Say) -> None:
                     say(failed=type(exc).__name__, message=str(exc), attempt=attempt, **look(base))
                     continue
                 for content, uri in zip(stored, uris, strict=True):
-                    say(uri=uri, label=content.label, attempt=attempt)
+                    say(uri=uri, label=content.label, attempt=attempt, **look(base))
                 break
+
+
+def open_stubbornly(base: Path, say: Say) -> kacas.Store:
+    try:
+        return kacas.Store.open(base / "store", create=False)
+    except KeyboardInterrupt as exc:
+        say(failed=type(exc).__name__, message="while the store was opened", **look(base))
+        return kacas.Store.open(base / "store", create=False)
 
 
 def look(base: Path) -> dict[str, Any]:
@@ -101,7 +110,6 @@ def main() -> None:
     base = Path(sys.argv[1])
     for name in sys.argv[2:]:
         place = base / name
-        place.mkdir(exist_ok=True)
         child = os.fork()
         if child == 0:
             say = Say(place / "said")

@@ -1,0 +1,73 @@
+"""One run of the command: which store it works on, how it is opened, what the user wants to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kacas.cli import output
+from kacas.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from kacas.settings import Settings
+    from kacas.store import Store
+
+
+@dataclass
+class Session:
+    """store_path: of --store, or None. debug: show tracebacks. bar: progress of the work at hand."""
+
+    store_path: str | None = None
+    debug: bool = False
+    bar: Bar = field(default_factory=Bar)
+
+    def settings(self) -> Settings:
+        """The user's settings, read anew. Raises InvalidSettingError."""
+        from kacas.settings import Settings
+
+        return Settings.from_environment()
+
+    def directory(self, settings: Settings) -> Path:
+        """Where the store is, or would be."""
+        return settings.directory if self.store_path is None else Path(self.store_path).expanduser().absolute()
+
+    @contextmanager
+    def open_store(self) -> Iterator[Store]:
+        """The store, which must exist; the bar runs until the block ends. Raises StoreNotFoundError."""
+        from kacas.store import Store
+
+        settings = self.settings()
+        with (
+            self.bar,
+            Store.open(
+                self.directory(settings),
+                create=False,
+                settings=settings,
+                progress=self.bar if self.bar.visible else None,
+            ) as store,
+        ):
+            yield store
+
+    def make_store(self, durability: str | None = None) -> bool:
+        """Make the store if it is not there; True if it was made. Raises StoreError, InvalidSettingError."""
+        from kacas.errors import StoreNotFoundError
+        from kacas.store import Store
+
+        settings = self.settings()
+        directory = self.directory(settings)
+        try:
+            Store.open(directory, create=False, settings=settings, durability=durability).close()
+            return False
+        except StoreNotFoundError:
+            pass
+        with Store.open(directory, settings=settings, durability=durability) as store:
+            by_default = self.store_path is None and settings.sources.get("directory") == "default"
+            if by_default and store.repository.volume.network:
+                output.warn(
+                    f"{directory} is on a network file system, as your home is; set KACAS_DIR to a local "
+                    "disk, or to a store that your lab shares"
+                )
+        return True

@@ -1,0 +1,152 @@
+"""The commands that write: init and store."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import Any, BinaryIO, cast
+
+import click
+
+from kacas.cli import output
+from kacas.cli.command import ExampleCommand, filled, json_option
+from kacas.cli.session import Session
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "kacas init",
+        "kacas init /data/lab/store",
+        "kacas init /scratch/store --durability relaxed",
+    ],
+)
+@click.argument("path", required=False, type=click.Path(file_okay=False, readable=False), callback=filled)
+@click.option(
+    "--durability",
+    type=click.Choice(["full", "relaxed"]),
+    help="full (default): what was stored survives a power cut. relaxed: faster, may lose the last seconds.",
+)
+@json_option()
+@click.pass_obj
+def init(session: Session, path: str | None, durability: str | None, as_json: bool) -> None:
+    """Make a store.
+
+    PATH is where; without it, the default store is made: $KACAS_DIR, else ~/.kacas. The durability is chosen
+    here, for good. A store that is there already is left as it is.
+    """
+    if path is not None:
+        if session.store_path is not None:
+            raise click.UsageError("give either PATH or --store, not both")
+        session.store_path = path
+    made = session.make_store(durability)
+    with session.open_store() as store:
+        if as_json:
+            output.json_line(
+                {
+                    "path": str(store.path),
+                    "store_id": store.store_id,
+                    "durability": store.durability,
+                    "created": made,
+                }
+            )
+            return
+        what = "made a store at" if made else "there is a store already at"
+        output.line(f"{what} {store.path} (durability {store.durability})")
+        if store.path != session.settings().directory:
+            output.note(f"to use it everywhere: export KACAS_DIR={store.path}")
+
+
+class _Stdin:
+    """Standard input; its errors are those of a source."""
+
+    def __init__(self) -> None:
+        if sys.stdin is None:
+            raise click.UsageError("standard input is closed")
+        self._stream = sys.stdin.buffer
+
+    def read(self, size: int) -> bytes:
+        from kacas.errors import UnreadableSourceError
+
+        try:
+            return self._stream.read(size)
+        except OSError as exc:
+            raise UnreadableSourceError(f"standard input cannot be read: {exc.strerror}", path="-") from exc
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "kacas store recording.dat",
+        "kacas store --json *.npy",
+        "tar c results | kacas store - --label results.tar",
+    ],
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(allow_dash=True), callback=filled)
+@click.option("--label", help="The name to remember, instead of the file's own.")
+@json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
+@click.pass_obj
+def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: bool) -> None:
+    """Store files and print their URIs.
+
+    PATH is a file, or - for standard input. The URIs come in the order of the paths, one per line, when all
+    are stored safely; on an error none is printed. The store is made if it is not there.
+    """
+    if label is not None and len(paths) > 1:
+        raise click.UsageError("--label is for one PATH: each of several keeps its own name")
+    if paths.count("-") > 1:
+        raise click.UsageError("- is given twice: standard input can be read once")
+    sizes = [_stored_size(path) for path in paths]
+    if session.make_store():
+        output.note(f"made a new store at {session.directory(session.settings())}")
+    rows: list[dict[str, Any]] = []
+    with session.open_store() as opened:
+        bar = session.bar
+        bar.expect(None if None in sizes else sum(size or 0 for size in sizes))
+        with opened.batch():
+            for path, size in zip(paths, sizes, strict=True):
+                bar.begin("" if path == "-" else os.path.basename(path))
+                if path == "-":
+                    if sys.stdin is not None and sys.stdin.isatty():
+                        output.note("reading from the terminal; end with Ctrl-D")
+                    uri = opened.store_stream(cast(BinaryIO, _Stdin()), label=label)
+                else:
+                    uri = opened.store_file(path, label=label)
+                bar.finished(size or 0)
+                rows.append({"uri": uri, "size": 0, "path": path})
+        if as_json:
+            from kacas.model.uri import parse_uri
+
+            for row in rows:
+                entry, _ = opened.repository.resolve(parse_uri(row["uri"]))
+                row["size"] = entry.size
+    for row in rows:
+        if as_json:
+            output.json_line(row)
+        else:
+            output.line(row["uri"])
+
+
+def _stored_size(path: str) -> int | None:
+    """The size of a file, None for standard input. What cannot be stored is refused before any work."""
+    from kacas.errors import UnreadableSourceError
+
+    if path == "-":
+        return None
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise UnreadableSourceError(f"{path} cannot be read: {why}", path=path) from exc
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableSourceError(
+            f"{path} is a directory; this version stores files. Name its files ({path.rstrip('/')}/*), "
+            f"or keep it as one: tar c {path} | kacas store - --label NAME.tar",
+            path=path,
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableSourceError(
+            f"{path} is not a regular file; to store what it yields: kacas store - < {path}", path=path
+        )
+    return status.st_size

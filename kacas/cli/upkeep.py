@@ -1,0 +1,93 @@
+"""The commands that look after a store: verify and index rebuild."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from kacas.cli import output
+from kacas.cli.command import CommandGroup, ExampleCommand, json_option
+from kacas.cli.session import Session
+
+if TYPE_CHECKING:
+    from kacas.upkeep.verify import Problem, VerifyReport
+
+_DAMAGED = 5
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=["kacas verify", "kacas verify --quick", "kacas verify --json | jq -r '.problems[].uris[]'"],
+)
+@click.option("--quick", is_flag=True, help="Check the packs and that all parts are there, without hashing contents.")
+@json_option("Print one JSON object, for programs.")
+@click.pass_obj
+def verify(session: Session, quick: bool, as_json: bool) -> None:
+    """Read the whole store and say what is wrong with it.
+
+    Every problem is listed under its pack, with the URIs that it touches; the exit code is 5 if there is
+    any. Leftovers of writers that died are only notes. To heal a content, store it again: what is found
+    damaged here is not used any more.
+    """
+    from kacas.upkeep import verify as upkeep
+
+    with session.open_store() as store:
+        report = upkeep.verify(store, quick=quick)
+    if as_json:
+        output.json_line({"clean": report.clean} | dataclasses.asdict(report))
+    else:
+        _print_report(report)
+    if not report.clean:
+        packs = len({problem.pack for problem in report.problems if problem.pack})
+        where = f" in {output.count(packs, 'pack')}" if packs else ""
+        found = output.count(len(report.problems), "problem")
+        output.flush()
+        output.error(f"the store is not clean: {found}{where}; restore packs, or store the contents again")
+        raise click.exceptions.Exit(_DAMAGED)
+
+
+def _print_report(report: VerifyReport) -> None:
+    by_pack: dict[str, list[Problem]] = {}
+    for problem in report.problems:
+        by_pack.setdefault(problem.pack, []).append(problem)
+    for pack, problems in sorted(by_pack.items()):
+        output.line(f"pack {pack}" if pack else "contents")
+        for problem in problems:
+            output.line(f"  {problem.kind}: {problem.message}")
+        for uri in sorted({uri for problem in problems for uri in problem.uris}):
+            output.line(f"  cannot be loaded: {uri}")
+    for name in report.orphans:
+        output.line(f"note: packs/{name} is no pack: left by a writer that died, or one at work now")
+    counted = (
+        output.count(report.packs, "pack"),
+        output.count(report.chunks, "chunk"),
+        output.count(report.contents, "content"),
+        f"{output.human_size(report.checked_size)} read",
+    )
+    output.line(f"{', '.join(counted)}: {'clean' if report.clean else 'NOT CLEAN'}")
+
+
+@click.group(cls=CommandGroup, no_args_is_help=False, examples=["kacas index rebuild"])
+def index() -> None:
+    """Look after the host-local index."""
+
+
+@click.command(cls=ExampleCommand, examples=["kacas index rebuild"])
+@json_option()
+@click.pass_obj
+def rebuild(session: Session, as_json: bool) -> None:
+    """Make the index anew from the packs.
+
+    It is a cache of the packs' tables and may be lost at any time: this is only needed when it is broken.
+    """
+    with session.open_store() as store:
+        records = store.rebuild_index()
+    if as_json:
+        output.json_line({"records": records})
+    else:
+        output.line(f"the index is new, with {output.count(records, 'chunk record')}")
+
+
+index.add_section("Commands", rebuild)

@@ -1,0 +1,74 @@
+"""kacas verify, kacas index rebuild."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Runner, flip_byte, packs
+
+
+@pytest.mark.parametrize("options", [[], ["--quick"]], ids=["whole", "quick"])
+def test_verify_of_a_good_store_is_clean(kacas: Runner, notes_uri: str, options: list[str]) -> None:
+    answer = kacas("verify", *options)
+    assert (answer.code, answer.err) == (0, b"")
+    assert answer.lines[-1].startswith("1 pack, 1 chunk, 1 content, ")
+    assert answer.lines[-1].endswith(": clean")
+    found = kacas("verify", "--json", *options).object
+    assert (found["clean"], found["packs"], found["problems"], found["orphans"]) == (True, 1, [], [])
+
+
+def test_verify_names_the_damaged_pack_and_the_uris_and_gives_5(kacas: Runner, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(os.urandom(100_000))
+    uri = kacas("store", tmp_path / "data").text.strip()
+    (pack,) = packs(tmp_path / "store")
+    flip_byte(pack, 50_000)
+    answer = kacas("verify")
+    assert answer.code == 5
+    assert "the store is not clean" in answer.error
+    assert "in 1 pack;" in answer.error
+    assert answer.lines[0] == f"pack {pack.stem}"
+    assert f"  cannot be loaded: {uri}" in answer.lines
+    assert answer.lines[-1].endswith(": NOT CLEAN")
+    found = kacas("verify", "--json")
+    assert found.code == 5
+    assert found.object["clean"] is False
+    assert {problem["pack"] for problem in found.object["problems"]} == {pack.stem}
+    assert uri in {known for problem in found.object["problems"] for known in problem["uris"]}
+
+
+def test_storing_again_heals_what_verify_found(kacas: Runner, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(os.urandom(100_000))
+    uri = kacas("store", tmp_path / "data").text.strip()
+    (pack,) = packs(tmp_path / "store")
+    flip_byte(pack, 50_000)
+    kacas("verify")
+    assert kacas("store", tmp_path / "data").text.strip() == uri
+    assert kacas("cat", uri).out == (tmp_path / "data").read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 10, 200])
+def test_verify_finds_a_truncated_pack(kacas: Runner, notes_uri: str, tmp_path: Path, size: int) -> None:
+    (pack,) = packs(tmp_path / "store")
+    pack.chmod(0o644)
+    os.truncate(pack, size)
+    answer = kacas("verify")
+    assert answer.code == 5
+    assert f"pack {pack.stem}" in answer.lines
+
+
+def test_leftovers_are_notes_and_no_problems(kacas: Runner, notes_uri: str, tmp_path: Path) -> None:
+    orphan = ".0123.pack.tmp.host.1.abcd"
+    (tmp_path / "store" / "packs" / orphan).write_bytes(b"half a pack")
+    answer = kacas("verify")
+    assert answer.code == 0
+    assert answer.lines[0].startswith(f"note: packs/{orphan}")
+    assert kacas("verify", "--json").object["orphans"] == [orphan]
+
+
+def test_index_rebuild_counts_records_and_loses_nothing(kacas: Runner, notes_uri: str) -> None:
+    assert kacas("index", "rebuild").text == "the index is new, with 1 chunk record\n"
+    assert kacas("index", "rebuild", "--json").object == {"records": 1}
+    assert kacas("cat", notes_uri).out == b"test-content\n"

@@ -1,0 +1,209 @@
+"""The store's directory: created once, opened exactly, never made over somebody else's files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kacas.disk.volume import Volume, file_system, is_network, open_volume
+from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
+
+PACK = bytes(range(16))
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def tree(path: Path) -> set[str]:
+    return {str(found.relative_to(path)) for found in path.rglob("*")}
+
+
+@pytest.mark.parametrize("durability", [None, "full", "relaxed"])
+def test_a_store_that_is_made_is_the_one_that_is_opened(tmp_path: Path, durability: str | None) -> None:
+    made = open_volume(tmp_path / "a" / "store", create=True, durability=durability)
+    assert tree(tmp_path / "a" / "store") == {"kacas.toml", "packs"}
+    assert made.settings.durability == (durability or "full")
+    assert made.durable == (durability != "relaxed")
+    assert len(made.store_id) == 16
+    assert open_volume(tmp_path / "a" / "store", create=False) == made
+    assert open_volume(tmp_path / "a" / "store", create=True) == made
+
+
+def test_a_new_store_is_private_and_its_settings_cannot_be_edited_by_accident(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        open_volume(tmp_path / "store", create=True)
+    finally:
+        os.umask(before)
+    assert mode_of(tmp_path / "store") == 0o700
+    assert mode_of(tmp_path / "store" / "kacas.toml") == 0o444
+
+
+def test_the_settings_file_is_plain_toml_that_says_what_the_store_is(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True, durability="relaxed")
+    table = tomllib.loads((tmp_path / "store" / "kacas.toml").read_text("utf-8"))
+    assert table["store"]["id"] == volume.store_id.hex()
+    assert table["store"]["format"] == 1
+    assert table["settings"] == {"durability": "relaxed", "sharing": "private"}
+    assert table["probed"] == {"file_system": file_system(tmp_path), "hard_links": True}
+
+
+def test_two_stores_have_different_ids(tmp_path: Path) -> None:
+    ids = {open_volume(tmp_path / name, create=True).store_id for name in "abc"}
+    assert len(ids) == 3
+
+
+def test_a_missing_store_is_not_made_unasked(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError, match="kacas init") as caught:
+        open_volume(tmp_path / "store", create=False)
+    assert caught.value.path == str(tmp_path / "store")
+    assert isinstance(caught.value, FileNotFoundError)
+    assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize("strange", ["data.csv", ".hidden", "packs.txt", "sub"])
+def test_a_directory_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path, strange: str) -> None:
+    (tmp_path / strange).mkdir() if strange == "sub" else (tmp_path / strange).write_text("mine")
+    with pytest.raises(StoreError, match="choose an empty place") as caught:
+        open_volume(tmp_path, create=True)
+    assert repr(strange) in str(caught.value)
+    assert tree(tmp_path) == {strange}
+
+
+def test_an_empty_directory_becomes_a_store(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir(0o750)
+    assert open_volume(tmp_path / "empty", create=True).list_packs() == set()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_file_is_not_a_store(tmp_path: Path, create: bool) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError):
+        open_volume(tmp_path / "file", create=create)
+    with pytest.raises(StoreError):
+        open_volume(tmp_path / "file" / "store", create=create)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_packs_that_is_a_file_makes_no_store(tmp_path: Path) -> None:
+    (tmp_path / "packs").write_text("mine")
+    with pytest.raises(StoreError):
+        open_volume(tmp_path, create=True)
+    assert tree(tmp_path) == {"packs"}
+
+
+def test_packs_without_their_settings_are_not_made_over(tmp_path: Path) -> None:
+    open_volume(tmp_path / "store", create=True)
+    (tmp_path / "store" / "packs" / f"{PACK.hex()}.pack").write_bytes(b"content")
+    (tmp_path / "store" / "kacas.toml").unlink()
+    with pytest.raises(StoreError, match=r"restore that file"):
+        open_volume(tmp_path / "store", create=True)
+
+
+def test_the_durability_was_chosen_when_the_store_was_made(tmp_path: Path) -> None:
+    open_volume(tmp_path / "store", create=True, durability="relaxed")
+    assert not open_volume(tmp_path / "store", create=True, durability="relaxed").durable
+    with pytest.raises(InvalidSettingError, match="'relaxed', chosen when it was made; it cannot be 'full'"):
+        open_volume(tmp_path / "store", create=True, durability="full")
+
+
+def test_an_unknown_durability_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match="'paranoid'"):
+        open_volume(tmp_path / "store", create=True, durability="paranoid")
+    assert tree(tmp_path) == set()
+
+
+def test_a_store_of_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+    open_volume(tmp_path / "store", create=True)
+    file = tmp_path / "store" / "kacas.toml"
+    text = file.read_text()
+    file.chmod(0o644)
+    file.write_text(text.replace("format = 1", "format = 2"))
+    with pytest.raises(NewerFormatError, match="upgrade") as caught:
+        open_volume(tmp_path / "store", create=True)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[store]\n", b"x" * 100_000])
+def test_damaged_settings_are_refused_and_not_made_anew(tmp_path: Path, content: bytes) -> None:
+    open_volume(tmp_path / "store", create=True)
+    file = tmp_path / "store" / "kacas.toml"
+    file.chmod(0o644)
+    file.write_bytes(content)
+    with pytest.raises(InvalidSettingError) as caught:
+        open_volume(tmp_path / "store", create=True)
+    assert str(file) in str(caught.value)
+    assert file.read_bytes() == content
+
+
+def test_of_many_who_make_one_store_all_open_the_same(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: open_volume(tmp_path / "store", create=True), range(8)))
+    assert {volume.store_id for volume in made} == {made[0].store_id}
+    assert tree(tmp_path / "store") == {"kacas.toml", "packs"}
+
+
+def test_packs_and_orphans_are_told_apart_by_name(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True)
+    strays = [
+        f".{PACK.hex()}.pack.tmp.host.1.abcd", f"{PACK.hex()}.pack.bak", f"{PACK.hex().upper()}.pack",
+        f"{PACK.hex()[:-1]}.pack", "notes.txt",
+    ]  # fmt: skip
+    for name in [*strays, f"{PACK.hex()}.pack"]:
+        (volume.packs / name).write_bytes(b"")
+    assert volume.list_packs() == {PACK}
+    assert volume.list_orphans() == sorted(strays)
+    assert volume.pack_path(PACK).name == f"{PACK.hex()}.pack"
+
+
+def test_packs_that_vanished_are_an_error_and_not_an_empty_store(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True)
+    shutil.rmtree(volume.packs)
+    with pytest.raises(StoreError, match="is gone"):
+        volume.list_packs()
+
+
+def test_the_cache_directory_is_private_and_always_the_same(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True)
+    before = os.umask(0)
+    try:
+        place = volume.cache_directory(tmp_path / "cache")
+    finally:
+        os.umask(before)
+    assert mode_of(place) == 0o700
+    assert mode_of(tmp_path / "cache") == 0o700
+    assert place.parent == tmp_path / "cache"
+    assert volume.store_id.hex() in place.name
+    assert open_volume(tmp_path / "store", create=False).cache_directory(tmp_path / "cache") == place
+
+
+def test_a_copied_store_has_another_cache_and_a_moved_one_the_same(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True)
+    place = volume.cache_directory(tmp_path / "cache")
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    copy = open_volume(tmp_path / "copy", create=False)
+    assert copy.store_id == volume.store_id
+    assert copy.cache_directory(tmp_path / "cache") != place
+    (tmp_path / "store").rename(tmp_path / "moved")
+    assert open_volume(tmp_path / "moved", create=False).cache_directory(tmp_path / "cache") == place
+
+
+def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    volume: Volume = open_volume(Path("store"), create=True)
+    assert volume.path == tmp_path / "store"
+
+
+def test_the_file_system_is_named_as_the_kernel_does() -> None:
+    if not Path("/proc/self/mountinfo").exists():
+        pytest.skip("only Linux names the file system of a path")
+    assert file_system(Path("/proc/self")) == "proc"
+    assert not is_network(Path("/proc/self"))
+    assert file_system(Path("/does/not/exist")) == file_system(Path("/"))
