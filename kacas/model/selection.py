@@ -61,8 +61,9 @@ def read_selection(
     else:
         box = _read_box(positions, shape, dtype, read_into, chunk_size)
     result: NDArray[Any] | np.generic
-    if dtype.names and dtype.itemsize:
-        # As opaque items: NumPy's copy of records has, for padding, whatever was in memory there.
+    if dtype.names is not None or not dtype.itemsize:
+        # As opaque items. NumPy's copies of records have, for padding, whatever was in memory there, and
+        # its copies of S0 are S1 of whatever was in memory.
         items = box.view(f"V{dtype.itemsize}")[renumbered]
         if isinstance(items, np.ndarray):
             return items.view(dtype)
