@@ -80,7 +80,7 @@ def store_bytes(data: bytes | bytearray | memoryview, *, label: str | None = Non
     """Store bytes.
 
     >>> store_bytes(b"raw data", label="x.bin")
-    'sha1://ef78b25ff6c1d0a22702b6d75475e26a2d76d7bd?label=x.bin'
+    'sha1://6c38030c3ddfd3dd47159e57dce1e17f892c1680?label=x.bin'
     """
     return default_store().store_bytes(data, label=label)
 

@@ -74,7 +74,13 @@ class Ingest:
         first[: len(head)] = head
         view = memoryview(first)
         filled = _fill(source, view, len(head))
-        if filled < len(first) and filled <= CHUNK_TARGET:
+        if filled == len(first) < BLOCK_SIZE:
+            # More came than was announced, as from files in /proc, which say that they are empty.
+            first = self._take_block()
+            first[:filled] = view
+            view = memoryview(first)
+            filled = _fill(source, view, filled)
+        if filled <= CHUNK_TARGET:
             source.check_unchanged()
             return self._put_one(view[:filled], sink)
         return self._put_many(source, cutter, sink, head, description or {}, first, filled, progress)
@@ -147,7 +153,7 @@ class Ingest:
         block, hashing, encoding = flying.popleft()
         hashing.result()
         children += encoding.result()
-        if len(self._free) < _BLOCKS:
+        if len(self._free) < _BLOCKS and len(block) == BLOCK_SIZE:
             self._free.append(block)
 
     def _take_block(self) -> bytearray:

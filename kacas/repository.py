@@ -285,12 +285,13 @@ class Repository:
             raise NotFoundError(
                 f"{uri} is not in the store at {self.volume.path}; nothing to forget", sha1=uri.sha1.hex()
             )
-        mine = [entry for entry in _live(known) if entry.owner == self._owner]
+        # One forget entry names so many at most; the next forget ends the rest.
+        mine = [entry for entry in _live(known) if entry.owner == self._owner][:MAX_CANCELS]
         others = sorted({entry.owner_text for entry in _live(known) if entry.owner != self._owner})
         if mine:
             cancel = Entry(
                 secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
-                self._owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine[:MAX_CANCELS]),
+                self._owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
             )  # fmt: skip
             with self._joined_batch() as batch:
                 batch.add_entry(cancel)

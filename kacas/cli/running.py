@@ -81,6 +81,8 @@ def _explained(exc: BaseException) -> tuple[str, int]:
     if isinstance(exc, OSError):
         reason = exc.strerror or str(exc) or type(exc).__name__
         return (f"{exc.filename}: {reason}" if exc.filename is not None else reason), 1
+    if isinstance(exc, RuntimeError) and "start new thread" in str(exc):
+        return "no thread can be started; raise the limits of processes or memory (ulimit -u, -v)", NO_MEMORY
     return (
         f"this is a bug in kacas: {type(exc).__name__}: {exc}; please report it with the output of --debug",
         1,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import click
 
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, filled, json_option
 from kacas.cli.session import Session
+from kacas.cli.stdin import Stdin
 
 
 @click.command(
@@ -58,23 +59,6 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
             output.note(f"to use it everywhere: export KACAS_DIR={store.path}")
 
 
-class _Stdin:
-    """Standard input; its errors are those of a source."""
-
-    def __init__(self) -> None:
-        if sys.stdin is None:
-            raise click.UsageError("standard input is closed")
-        self._stream = sys.stdin.buffer
-
-    def read(self, size: int) -> bytes:
-        from kacas.errors import UnreadableSourceError
-
-        try:
-            return self._stream.read(size)
-        except OSError as exc:
-            raise UnreadableSourceError(f"standard input cannot be read: {exc.strerror}", path="-") from exc
-
-
 @click.command(
     cls=ExampleCommand,
     examples=[
@@ -97,6 +81,8 @@ def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: 
         raise click.UsageError("--label is for one PATH: each of several keeps its own name")
     if paths.count("-") > 1:
         raise click.UsageError("- is given twice: standard input can be read once")
+    if "-" in paths and sys.stdin is None:
+        raise click.UsageError("standard input is closed")
     sizes = [_stored_size(path) for path in paths]
     if session.make_store():
         output.note(f"made a new store at {session.directory(session.settings())}")
@@ -108,9 +94,10 @@ def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: 
             for path, size in zip(paths, sizes, strict=True):
                 bar.begin("" if path == "-" else os.path.basename(path))
                 if path == "-":
-                    if sys.stdin is not None and sys.stdin.isatty():
+                    if sys.stdin.isatty():
                         output.note("reading from the terminal; end with Ctrl-D")
-                    uri = opened.store_stream(cast(BinaryIO, _Stdin()), label=label)
+                    with Stdin() as stdin:
+                        uri = opened.store_stream(stdin, label=label)
                 else:
                     uri = opened.store_file(path, label=label)
                 bar.finished(size or 0)

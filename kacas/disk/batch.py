@@ -129,6 +129,8 @@ class Batch:
         for pack_id in self._relied - self._packs:
             path = self._volume.pack_path(pack_id)
             if not os.path.exists(path):
+                self._lookup.packs.forget(pack_id)
+                self._lookup.refresh()
                 raise WriteError(
                     f"pack {path.name} vanished while its chunks were relied on; store again", path=str(path)
                 )

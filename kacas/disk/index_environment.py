@@ -9,6 +9,7 @@ WRITEMAP, under which a full disk or a truncated file is SIGBUS and a stray writ
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -109,9 +110,20 @@ def _open_current(place: Path) -> tuple[lmdb.Environment, Path]:
     make_directory(place, 0o700, sync=False)
     sidecar = _read_sidecar(place)
     if sidecar is None or not _trusted(place, sidecar):
-        _begin_generation(place, replace=sidecar is not None)
-        sidecar = _read_sidecar(place)
-    generation = place / str(sidecar["generation"] if sidecar else "")
+        # Without a sidecar two processes may begin at once: the first wins. A bad one is replaced.
+        _begin_generation(place, replace=(place / "current").exists())
+    try:
+        return _open_generation(place)
+    except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError):
+        _begin_generation(place, replace=True)
+        return _open_generation(place)
+
+
+def _open_generation(place: Path) -> tuple[lmdb.Environment, Path]:
+    sidecar = _read_sidecar(place)
+    if sidecar is None:
+        raise OSError(errno.ENOENT, "the index was removed while it was opened", str(place))
+    generation = place / sidecar["generation"]
     return _open_environment(generation), generation
 
 

@@ -21,7 +21,7 @@ from kacas.disk.volume import Volume
 from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.entry import Entry
 from kacas.model.location import Location
-from kacas.model.pack_format import PackFormatError, Table
+from kacas.model.pack_format import Table
 
 _IMPORT_RECORDS = 1 << 19  # per transaction: bounds memory to some 100 MiB whatever the store's size
 _MAX_RENEWALS = 3
@@ -101,14 +101,15 @@ class Lookup:
         known = self._ask(Index.pack_ids, none)
         # Known before listed: a pack published in between is never taken for gone.
         listed = self._volume.list_packs()
-        if gone := known - listed:
+        # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
+        if gone := (known - listed) | (known & self.tables.problems.keys()):
             self._ask(lambda index: index.remove(gone), None)
         return self._import(sorted(listed - known)) if self._index is not None else 0
 
     def _import(self, pack_ids: list[bytes]) -> int:
         total, waiting, waiting_records = 0, [], 0
         for pack_id in pack_ids:
-            table = self._read_whole_table(pack_id)
+            table = self.tables.read_whole(pack_id)
             if table is None:
                 continue
             waiting.append((pack_id, table))
@@ -123,20 +124,6 @@ class Lookup:
 
     def _add(self, tables: list[tuple[bytes, Table]]) -> None:
         self._ask(lambda index: index.add(tables), None)
-
-    def _read_whole_table(self, pack_id: bytes) -> Table | None:
-        table = self.tables.read(pack_id)
-        if table is not None:
-            try:
-                for _ in table.entries():
-                    pass
-            except PackFormatError as exc:
-                # The digest matched: it was written like this.
-                self.tables.problems[pack_id] = DamagedPackError(
-                    f"pack {pack_id.hex()}.pack: {exc}; run `kacas verify`", pack=pack_id.hex()
-                )
-                return None
-        return table
 
     def published(self, pack_id: bytes, table: Table) -> None:
         """A pack of ours was published: other processes of this host see it at once."""
@@ -172,7 +159,8 @@ class Lookup:
         sure = {}
         for digest, locations in self.locate(digests).items():
             for location in locations:
-                if not location.damaged and self._confirms(location, digest):
+                trusted = not location.damaged and location.pack_id not in self.tables.problems
+                if trusted and self._confirms(location, digest):
                     sure[digest] = location
                     break
         return sure

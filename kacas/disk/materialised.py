@@ -26,14 +26,18 @@ ReadInto = Callable[[int, memoryview], None]
 
 def safe_name(label: str) -> str:
     """A file name from a label: its last path component, without what a file system or a shell chokes on."""
-    name = _UNSAFE.sub("_", re.split(r"[/\\]", label.rstrip("/\\"))[-1]).lstrip(".").strip() or "file"
-    encoded = os.fsencode(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-    if len(encoded) <= _MAX_NAME_SIZE:
-        return os.fsdecode(encoded)
-    stem, dot, suffix = name.rpartition(".")
-    tail = dot + suffix if dot and len(suffix) <= 16 else ""
-    room = _MAX_NAME_SIZE - len(os.fsencode(tail))
-    return os.fsencode(stem or name)[:room].decode("utf-8", "ignore") + tail
+    text = label.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    name = _trimmed(_UNSAFE.sub("_", re.split(r"[/\\]", text.rstrip("/\\"))[-1]))
+    if len(name.encode()) > _MAX_NAME_SIZE:
+        stem, dot, suffix = name.rpartition(".")
+        tail = dot + suffix if stem and len(suffix.encode()) <= 16 else ""
+        front = (stem if tail else name).encode()[: _MAX_NAME_SIZE - len(tail.encode())]
+        name = _trimmed(front.decode("utf-8", "ignore") + tail)
+    return name or "file"
+
+
+def _trimmed(name: str) -> str:
+    return re.sub(r"^[\s.]+|\s+$", "", name)
 
 
 def write_out(target: Path, size: int, read_into: ReadInto, *, mode: int, sync: bool) -> None:
@@ -72,8 +76,8 @@ class MaterialisedFiles:
             return path
         try:
             make_directory(self._directory, 0o700, sync=False)
-            make_directory(place, 0o700, sync=False)
             self._make_room(size)
+            make_directory(place, 0o700, sync=False)
             write_out(path, size, read_into, mode=0o444, sync=False)
             record.write_text(json.dumps(_stat_of(path)), "utf-8")
         except OSError as exc:
@@ -95,10 +99,12 @@ class MaterialisedFiles:
         now = time.time()
         found = []
         for place in self._directory.iterdir():
+            if not place.is_dir():
+                continue  # a stray file is none of ours
             used, newest = 0, 0.0
             for entry in os.scandir(place):
                 status = entry.stat(follow_symlinks=False)
-                used += status.st_size
+                used += 0 if entry.name.startswith(".") and entry.name.endswith(".json") else status.st_size
                 newest = max(newest, status.st_mtime)
             found.append((newest, used, place))
         total = size + sum(used for _, used, _ in found)

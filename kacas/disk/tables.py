@@ -11,7 +11,7 @@ from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.digest import DIGEST_SIZE
 from kacas.model.entry import SHA1_OFFSET, Entry, EntryError, decode_entry
 from kacas.model.location import Location
-from kacas.model.pack_format import CHUNK_RECORD, Table
+from kacas.model.pack_format import CHUNK_RECORD, PackFormatError, Table
 
 # Entries of packs are kept in memory up to this size, so that a second miss reads nothing: 64 MiB is
 # about 500,000 entries. What does not fit is read again for each miss.
@@ -27,6 +27,7 @@ class Tables:
         self._lock = threading.Lock()
         self._kept: dict[bytes, bytes] = {}
         self._kept_size = 0
+        self._malformed: dict[bytes, DamagedPackError] = {}
         self.problems: dict[bytes, KacasError] = {}
 
     def read(self, pack_id: bytes) -> Table | None:
@@ -41,8 +42,30 @@ class Tables:
             self._packs.forget(pack_id)
             self.problems[pack_id] = exc
             return None
-        self.problems.pop(pack_id, None)
+        self._set_problem(pack_id, self._malformed.get(pack_id))
         return table
+
+    def read_whole(self, pack_id: bytes) -> Table | None:
+        """As `read`, with every entry decoded. One that cannot be is a problem, though the digest matched."""
+        table = self.read(pack_id)
+        if table is None:
+            return None
+        try:
+            for _ in table.entries():
+                pass
+        except PackFormatError as exc:
+            self._malformed[pack_id] = DamagedPackError(
+                f"pack {pack_id.hex()}.pack: {exc}; run `kacas verify`", pack=pack_id.hex()
+            )
+            self._set_problem(pack_id, self._malformed[pack_id])
+            return None
+        return table
+
+    def _set_problem(self, pack_id: bytes, problem: KacasError | None) -> None:
+        if problem is None:
+            self.problems.pop(pack_id, None)
+        else:
+            self.problems[pack_id] = problem
 
     def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
         """Every entry of the SHA-1 in any pack that is there now, with its pack."""

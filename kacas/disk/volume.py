@@ -129,9 +129,8 @@ def _create(path: Path, durability: str) -> str:
     try:
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; a store is a directory", path=str(path))
-        strangers = (
-            [name for name in os.listdir(path) if name not in ("packs", _SETTINGS_NAME) and ".tmp." not in name] if path.exists() else []
-        )
+        names = os.listdir(path) if path.exists() else []
+        strangers = [name for name in names if name not in ("packs", _SETTINGS_NAME) and ".tmp." not in name]
         if strangers:
             raise StoreError(
                 f"{path} is not a kacas store and holds {strangers[0]!r}; choose an empty place", path=str(path)

@@ -57,7 +57,9 @@ class Function:
         self._allowance = allowance
 
     def __call__(self, *arguments: Any) -> Any:
-        self._allowance.take(sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray | list | tuple)))
+        self._allowance.take(
+            sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray | list | tuple))
+        )
         try:
             return self._make(*arguments)
         except WrongKindError:
@@ -141,7 +143,9 @@ class _Dtype(Unfinished):
         if version not in (3, 4) or byte_order not in ("<", ">", "|", "=") or type(flags) is not int:
             raise TypeError("it is no state of a dtype")
         if not -128 <= flags < 256 or flags & 0xFF & ~_HARMLESS_DTYPE_FLAGS:  # NumPy 1 has a signed char
-            raise WrongKindError(f"the pickle holds a numpy.dtype with flags {flags:#x}: elements that are no data")
+            raise WrongKindError(
+                f"the pickle holds a numpy.dtype with flags {flags:#x}: elements that are no data"
+            )
         if subarray is not None:
             base, shape = subarray
             self._contain(base)
@@ -238,7 +242,9 @@ def _make_ndarray(
     return _Array(_array(data, dtype, shape, order), allowance)
 
 
-def _make_frombuffer(allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
+def _make_frombuffer(
+    allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
+) -> _Array:
     if axes is None:
         return _Array(_array(data, _dtype_of(dtype), shape, order), allowance)
     if order != "K" or sorted(_shape(axes)) != list(range(len(shape))):
@@ -282,6 +288,17 @@ def _maker(kind: type[Any], *signatures: tuple[type[Any], ...]) -> Callable[...,
     return make
 
 
+def _time_maker(kind: type[Any], code: str, *signatures: tuple[type[Any], ...]) -> Callable[..., Any]:
+    make = _maker(kind, *signatures)
+
+    def make_time(allowance: Allowance, *arguments: Any) -> Any:
+        if len(arguments) == 2:
+            decode_dtype(f"<{code}[{arguments[1]}]")  # NumPy takes a unit of "0s", and divides by it
+        return make(allowance, *arguments)
+
+    return make_time
+
+
 _MODULES = {
     "__builtin__": "builtins",
     "numpy.core.multiarray": "numpy._core.multiarray",
@@ -300,8 +317,8 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "_reconstruct"): _make_reconstruct,
     ("numpy._core.multiarray", "scalar"): _make_scalar,
     ("numpy._core.numeric", "_frombuffer"): _make_frombuffer,
-    ("numpy", "datetime64"): _maker(np.datetime64, (str,), (int, str)),
-    ("numpy", "timedelta64"): _maker(np.timedelta64, (str,), (int,), (int, str)),
+    ("numpy", "datetime64"): _time_maker(np.datetime64, "M8", (str,), (int, str)),
+    ("numpy", "timedelta64"): _time_maker(np.timedelta64, "m8", (str,), (int,), (int, str)),
     ("numpy", "str_"): _maker(np.str_, (str,)),
     ("numpy", "bytes_"): _maker(np.bytes_, (bytes,)),
     ("numpy", "bool_"): _maker(np.bool_, (bool,)),
@@ -311,5 +328,7 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
         for bits in (8, 16, 32, 64)
     },
     **{("numpy", f"float{bits}"): _maker(np.dtype(f"float{bits}").type, (float,)) for bits in (16, 32, 64)},
-    **{("numpy", f"complex{bits}"): _maker(np.dtype(f"complex{bits}").type, (complex,)) for bits in (64, 128)},
+    **{
+        ("numpy", f"complex{bits}"): _maker(np.dtype(f"complex{bits}").type, (complex,)) for bits in (64, 128)
+    },
 }

@@ -293,7 +293,7 @@ def _mask_positions(
 ) -> tuple[NDArray[np.intp], ...]:
     """The index arrays that a mask stands for."""
     for number, (length, mask_length) in enumerate(zip(shape[axis:], mask.shape, strict=False), axis):
-        if length != mask_length:
+        if mask_length not in (0, length):  # NumPy lets a mask of length 0 pass for any axis
             raise IndexError(
                 f"boolean index did not match indexed array along axis {number}; size of axis is {length} "
                 f"but size of corresponding boolean axis is {mask_length}"
@@ -305,7 +305,7 @@ def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
-        words = " ".join(str(shape) for shape in shapes if shape)
+        words = " ".join(str(shape).replace(" ", "") for shape in shapes if shape)
         raise IndexError(
             f"shape mismatch: indexing arrays could not be broadcast together with shapes {words}"
         ) from None

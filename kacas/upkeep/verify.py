@@ -96,6 +96,7 @@ class _Verification:
             done += self._check_pack(pack_id)
             self._repository.report_progress("checking packs", done, total)
         self._report.problems += [problem for problems in self._bad.values() for problem in problems]
+        self._lookup.refresh()  # nothing new relies on packs that were found damaged
         self._check_contents()
         return report
 
@@ -116,6 +117,7 @@ class _Verification:
             entries = list(table.entries())
         except (DamagedPackError, NewerFormatError, PackFormatError) as exc:
             self._lookup.packs.forget(pack_id)
+            self._lookup.tables.read_whole(pack_id)  # remembers the problem
             self._pack_problem(pack_id, exc if isinstance(exc, KacasError) else reader.damage(str(exc)))
             return reader.size
         for entry in entries:

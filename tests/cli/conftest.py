@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,8 +75,11 @@ def kacas(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyP
     """The command, run in this process: fast."""
 
     def call(*arguments: str | Path, stdin: bytes = b"") -> Answer:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = run(commands, [os.fspath(argument) for argument in arguments])
+        with tempfile.TemporaryFile() as file:
+            file.write(stdin)
+            file.seek(0)
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+            code = run(commands, [os.fspath(argument) for argument in arguments])
         return Answer(code, *capfdbinary.readouterr())
 
     return call

@@ -72,7 +72,7 @@ def test_completion_knows_no_other_shell(kacas: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    "words, expected",
     [("kacas st", {"store", "stats"}), ("kacas index ", {"rebuild"}), ("kacas completion z", {"zsh"})],
 )
 def test_the_shell_gets_the_words_that_fit(words: str, expected: set[str]) -> None:

@@ -49,7 +49,7 @@ def test_debug_adds_the_traceback(kacas: Runner, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "code", "says"),
+    "failure, code, says",
     [
         (OSError(errno.EIO, "Input/output error", "/data/x"), 1, "/data/x: Input/output error"),
         (PermissionError(errno.EACCES, "Permission denied"), 1, "Permission denied"),
@@ -77,7 +77,7 @@ def test_foreign_errors_are_told_in_plain_words(
 
 
 @pytest.mark.parametrize(
-    ("failure", "code", "says"),
+    "failure, code, says",
     [
         (KeyboardInterrupt(), 130, "kacas: interrupted; the store is clean\n"),
         (KeyboardInterrupt(15), 143, "kacas: interrupted; the store is clean\n"),
@@ -122,7 +122,7 @@ def test_a_store_of_a_newer_kacas_gives_6(kacas: Runner, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"),
+    "size, shown",
     [
         (0, "0 B"),
         (1023, "1023 B"),
@@ -139,7 +139,7 @@ def test_sizes_are_shown_in_binary_units(size: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    "text, shown",
     [
         ("Größe 数据 ×2", "Größe 数据 ×2"),
         ("a\nb\tc", r"a\nb\tc"),

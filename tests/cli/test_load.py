@@ -115,7 +115,7 @@ def test_missing_content_gives_3(kacas: Runner, notes_uri: str, command: str) ->
 
 @pytest.mark.parametrize("command", ["load", "cat", "info", "find", "forget"])
 @pytest.mark.parametrize(
-    ("near_miss", "hint"),
+    "near_miss, hint",
     [
         ("b971c6ef19b1d70ae8f0feb989b106c319b36230", "did you mean sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230"),
         ("sha1://b971c6", "40 hex digits, here 6"),

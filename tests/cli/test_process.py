@@ -41,7 +41,7 @@ def test_a_round_trip_through_pipes(program: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
+    "number, code",
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
     ids=lambda value: str(value),
 )
@@ -56,7 +56,8 @@ def test_a_store_that_is_interrupted_leaves_no_pack_and_no_temporary(
     child.stdin.flush()
     _wait_until(lambda: any(path.stat().st_size > 16 * MIB for path in folder.iterdir()))
     child.send_signal(number)
-    child.send_signal(signal.SIGINT)  # the impatient second one
+    time.sleep(0.02)
+    child.send_signal(number)  # the impatient second one
     # Standard input stays open until the child has ended: it was interrupted, it did not reach the end.
     returned = child.wait(timeout=60)
     out, err = child.communicate()

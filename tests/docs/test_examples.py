@@ -21,6 +21,10 @@ from typing import Any
 
 import pytest
 
+import kacas
+import kacas.api
+import kacas.store
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -180,3 +184,22 @@ def test_the_wildcard_stands_for_anything_and_nothing_else_does() -> None:
     assert matches("a ... c\n", "a b\nb c  \n")
     assert not matches("a.c", "abc")
     assert not matches("a", "a b")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_the_page_names_exists(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text("utf-8")):
+        assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
+        assert not name or f"def {name}(" in (ROOT / path).read_text("utf-8"), f"{path} has no {name}"
+
+
+def test_every_example_of_the_functions_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = 0
+    for module in (kacas, kacas.api, kacas.store):
+        report: list[str] = []
+        runner = doctest.DocTestRunner(optionflags=FLAGS)
+        for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+            ran += runner.run(test, out=report.append).attempted
+        assert not report, "".join(report)
+    assert ran > 30

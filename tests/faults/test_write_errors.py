@@ -275,3 +275,24 @@ def test_an_error_of_close_abandons_the_pack(
     earlier.check(store, uri)
     content.check(store, content.put(store))
     assert check_verified(store).orphans == []
+
+
+@pytest.mark.parametrize("threads", ["2", "4"])
+def test_encoders_that_fail_together_give_the_first_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    monkeypatch.setenv("KACAS_THREADS", threads)
+
+    def refuse(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # A block that is slow to encode, then blocks that are not: the later ones reach the disk first.
+    slow = np.tile(np.frombuffer(contents.random_bytes("slow", 40_000).data, np.uint8), 105).tobytes()
+    data = slow + contents.large().data
+    with kacas.Store.open(tmp_path / "store") as store:
+        before = sorted(os.listdir(store.path / "packs"))
+        monkeypatch.setattr(os, "pwritev", refuse)
+        for _ in range(10):
+            with pytest.raises(kacas.NoSpaceError):
+                store.store_bytes(data)
+            assert sorted(os.listdir(store.path / "packs")) == before

@@ -116,6 +116,18 @@ def test_a_descr_is_read_as_numpy_reads_it(dtype: np.dtype[Any]) -> None:
     assert decode_dtype(descr) == np.lib.format.descr_to_dtype(descr) == dtype
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (10**12, 4), (4, 10**12), (12345, 1, 0)])
+@pytest.mark.parametrize("fortran_order", [False, True])
+def test_the_padding_is_numpys_at_every_length(shape: tuple[int, ...], fortran_order: bool) -> None:
+    for length in range(1, 140):  # two lines of 64 bytes
+        descr = [("x" * length, "<i4")]
+        expected = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            expected, {"descr": descr, "fortran_order": fortran_order, "shape": shape}
+        )
+        assert encode_header(np.dtype(descr), shape, fortran_order) == expected.getvalue()
+
+
 def test_the_identity_of_the_known_array() -> None:
     array = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int16)
     data = encode_header(array.dtype, array.shape, is_fortran(array)) + array.tobytes()
