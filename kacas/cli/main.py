@@ -69,6 +69,8 @@ def main() -> None:
 
         sys.exit(shell_complete(commands, {}, PROGRAM, COMPLETION_VARIABLE, instruction))
     code = run(commands, sys.argv[1:])
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)  # the work is done: nothing is left to interrupt
     _leave_nothing_to_flush()
     sys.exit(code)
 

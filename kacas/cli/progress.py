@@ -19,22 +19,31 @@ _NAME_SIZE = 32  # columns
 class Bar:
     """Called as bar(stage, done_size, total_size or None), from the thread that works. A context manager.
 
-    visible: whether it may appear at all. Several files in a row are shown as one piece of work:
-    `expect` their total, `begin` each by name, and tell when one is `finished`.
+    visible: whether it may appear at all. description, done, total: what it says, sizes in bytes. Several files
+    in a row are shown as one piece of work: `expect` their total, `begin` each by name, and tell when one is
+    `finished`.
     """
 
     def __init__(self) -> None:
         self.visible = sys.stderr is not None and sys.stderr.isatty()
+        self.description = ""
+        self.done = 0
+        self.total: int | None = None
         self._started_s = time.monotonic()
         self._name = ""
         self._stage = ""
         self._before = 0
-        self._expected: int | None = None
-        self._shown: tuple[Progress, TaskID] | None = None
+        self._files = False
+        self._screen: tuple[Progress, TaskID] | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is on the screen now."""
+        return self._screen is not None
 
     def expect(self, total: int | None) -> None:
         """Bytes of all files together, or None if that is not known."""
-        self._expected = total
+        self._files, self.total = True, total
 
     def begin(self, name: str) -> None:
         """The next file's name, to be shown."""
@@ -48,37 +57,41 @@ class Bar:
         self("storing", 0, None)
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        if not self.visible or (self._shown is None and time.monotonic() - self._started_s < _PATIENCE_S):
+        if not self.visible or (not self.shown and time.monotonic() - self._started_s < _PATIENCE_S):
             return
-        appearing = self._shown is None
-        progress, task = self._shown = self._shown or _new_bar()
+        self.description = f"{stage} {self._name}".rstrip()
+        self.done = self._before + done
+        if not self._files:
+            self.total = total
+        amount = human_size(self.done)
+        appearing = not self.shown
+        progress, task = self._screen = self._screen or _new_bar()
         if stage != self._stage:
             self._stage = stage
             progress.reset(task)
-        done += self._before
-        total = total if self._expected is None else self._expected
         speed = progress.tasks[0].speed
         progress.update(
             task,
-            description=f"{stage} {self._name}".rstrip(),
-            completed=done,
-            total=total,
-            amount=human_size(done) if total is None else f"{human_size(done)} of {human_size(total)}",
+            description=self.description,
+            completed=self.done,
+            total=self.total,
+            amount=amount if self.total is None else f"{amount} of {human_size(self.total)}",
             speed=f"{human_size(speed)}/s" if speed else "",
         )
         if appearing:
             progress.start()
 
     def __enter__(self) -> Bar:
+        self._started_s = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take the bar away: what is printed next stands alone."""
-        if self._shown is not None:
-            self._shown[0].stop()
-            self._shown = None
+        if self._screen is not None:
+            self._screen[0].stop()
+            self._screen = None
 
 
 def _new_bar() -> tuple[Progress, TaskID]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kacas.disk.durable import Temporary, make_directory, translate
+from kacas.errors import NoSpaceError
 
 _WINDOW = 8 << 20  # bytes in memory while writing
 _KEEP_S = 24 * 3600  # a path that was handed out stays good for a day at least
@@ -45,6 +46,7 @@ def write_out(target: Path, size: int, read_into: ReadInto, *, mode: int, sync: 
 
     read_into(start, out) fills `out` with verified bytes. Raises StoreError for the target's file system.
     """
+    _check_room(target, size)
     temporary = Temporary(target.parent, target.name, mode=mode, sync=sync)
     try:
         window = memoryview(bytearray(min(_WINDOW, size)))
@@ -56,6 +58,20 @@ def write_out(target: Path, size: int, read_into: ReadInto, *, mode: int, sync: 
     except BaseException:
         temporary.discard()
         raise
+
+
+def _check_room(target: Path, size: int) -> None:
+    """A declared size is not believed until there is room for it: the disk is not filled to find out."""
+    try:
+        free = shutil.disk_usage(target.parent).free
+    except OSError as exc:
+        raise translate(exc, target, "writing") from exc
+    if size > free:
+        raise NoSpaceError(
+            f"writing {target} takes {size} bytes, {free} are free there; free space, choose another place, "
+            "or read it in parts with open_file",
+            path=str(target),
+        )
 
 
 class MaterialisedFiles:

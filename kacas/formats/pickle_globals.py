@@ -57,9 +57,7 @@ class Function:
         self._allowance = allowance
 
     def __call__(self, *arguments: Any) -> Any:
-        self._allowance.take(
-            sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray | list | tuple))
-        )
+        self._allowance.take(sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray | list | tuple)))
         try:
             return self._make(*arguments)
         except WrongKindError:
@@ -143,9 +141,7 @@ class _Dtype(Unfinished):
         if version not in (3, 4) or byte_order not in ("<", ">", "|", "=") or type(flags) is not int:
             raise TypeError("it is no state of a dtype")
         if not -128 <= flags < 256 or flags & 0xFF & ~_HARMLESS_DTYPE_FLAGS:  # NumPy 1 has a signed char
-            raise WrongKindError(
-                f"the pickle holds a numpy.dtype with flags {flags:#x}: elements that are no data"
-            )
+            raise WrongKindError(f"the pickle holds a numpy.dtype with flags {flags:#x}: elements that are no data")
         if subarray is not None:
             base, shape = subarray
             self._contain(base)
@@ -242,9 +238,7 @@ def _make_ndarray(
     return _Array(_array(data, dtype, shape, order), allowance)
 
 
-def _make_frombuffer(
-    allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
-) -> _Array:
+def _make_frombuffer(allowance: Allowance, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
     if axes is None:
         return _Array(_array(data, _dtype_of(dtype), shape, order), allowance)
     if order != "K" or sorted(_shape(axes)) != list(range(len(shape))):
@@ -328,7 +322,5 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
         for bits in (8, 16, 32, 64)
     },
     **{("numpy", f"float{bits}"): _maker(np.dtype(f"float{bits}").type, (float,)) for bits in (16, 32, 64)},
-    **{
-        ("numpy", f"complex{bits}"): _maker(np.dtype(f"complex{bits}").type, (complex,)) for bits in (64, 128)
-    },
+    **{("numpy", f"complex{bits}"): _maker(np.dtype(f"complex{bits}").type, (complex,)) for bits in (64, 128)},
 }

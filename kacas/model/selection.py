@@ -187,9 +187,7 @@ class _Reading:
         block = block_bytes.view(self.item).reshape(count, *self.shape[axis + 1 :])
         relative = range(0, count, wanted.step) if isinstance(wanted, range) else wanted - low
         picks = [relative, *self.positions[axis + 1 :]]
-        block = block[
-            tuple(slice(p.start, p.stop, p.step) if isinstance(p, range) else slice(None) for p in picks)
-        ]
+        block = block[tuple(slice(p.start, p.stop, p.step) if isinstance(p, range) else slice(None) for p in picks)]
         for number, pick in enumerate(picks):
             if not isinstance(pick, range):
                 block = block.take(pick, number)
@@ -205,9 +203,7 @@ def _row_sizes(shape: tuple[int, ...], itemsize: int) -> list[int]:
     return sizes
 
 
-def _plan(
-    index: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[list[Positions], tuple[Any, ...]]:
+def _plan(index: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[list[Positions], tuple[Any, ...]]:
     """The positions needed along each axis, and the index to apply to the box of these positions."""
     items = [_read_item(item, dtype) for item in (index if isinstance(index, tuple) else (index,))]
     hidden = len(shape) - sum(map(_axes_taken, items))  # axes that only an Ellipsis, or nothing, stands for
@@ -264,9 +260,7 @@ def _read_item(item: Any, dtype: np.dtype[Any]) -> Any:
         return operator.index(item)
     array = np.asarray(item)
     if array.dtype.kind == "U" and dtype.names is not None:
-        raise IndexError(
-            "a field name cannot select from stored data; load the rows first: array[rows][name]"
-        )
+        raise IndexError("a field name cannot select from stored data; load the rows first: array[rows][name]")
     if array.size == 0 and not isinstance(item, np.ndarray) and array.ndim:
         return array.astype(np.intp)  # an empty list has no dtype of its own
     if array.dtype.kind not in "biu":
@@ -288,9 +282,7 @@ def _in_bounds(position: int, axis: int, length: int) -> int:
     return position + length if position < 0 else position
 
 
-def _mask_positions(
-    mask: NDArray[np.bool_], axis: int, shape: tuple[int, ...]
-) -> tuple[NDArray[np.intp], ...]:
+def _mask_positions(mask: NDArray[np.bool_], axis: int, shape: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
     """The index arrays that a mask stands for."""
     for number, (length, mask_length) in enumerate(zip(shape[axis:], mask.shape, strict=False), axis):
         if mask_length not in (0, length):  # NumPy lets a mask of length 0 pass for any axis

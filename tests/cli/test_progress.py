@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kacas.cli.progress import Bar
 from tests.cli.conftest import PROGRAM, Runner
 
 BLOCK = os.urandom(4 << 20)
@@ -71,9 +72,37 @@ def test_long_work_on_a_terminal_shows_a_bar_and_takes_it_away() -> None:
 
 
 def test_short_work_shows_nothing() -> None:
-    out, shown = _on_terminal(["store", "-"], blocks=1, pause_s=0)
+    out, shown = _on_terminal(["store", "-"], blocks=0, pause_s=0)
     assert out.startswith(b"sha1://")
     assert shown == b""
+
+
+def test_the_bar_waits_half_a_second() -> None:
+    bar = Bar()
+    bar.visible = True
+    begun = time.monotonic()
+    with bar:
+        bar("storing", 1, 10)
+        early, waited_s = bar.shown, time.monotonic() - begun
+        time.sleep(0.6)
+        bar("storing", 2, 10)
+        assert bar.shown
+    assert not bar.shown
+    assert not early or waited_s > 0.5
+
+
+def test_several_files_are_one_piece_of_work() -> None:
+    bar = Bar()
+    bar.visible = True
+    bar.expect(100)
+    with bar:
+        time.sleep(0.6)
+        bar.begin("first")
+        bar("storing", 30, 40)
+        bar.finished(40)
+        bar.begin("the second with a name that is far too long to be shown")
+        bar("storing", 10, 60)
+        assert (bar.description, bar.done, bar.total) == ("storing …that is far too long to be shown", 50, 100)
 
 
 def test_the_uri_stands_alone_when_the_bar_is_gone() -> None:

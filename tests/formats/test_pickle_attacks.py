@@ -215,9 +215,7 @@ def test_the_parts_of_these_attacks_load_when_they_are_put_together_right() -> N
     assert loads(RECONSTRUCT + state).tolist() == [7]
     assert loads(SCALAR + b"(" + I4 + b"C\x04\7\0\0\0tR.") == np.int32(7)
     assert loads(SET + b"](K\x01K\x02e\x85R.") == {1, 2}
-    record = (
-        b"(K\x03" + text("|") + b"N" + text("a") + b"\x85}" + text("a") + I4 + b"K\x04\x86sK\x08K\x01K\x00tb."
-    )
+    record = b"(K\x03" + text("|") + b"N" + text("a") + b"\x85}" + text("a") + I4 + b"K\x04\x86sK\x08K\x01K\x00tb."
     assert loads(V8 + record).fields["a"] == (np.dtype("i4"), 4)
 
 

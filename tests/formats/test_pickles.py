@@ -67,9 +67,7 @@ LONG_LONG = (np.longlong, np.ulonglong) if np.longlong is not np.int64 else ()
 # NumPy cannot hash times without a unit, and a NaT or NaN is never found again.
 SCALAR_KEYS = [scalar for scalar in SCALARS if scalar.dtype.kind not in "mMfc"]
 
-keys = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.text(), st.binary(max_size=70), st.tuples(st.integers())
-)
+keys = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.binary(max_size=70), st.tuples(st.integers()))
 atoms = st.one_of(
     keys,
     st.floats(),

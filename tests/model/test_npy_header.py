@@ -122,9 +122,7 @@ def test_the_padding_is_numpys_at_every_length(shape: tuple[int, ...], fortran_o
     for length in range(1, 140):  # two lines of 64 bytes
         descr = [("x" * length, "<i4")]
         expected = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            expected, {"descr": descr, "fortran_order": fortran_order, "shape": shape}
-        )
+        np.lib.format.write_array_header_1_0(expected, {"descr": descr, "fortran_order": fortran_order, "shape": shape})
         assert encode_header(np.dtype(descr), shape, fortran_order) == expected.getvalue()
 
 
@@ -311,9 +309,9 @@ def test_a_shared_or_cyclic_descr_is_bounded() -> None:
 
 @given(
     data=st.binary(max_size=200)
-    | st.text(
-        alphabet="{}[](),:'<|>descrfortan_orderFalseTrueshape0123456789fiOVSULMm8-+*. \n\\\"#", max_size=200
-    ).map(written)
+    | st.text(alphabet="{}[](),:'<|>descrfortan_orderFalseTrueshape0123456789fiOVSULMm8-+*. \n\\\"#", max_size=200).map(
+        written
+    )
 )
 def test_parsing_anything_raises_nothing_but_value_error(data: bytes) -> None:
     try_to_parse(data)
@@ -321,9 +319,7 @@ def test_parsing_anything_raises_nothing_but_value_error(data: bytes) -> None:
 
 @given(array=arrays(), edits=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4))
 @example(array=np.zeros(3), edits=[])
-def test_parsing_a_damaged_header_raises_nothing_but_value_error(
-    array: Array, edits: list[tuple[int, int]]
-) -> None:
+def test_parsing_a_damaged_header_raises_nothing_but_value_error(array: Array, edits: list[tuple[int, int]]) -> None:
     data = bytearray(encode_header(array.dtype, array.shape, is_fortran(array)))
     for position, byte in edits:
         data[position % len(data)] = byte

