@@ -89,11 +89,11 @@ class _Array(Unfinished):
         self._array = array
         self._allowance = allowance
 
-    def __setstate__(self, state: object) -> None:
+    def __setstate__(self, state: Any) -> None:
         if self._array is not None:
             raise WrongKindError("the pickle sets the state of a numpy.ndarray that has its content")
         try:
-            version, shape, dtype, fortran_order, data = state  # type: ignore[misc]  # errors are caught
+            version, shape, dtype, fortran_order, data = state
             if type(data) is list:
                 raise WrongKindError("the pickle holds a numpy.ndarray of Python objects")
             if type(data) is not bytes or version != 1 or fortran_order not in (False, True):
@@ -115,7 +115,7 @@ class _Dtype(Unfinished):
     """A dtype, complete from the start, but that its byte order, unit or fields come once as a state."""
 
     __slots__ = ("_allowance", "_has_state", "depth", "dtype", "fields")
-    __hash__ = object.__hash__  # a dtype may be a key
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a dtype may be a key
 
     def __init__(self, name: str, allowance: Allowance) -> None:
         if name.lstrip("<>|=").startswith("O"):
@@ -171,7 +171,7 @@ class _Dtype(Unfinished):
             if not 0 <= offset <= itemsize - _dtype_of(part).itemsize:
                 raise ValueError(f"field {name!r} lies outside of the element")
         self.dtype = np.dtype(
-            {  # type: ignore[call-overload]  # titles may be None
+            {  # titles may be None
                 "names": list(names),
                 "formats": [part[0].dtype for part in parts],
                 "offsets": [part[1] for part in parts],
