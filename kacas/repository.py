@@ -150,7 +150,9 @@ class Repository:
         if self._has_same(entry, known):
             # Somebody may have forgotten it a moment ago in another process: look again before counting on it.
             self.lookup.refresh()
-            if self._has_same(entry, [known for known, _ in self.lookup.entries(entry.sha1)] + pending):
+            published = self.lookup.entries(entry.sha1)
+            if self._has_same(entry, [known for known, _ in published] + pending):
+                batch.rely(pack_id for _, pack_id in published)
                 return
         batch.add_entry(entry)
 
@@ -191,6 +193,7 @@ class Repository:
         self._check_open()
         damage: DamagedError | None = None
         for ask in (self.lookup.entries, self.lookup.proved_entries):
+            damage = None  # what a hint led to is no damage: the pack may be gone, entry and all
             for entry in self._layouts(uri, [entry for entry, _ in ask(uri.sha1)]):
                 try:
                     return entry, self._content(entry)
@@ -318,7 +321,7 @@ class Repository:
             if table is None:
                 continue
             packs += 1
-            pack_size += self.volume.pack_path(pack_id).stat().st_size
+            pack_size += self.volume.pack_size(pack_id)
             chunks += len(table.records)
             raw_size += int(table.records["raw_size"].sum())
             payload_size += int(table.records["payload_size"].sum())

@@ -67,7 +67,14 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
         "tar c results | kacas store - --label results.tar",
     ],
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(allow_dash=True), callback=filled)
+@click.argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=click.Path(readable=False, allow_dash=True),
+    callback=filled,
+)
 @click.option("--label", help="The name to remember, instead of the file's own.")
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj

@@ -37,6 +37,7 @@ class Batch:
         self._relied: set[bytes] = set()
         self._packs: set[bytes] = set()
         self._ended = False
+        self._failure: BaseException | None = None
 
     def known(self, digests: Iterable[bytes]) -> set[bytes]:
         """Those that need not be stored again: pending in this batch, or seen in a pack of this store just now."""
@@ -44,9 +45,13 @@ class Batch:
         with self._lock:
             here = {digest for digest in wanted if digest in self._pending}
         confirmed = self._lookup.confirmed(wanted - here)
-        with self._lock:
-            self._relied.update(location.pack_id for location in confirmed.values())
+        self.rely(location.pack_id for location in confirmed.values())
         return here | confirmed.keys()
+
+    def rely(self, pack_ids: Iterable[bytes]) -> None:
+        """What is in these packs is not stored again: they must be there, and durable, when the batch ends."""
+        with self._lock:
+            self._relied.update(pack_ids)
 
     def append(self, payloads: Sequence[Payload]) -> None:
         """Take payloads; their buffers are free when this returns."""
@@ -55,9 +60,9 @@ class Batch:
             try:
                 self._writer = self._writer or PackWriter(self._volume)
                 locations = self._writer.append(payloads)
-            except BaseException:
+            except BaseException as exc:
                 # A pack with a hole is never published, even if the caller goes on with other puts.
-                self._end()
+                self._fail(exc)
                 raise
             for (header, _), location in zip(payloads, locations, strict=True):
                 self._pending[header.digest] = location
@@ -102,6 +107,7 @@ class Batch:
             try:
                 if self._writer is not None:
                     self._publish()
+                self._lookup.settle(self._relied - self._packs)
                 self._check_relied()
             finally:
                 self._end()
@@ -117,12 +123,13 @@ class Batch:
         assert writer is not None
         try:
             table = writer.finish(self._entries)
-        except BaseException:
-            self._end()
+        except BaseException as exc:
+            self._fail(exc)
             raise
         self._writer = None
         self._pending, self._entries, self._entries_size, self._own = {}, [], 0, {}
         self._packs.add(writer.pack_id)
+        self._lookup.settled(self._packs)
         self._lookup.published(writer.pack_id, table)
 
     def _check_relied(self) -> None:
@@ -136,10 +143,16 @@ class Batch:
                 )
 
     def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure  # not that it has ended, but why
         if self._ended:
             raise StoreClosedError("this batch has ended; nothing of it that was still open is stored")
         if os.getpid() != self._pid:
             raise StoreClosedError("this batch belongs to the parent process; open one after the fork")
+
+    def _fail(self, why: BaseException) -> None:
+        self._failure = why
+        self._end()
 
     def _end(self) -> None:
         self._ended = True

@@ -121,6 +121,7 @@ class Temporary:
             os.close(fd)
             linked = self._take_name(inode)
             if self._sync:
+                # If this fails the name stays: others may rely on the file already. Whoever relies on it next syncs.
                 sync_directory(self.final.parent)
         except FileExistsError:
             self.discard()

@@ -26,6 +26,7 @@ INDEX_VERSION = 1
 # One large fixed map; under `ulimit -v` the first that fits.
 _MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)
 _MAX_READERS = 4096
+_LOCKS_SIZE = 64 * (_MAX_READERS + 64)  # a cache line for each reader, and the head
 _TABLES = 6
 
 
@@ -178,7 +179,22 @@ def _begin_generation(place: Path, *, replace: bool) -> None:
         written.unlink()
 
 
+def _reserve_locks(path: Path) -> None:
+    """LMDB maps its lock file, sparse as it makes it: on a full disk its first touch would be SIGBUS."""
+    if path.exists() or not hasattr(os, "posix_fallocate"):
+        return
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, _LOCKS_SIZE)
+    except OSError:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+
+
 def _open_environment(generation: Path) -> lmdb.Environment:
+    _reserve_locks(generation / "lock.mdb")
     failure: Exception | None = None
     for map_size in _MAP_SIZES:
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kacas.disk import index_environment
+from kacas.disk.durable import sync_directory, translate
 from kacas.disk.index import Index
 from kacas.disk.index_environment import IndexUnusableError
 from kacas.disk.pack_reader import OpenPacks
@@ -40,6 +41,7 @@ class Lookup:
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._renewals = 0
+        self._settled: set[bytes] = set()
         self._index: Index | None = None
         self._open_index()
         self.refresh()
@@ -128,6 +130,21 @@ class Lookup:
     def published(self, pack_id: bytes, table: Table) -> None:
         """A pack of ours was published: other processes of this host see it at once."""
         self._add([(pack_id, table)])
+
+    def settled(self, pack_ids: Iterable[bytes]) -> None:
+        """These packs' names are durable: their directory was synced after they were given."""
+        self._settled.update(pack_ids)
+
+    def settle(self, pack_ids: set[bytes]) -> None:
+        """Make the names of packs durable that another writer may have given and died before the sync. Raises StoreError."""
+        if not self._volume.durable or pack_ids <= self._settled:
+            return
+        listed = self._volume.list_packs()
+        try:
+            sync_directory(self._volume.packs)
+        except OSError as exc:
+            raise translate(exc, self._volume.packs, "syncing") from exc
+        self._settled = listed
 
     def rebuild(self) -> int:
         """Throw the index away and read every table again. Returns the chunk records taken in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -41,12 +42,17 @@ class PackReader:
         self._store_id = store_id
         self._fd = -1
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self.size = os.fstat(self._fd).st_size
-        except FileNotFoundError:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block us
+            status = os.fstat(self._fd)
+        except FileNotFoundError as exc:
+            if os.path.lexists(path):
+                raise self.damage("it is a link that leads nowhere") from exc
             raise
         except OSError as exc:
-            raise self.damage(f"cannot be opened: {exc.strerror}") from exc
+            raise self.damage(f"it cannot be opened: {exc.strerror}") from exc
+        if not stat.S_ISREG(status.st_mode):
+            raise self.damage("it is not a regular file")
+        self.size = status.st_size
 
     def __del__(self) -> None:
         if self._fd >= 0:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import stat
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,16 +81,55 @@ class Volume:
         except OSError as exc:
             raise translate(exc, self.packs, "listing") from exc
 
+    def pack_size(self, pack_id: bytes) -> int:
+        """Bytes of the pack file; 0 if it is gone."""
+        try:
+            return os.stat(self.pack_path(pack_id)).st_size
+        except OSError:
+            return 0
+
     def cache_directory(self, parent: Path) -> Path:
         """The host-local directory of this very store: 0700, named after store id and packs directory.
 
         A copied store has the same id but another directory, and so never shares an index with its original.
+        Where `parent` cannot serve, a private directory under /var/tmp does, with a warning.
         """
         status = os.stat(self.packs)
         identity = hashlib.blake2b(f"{status.st_dev}:{status.st_ino}".encode(), digest_size=6).hexdigest()
-        place = _local_parent(parent) / f"{self.settings.store_id}-{identity}"
-        make_directory(place, 0o700, sync=False)
-        return place
+        name = f"{self.settings.store_id}-{identity}"
+        try:
+            return _private_directory(parent / name)
+        except OSError as exc:
+            fallback = Path("/var/tmp") / f"kacas-{os.getuid()}"
+            warnings.warn(
+                f"the cache directory {parent} cannot be used ({exc.strerror or exc}); using {fallback}. "
+                "Set KACAS_CACHE_DIR to a private directory on a local disk",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        try:
+            _private_directory(fallback)
+            return _private_directory(fallback / name)
+        except OSError as exc:
+            raise StoreError(
+                f"the cache directory {fallback} cannot be used either ({exc.strerror or exc}); "
+                "set KACAS_CACHE_DIR to a private directory on a local disk",
+                path=str(fallback),
+            ) from exc
+
+
+def _private_directory(path: Path) -> Path:
+    """Make it if need be; raises OSError if it is on a network file system, somebody else's, or open to others."""
+    make_directory(path.parent, 0o700, sync=False)
+    if is_network(path.parent):
+        raise OSError(errno.ENOTSUP, "it is on a network file system", str(path))
+    make_directory(path, 0o700, sync=False)
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise OSError(errno.EACCES, "it belongs to somebody else, or is open to others", str(path))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "it is not writable", str(path))
+    return path
 
 
 def open_volume(path: Path, *, create: bool, durability: str | None = None) -> Volume:
@@ -198,25 +239,3 @@ def is_network(path: Path) -> bool:
     """Whether other hosts may share the file system: then no LMDB there, and other hosts' caches matter."""
     kind = file_system(path)
     return any(kind == name or kind.startswith(name) for name in _NETWORK)
-
-
-def _local_parent(wanted: Path) -> Path:
-    """The wanted cache directory, or a private one under /var/tmp where that cannot serve."""
-    nearest = wanted
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not is_network(nearest) and os.access(nearest, os.W_OK | os.X_OK):
-        make_directory(wanted, 0o700, sync=False)
-        return wanted
-    fallback = Path("/var/tmp") / f"kacas-{os.getuid()}"
-    try:
-        make_directory(fallback, 0o700, sync=False)
-        status = os.lstat(fallback)
-    except OSError as exc:
-        raise translate(exc, fallback, "creating the cache directory") from exc
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise StoreError(
-            f"{fallback} belongs to somebody else; set KACAS_CACHE_DIR to a private directory on a local disk",
-            path=str(fallback),
-        )
-    return fallback

@@ -256,7 +256,7 @@ def _read_item(item: Any, dtype: np.dtype[Any]) -> Any:
     """One item of an index as None, Ellipsis, slice, bool, int, or an array of integers or bools."""
     if item is None or item is Ellipsis or isinstance(item, slice | bool | int):
         return item
-    if not isinstance(item, np.ndarray | str | bytes) and hasattr(item, "__index__"):
+    if not isinstance(item, np.ndarray | np.bool_ | str | bytes) and hasattr(item, "__index__"):
         return operator.index(item)
     array = np.asarray(item)
     if array.dtype.kind == "U" and dtype.names is not None:

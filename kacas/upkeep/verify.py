@@ -90,7 +90,7 @@ class _Verification:
         self._lookup.refresh()
         packs = sorted(volume.list_packs())
         report.orphans = volume.list_orphans()
-        total = sum(volume.pack_path(pack_id).stat().st_size for pack_id in packs)
+        total = sum(map(volume.pack_size, packs))
         done = 0
         for pack_id in packs:
             done += self._check_pack(pack_id)

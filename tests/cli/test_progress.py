@@ -102,7 +102,9 @@ def test_several_files_are_one_piece_of_work() -> None:
         bar.finished(40)
         bar.begin("the second with a name that is far too long to be shown")
         bar("storing", 10, 60)
-        assert (bar.description, bar.done, bar.total) == ("storing …that is far too long to be shown", 50, 100)
+        assert bar.description.startswith("storing …")
+        assert bar.description.endswith("too long to be shown")
+        assert (bar.done, bar.total) == (50, 100)
 
 
 def test_the_uri_stands_alone_when_the_bar_is_gone() -> None:

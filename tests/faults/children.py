@@ -13,7 +13,11 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+
+NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,14 @@ def limit_memory(size: int) -> None:
     with open("/proc/self/statm", encoding="ascii") as numbers:
         now = int(numbers.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + size, now + size))
+
+
+def become_nobody(home: Path) -> None:
+    """Give up root's rights for good. home: where this user's settings may be."""
+    os.environ["HOME"] = os.environ["XDG_CONFIG_HOME"] = str(home)
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
 
 
 def peak_memory() -> int:

@@ -288,7 +288,7 @@ def test_a_huge_memo_takes_no_memory() -> None:
     assert "numbers an object" in loaded_apart(b"Nr\xff\xff\xff\x0f.")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     value=st.recursive(
         st.none() | st.integers() | st.floats() | st.text(max_size=60) | st.binary(max_size=60),

@@ -124,7 +124,7 @@ def contains(value: Any, kind: tuple[type, ...]) -> bool:
     return isinstance(value, kind)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(value=values)
 def test_plain_data_comes_back_the_same(value: Any) -> None:
     assume(not contains(value, LONG_LONG))
@@ -146,12 +146,14 @@ def test_a_numpy_scalar_comes_back_the_same(scalar: np.generic) -> None:
             assert list(result) == list(scalar)
 
 
+@settings(deadline=None)
 @given(value=values)
 def test_plain_pickle_loads_what_is_stored(value: Any) -> None:
     assume(not contains(value, LONG_LONG))
     assert_same(pickle.loads(dumps(value)), value, exact_dtype=False)  # it makes fields of the padding
 
 
+@settings(deadline=None)
 @given(array=arrays())
 def test_arrays_are_writable_and_keep_their_order(array: Array) -> None:
     for load in (loads, pickle.loads):
@@ -161,7 +163,7 @@ def test_arrays_are_writable_and_keep_their_order(array: Array) -> None:
         assert is_fortran(result[0]) == is_fortran(array)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(value=values | arrays(), protocol=st.integers(0, 5))
 def test_ordinary_pickles_of_plain_data_load(value: Any, protocol: int) -> None:
     # NumPy's own pickles lose zeros at the end of texts.
@@ -353,6 +355,7 @@ def test_deep_nesting_loads() -> None:
     assert depth == 99_999
 
 
+@settings(deadline=None)
 @given(value=values, size=st.integers(0, 10_000))
 def test_a_pickle_that_is_cut_off_or_goes_on_is_refused(value: Any, size: int) -> None:
     stored = dumps(value)
@@ -361,7 +364,7 @@ def test_a_pickle_that_is_cut_off_or_goes_on_is_refused(value: Any, size: int) -
             loads(wrong)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(
     value=values,
     protocol=st.integers(0, 6),
@@ -379,6 +382,7 @@ def test_a_damaged_pickle_raises_nothing_but_wrong_kind(
         pass
 
 
+@settings(deadline=None)
 @given(data=st.binary())
 def test_garbage_raises_nothing_but_wrong_kind(data: bytes) -> None:
     for pickled in (data, memoryview(data), data + b".", b"\x80\x05" + data + b"."):

@@ -63,9 +63,7 @@ def test_a_row_that_fits_is_never_split(array: Array) -> None:
     """On whichever axis: every slab that fits in the target lies in one chunk, and so does every item."""
     shape, itemsize, target = array
     ends = all_ends(array_cutter(shape, itemsize, target), prod(shape) * itemsize)
-    fitting = [
-        size for axis in range(len(shape)) if 0 < (size := itemsize * prod(shape[axis + 1 :])) <= target
-    ]
+    fitting = [size for axis in range(len(shape)) if 0 < (size := itemsize * prod(shape[axis + 1 :])) <= target]
     for row in fitting:
         assert all(end % row == 0 for end in ends), f"a row of {row} bytes is split"
 
@@ -95,9 +93,7 @@ def test_the_cuts_do_not_depend_on_how_the_stream_is_split(data: st.DataObject, 
 
 @settings(max_examples=300, deadline=None)
 @given(arrays(min_ndim=1), st.integers(1, 12))
-def test_an_array_that_grew_along_its_first_axis_keeps_the_cuts_of_what_it_was(
-    array: Array, more: int
-) -> None:
+def test_an_array_that_grew_along_its_first_axis_keeps_the_cuts_of_what_it_was(array: Array, more: int) -> None:
     shape, itemsize, target = array
     grown = (shape[0] + more, *shape[1:])
     before = all_ends(array_cutter(shape, itemsize, target), prod(shape) * itemsize)

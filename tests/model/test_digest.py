@@ -37,9 +37,7 @@ def test_the_digests_are_plain_blake3_and_blake3_with_the_documented_contexts() 
     assert NODE_CONTEXT == "kacas 2026-11 merkle node v1"
     assert MANIFEST_CONTEXT == "kacas 2026-11 manifest v1"
     assert payload_digest(PayloadKind.NODE, raw) == blake3(raw, derive_key_context=NODE_CONTEXT).digest()
-    assert (
-        payload_digest(PayloadKind.MANIFEST, raw) == blake3(raw, derive_key_context=MANIFEST_CONTEXT).digest()
-    )
+    assert payload_digest(PayloadKind.MANIFEST, raw) == blake3(raw, derive_key_context=MANIFEST_CONTEXT).digest()
 
 
 def test_the_digest_of_nothing_is_the_published_one_of_blake3() -> None:
@@ -61,9 +59,7 @@ def test_an_unknown_kind_of_payload_has_no_digest() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=100), max_size=5), st.integers(1, 64))
-def test_a_checksum_is_of_the_parts_together_and_has_the_size_asked_for(
-    parts: list[bytes], size: int
-) -> None:
+def test_a_checksum_is_of_the_parts_together_and_has_the_size_asked_for(parts: list[bytes], size: int) -> None:
     assert checksum(size, *parts) == blake3(b"".join(parts)).digest(length=size)
 
 

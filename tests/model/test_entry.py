@@ -34,9 +34,7 @@ entries = st.builds(
     cancels=st.lists(ids(16), max_size=5).map(tuple),
 )  # fmt: skip
 
-ENTRY = Entry(
-    b"i" * 16, b"s" * 20, b"r" * 32, 12345, 1_700_000_000_000_000_000, Kind.NPY, "käthe".encode(), b"a.npy"
-)
+ENTRY = Entry(b"i" * 16, b"s" * 20, b"r" * 32, 12345, 1_700_000_000_000_000_000, Kind.NPY, "käthe".encode(), b"a.npy")
 CANCEL = replace(ENTRY, action=Action.FORGET, root=bytes(32), label=b"", cancels=(b"1" * 16, b"2" * 16))
 
 
@@ -88,15 +86,11 @@ def test_any_bytes_are_an_entry_or_an_entry_error(data: bytes, start: int) -> No
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_sizes_that_contradict_each_other_are_refused_before_anything_is_read(data: st.DataObject) -> None:
-    fields = struct.Struct(
-        "<HHI"
-    )  # owner, label and number of cancelled entries, at the end of the fixed part
+    fields = struct.Struct("<HHI")  # owner, label and number of cancelled entries, at the end of the fixed part
     at = 4 + 16 + 20 + 32 + 8 + 8 + 4
     encoded = bytearray(CANCEL.encode())
     good = fields.unpack_from(encoded, at)
-    sizes = data.draw(
-        st.tuples(*(st.integers(0, 2 ** (8 * n) - 1) for n in (2, 2, 4))).filter(lambda s: s != good)
-    )
+    sizes = data.draw(st.tuples(*(st.integers(0, 2 ** (8 * n) - 1) for n in (2, 2, 4))).filter(lambda s: s != good))
     fields.pack_into(encoded, at, *sizes)
     with pytest.raises(EntryError):
         decode_entry(encoded)

@@ -40,9 +40,7 @@ def manifest_digest(manifest: Manifest) -> bytes:
     return payload_digest(PayloadKind.MANIFEST, manifest.encode())
 
 
-def root_by_the_book(
-    children: list[Child], head: bytes, description: dict[str, Any]
-) -> tuple[bytes, int, int]:
+def root_by_the_book(children: list[Child], head: bytes, description: dict[str, Any]) -> tuple[bytes, int, int]:
     """The rule as the documentation says it, written down a second time: (root, level, number of nodes)."""
     pairs, level, nodes = [(c.digest, c.size) for c in children], 0, 0
     size = len(head) + sum(size for _, size in pairs)
@@ -57,12 +55,7 @@ def root_by_the_book(
             pairs.append((blake3(raw, derive_key_context=NODE_CONTEXT).digest(), total))
             nodes += 1
     text = json.dumps(description, sort_keys=True, separators=(",", ":")).encode() if description else b""
-    raw = (
-        b"KMAN"
-        + struct.pack("<BBBBQIII", 1, 0, level, 0, size, len(head), len(text), len(pairs))
-        + head
-        + text
-    )
+    raw = b"KMAN" + struct.pack("<BBBBQIII", 1, 0, level, 0, size, len(head), len(text), len(pairs)) + head + text
     raw += b"".join(digest + size.to_bytes(8, "little") for digest, size in pairs)
     return blake3(raw, derive_key_context=MANIFEST_CONTEXT).digest(), level, nodes
 
@@ -100,9 +93,7 @@ some_chunks = st.lists(
 
 @settings(deadline=None)
 @given(some_chunks, st.binary(max_size=300), descriptions)
-def test_a_manifest_comes_back_as_it_was(
-    children: list[Child], head: bytes, description: dict[str, Any]
-) -> None:
+def test_a_manifest_comes_back_as_it_was(children: list[Child], head: bytes, description: dict[str, Any]) -> None:
     manifest, root, nodes = build(children, head, description)
     assert nodes == []
     data = manifest.encode()
@@ -233,9 +224,7 @@ def test_a_newer_node_says_that_kacas_must_be_upgraded() -> None:
     assert caught.value.needed == 3
 
 
-@pytest.mark.parametrize(
-    "sizes", [(0, 15), (16, 2**64 - 1), (MAX_CHUNK_SIZE + 1,), (MAX_CONTENT_SIZE + 1,)], ids=str
-)
+@pytest.mark.parametrize("sizes", [(0, 15), (16, 2**64 - 1), (MAX_CHUNK_SIZE + 1,), (MAX_CONTENT_SIZE + 1,)], ids=str)
 def test_chunks_of_impossible_sizes_are_refused(sizes: tuple[int, ...]) -> None:
     children = tuple(Child(b"c" * 32, size) for size in sizes)
     total = sum(sizes)
@@ -255,9 +244,7 @@ def test_more_children_than_the_fan_out_are_refused() -> None:
         decode_node(Node(1, size, children).encode(), level=1, size=size)
 
 
-@pytest.mark.parametrize(
-    "text", [b"x", b"[]", b"3", b'"kind"', b"null", b"{", b'{"a":1}x', b"\xff", b"[" * 60_000]
-)
+@pytest.mark.parametrize("text", [b"x", b"[]", b"3", b'"kind"', b"null", b"{", b'{"a":1}x', b"\xff", b"[" * 60_000])
 def test_a_description_that_is_not_a_json_object_is_refused(text: bytes) -> None:
     data = FIELDS.pack(b"KMAN", 1, 0, 0, 0, 0, 0, len(text), 0) + text
     with pytest.raises(ManifestError, match="description"):
@@ -267,9 +254,7 @@ def test_a_description_that_is_not_a_json_object_is_refused(text: bytes) -> None
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_any_bytes_are_decoded_or_refused_with_a_typed_error(data: st.DataObject) -> None:
-    start = bytearray(
-        data.draw(st.sampled_from([MANIFEST.encode(), NODE.encode(), b""])) or data.draw(st.binary())
-    )
+    start = bytearray(data.draw(st.sampled_from([MANIFEST.encode(), NODE.encode(), b""])) or data.draw(st.binary()))
     for _ in range(data.draw(st.integers(0, 6)) if start else 0):
         start[data.draw(st.integers(0, len(start) - 1))] = data.draw(st.integers(0, 255))
     raw = bytes(start[: data.draw(st.integers(0, len(start)))]) + data.draw(st.binary(max_size=50))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
@@ -91,6 +91,7 @@ def arrays(draw: st.DrawFn) -> Array:
     return array[::2] if kind == "stepped" and shape else array
 
 
+@settings(deadline=None)
 @given(array=arrays())
 def test_header_and_data_are_the_file_that_np_save_writes(array: Array) -> None:
     header = encode_header(array.dtype, array.shape, is_fortran(array))
@@ -101,6 +102,7 @@ def test_header_and_data_are_the_file_that_np_save_writes(array: Array) -> None:
         assert file[len(header) :] == array.tobytes("F" if is_fortran(array) else "C")
 
 
+@settings(deadline=None)
 @given(array=arrays())
 def test_what_is_encoded_is_parsed_back(array: Array) -> None:
     data = encode_header(array.dtype, array.shape, is_fortran(array))
@@ -109,6 +111,7 @@ def test_what_is_encoded_is_parsed_back(array: Array) -> None:
     assert (header.size, header.data_size) == (len(data), array.size * array.dtype.itemsize)
 
 
+@settings(deadline=None)
 @given(dtype=dtypes)
 def test_a_descr_is_read_as_numpy_reads_it(dtype: np.dtype[Any]) -> None:
     descr = encode_dtype(dtype)
@@ -307,6 +310,7 @@ def test_a_shared_or_cyclic_descr_is_bounded() -> None:
             decode_dtype(descr)
 
 
+@settings(deadline=None)
 @given(
     data=st.binary(max_size=200)
     | st.text(alphabet="{}[](),:'<|>descrfortan_orderFalseTrueshape0123456789fiOVSULMm8-+*. \n\\\"#", max_size=200).map(
@@ -317,6 +321,7 @@ def test_parsing_anything_raises_nothing_but_value_error(data: bytes) -> None:
     try_to_parse(data)
 
 
+@settings(deadline=None)
 @given(array=arrays(), edits=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4))
 @example(array=np.zeros(3), edits=[])
 def test_parsing_a_damaged_header_raises_nothing_but_value_error(array: Array, edits: list[tuple[int, int]]) -> None:

@@ -56,9 +56,7 @@ def test_a_footer_comes_back_as_it_was(
 ) -> None:
     table_size = 56 * chunk_count + entries_size
     size = HEADER_SIZE + payloads_size + table_size + FOOTER_SIZE
-    footer = Footer(
-        pack_id, HEADER_SIZE + payloads_size, table_size, chunk_count, entries_size // 150, size, digest
-    )
+    footer = Footer(pack_id, HEADER_SIZE + payloads_size, table_size, chunk_count, entries_size // 150, size, digest)
     data = footer.encode(HEADER.encode())
     assert len(data) == FOOTER_SIZE
     assert decode_footer(data, HEADER.encode(), size) == footer
@@ -174,9 +172,7 @@ def test_a_raw_payload_is_checked_by_its_digest_and_its_header_by_the_check() ->
     assert checked(bytearray(whole)) == header
 
 
-@pytest.mark.parametrize(
-    "payload_size, raw_size", [(MAX_CHUNK_SIZE + 1, 0), (0, MAX_CHUNK_SIZE + 1), (2**32 - 1,) * 2]
-)
+@pytest.mark.parametrize("payload_size, raw_size", [(MAX_CHUNK_SIZE + 1, 0), (0, MAX_CHUNK_SIZE + 1), (2**32 - 1,) * 2])
 def test_a_payload_that_declares_too_much_is_refused(payload_size: int, raw_size: int) -> None:
     header = PayloadHeader(PayloadKind.CHUNK, Codec.ZSTD, payload_size, raw_size, b"d" * 32)
     with pytest.raises(PackFormatError, match="more than is allowed"):
@@ -207,9 +203,7 @@ def test_a_table_comes_back_sorted_by_digest_with_its_entries_in_order(
     entries = [entry(label) for label in labels]
     data = encode_table(headers, [e.encode() for e in entries])
     offset = 2**33
-    footer = Footer(
-        b"p" * 16, offset, len(data), len(headers), len(entries), offset + len(data) + FOOTER_SIZE, b""
-    )
+    footer = Footer(b"p" * 16, offset, len(data), len(headers), len(entries), offset + len(data) + FOOTER_SIZE, b"")
     table = decode_table(data, footer)
     assert list(table.entries()) == entries
     rows = [(bytes(digest), *rest) for digest, *rest in table.records.tolist()]
@@ -257,9 +251,7 @@ def test_decoding_any_bytes_raises_nothing_but_pack_format_errors(data: st.DataO
     for _ in range(data.draw(st.integers(0, 3)) if raw else 0):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     raw = raw[: data.draw(st.integers(0, len(raw)) | st.just(len(raw)))]
-    footer = Footer(
-        b"p" * 16, data.draw(st.integers(0, 2**63)), 0, len(raw) // CHUNK_RECORD.itemsize, 1, 0, b""
-    )
+    footer = Footer(b"p" * 16, data.draw(st.integers(0, 2**63)), 0, len(raw) // CHUNK_RECORD.itemsize, 1, 0, b"")
     for decode in (
         decode_header,
         lambda raw: decode_footer(raw, header, FILE_SIZE),

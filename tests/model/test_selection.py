@@ -159,7 +159,7 @@ def assert_same(result: Any, expected: Any) -> None:
         assert result.tobytes() == expected.tobytes()
 
 
-@settings(max_examples=600)
+@settings(max_examples=600, deadline=None)
 @given(data=st.data(), array=arrays(), chunk_size=st.sampled_from([1, 8, 24, 100, 256 * 1024]))
 def test_a_selection_equals_numpy(data: st.DataObject, array: Array, chunk_size: int) -> None:
     index = data.draw(indices(array.shape))
@@ -173,6 +173,7 @@ def test_a_selection_equals_numpy(data: st.DataObject, array: Array, chunk_size:
     assert_same(select(array, index, chunk_size=chunk_size), expected)
 
 
+@settings(deadline=None)
 @given(data=st.data(), array=arrays(), chunk_size=st.sampled_from([1, 8, 24]), block=st.sampled_from([1, 16, 70]))
 def test_blocks_of_any_size_give_the_same(data: st.DataObject, array: Array, chunk_size: int, block: int) -> None:
     index = data.draw(hnp.basic_indices(array.shape) | mixed_indices(array.shape))
@@ -323,10 +324,11 @@ def test_a_wrong_index_is_wrong_as_in_numpy(index: Any) -> None:
     data = stored(array)
     try:
         expected = array[index]
-    except (IndexError, TypeError, ValueError) as exc:
-        with pytest.raises(type(exc)) as caught:
+    except (IndexError, TypeError, ValueError, DeprecationWarning) as exc:
+        kind = IndexError if isinstance(exc, DeprecationWarning) else type(exc)  # NumPy 2.0 and 2.1 only warn
+        with pytest.raises(kind) as caught:
             select(array, index, data)
-        assert type(caught.value) is type(exc)
+        assert type(caught.value) is kind
         assert data.reads == []  # no data is fetched for nothing
     else:
         assert_same(select(array, index, data), expected)
@@ -344,6 +346,7 @@ def test_python_objects_are_never_made_from_bytes() -> None:
         read_selection(0, (3,), np.dtype(object), False, lambda start, out: None)
 
 
+@settings(deadline=None)
 @given(array=arrays(), name=st.sampled_from(["numpy", "list", "index"]))
 def test_integers_of_every_kind_select(array: Array, name: str) -> None:
     class Index:

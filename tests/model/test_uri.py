@@ -16,9 +16,7 @@ URI = f"sha1://{HEX}"
 ROOT = "0123456789abcdef" * 4
 
 # Any Unicode text, and any file name that is not Unicode (as Python shows it, with surrogates).
-labels = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.binary(max_size=300).map(
-    label_text
-)
+labels = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.binary(max_size=300).map(label_text)
 
 
 @settings(deadline=None)
@@ -48,9 +46,7 @@ def test_the_parts_of_a_uri_are_where_the_documentation_says() -> None:
     assert parse_uri(f"{URI}?root={ROOT}&label=a%20b%26c%3Dd%25%c3%a9%2f.npy") == both
 
 
-@pytest.mark.parametrize(
-    "location", ["/data/raw/a file.bin", "/data/a?b=c", "%2Fdata", "", "/données/x"], ids=ascii
-)
+@pytest.mark.parametrize("location", ["/data/raw/a file.bin", "/data/a?b=c", "%2Fdata", "", "/données/x"], ids=ascii)
 def test_the_location_of_old_uris_is_accepted_and_dropped(location: str) -> None:
     assert parse_uri(f"{URI}?label=x.bin&location={location}") == Uri(bytes.fromhex(HEX), "x.bin")
     assert parse_uri(f"{URI}?location={location}") == Uri(bytes.fromhex(HEX))
