@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         DamagedContentError,
         DamagedError,
         DamagedPackError,
+        DestinationError,
         ForeignPackError,
         InvalidLabelError,
         InvalidRangeError,
@@ -94,6 +95,7 @@ _HOME = {
         "DamagedContentError",
         "DamagedError",
         "DamagedPackError",
+        "DestinationError",
         "ForeignPackError",
         "InvalidLabelError",
         "InvalidRangeError",
@@ -141,7 +143,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description",
+    "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description", "DestinationError",
     "ForeignPackError", "Forgotten", "HistoryItem", "InvalidLabelError", "InvalidRangeError", "InvalidSettingError",
     "InvalidUriError", "KacasError", "LazyArray", "NewerFormatError", "NoSpaceError", "NotFoundError",
     "ReadOnlyStoreError", "SizeLimitError", "SourceChangedError", "Store", "StoreClosedError", "StoreError",

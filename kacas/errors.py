@@ -147,6 +147,16 @@ class UnreadableSourceError(KacasError, OSError):
         self.path = path
 
 
+class DestinationError(KacasError, OSError):
+    """The place that content is to be written to cannot be used. `path` names it."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class StoreError(KacasError, OSError):
     """The store directory itself cannot be used. `path` names it."""
 

@@ -333,6 +333,11 @@ class Repository:
             chunks, raw_size, payload_size, entries, len(contents),
         )  # fmt: skip
 
+    def rebuild_index(self) -> int:
+        """Make the index anew from the packs' tables. Returns the number of chunk records."""
+        self._check_open()
+        return self.lookup.rebuild()
+
     def wrong_kind(self, uri: Uri, why: str) -> WrongKindError:
         """The error for content that exists but is not what was asked for; raise it."""
         kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.action == Action.KEEP}

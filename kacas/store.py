@@ -174,7 +174,7 @@ class Store:
 
     def rebuild_index(self) -> int:
         """Make the host-local index anew from the packs' tables. Returns the number of chunk records."""
-        return self._repository.lookup.rebuild()
+        return self._repository.rebuild_index()
 
 
 def _reopen(path: str, settings: Settings) -> Store:

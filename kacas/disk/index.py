@@ -228,7 +228,12 @@ class Index:
                     position = bytes(key)
                     value = txn.get(sha1 + key[-ID_SIZE:], db=self._entries)
                     entry = _decode(value) if value else None
-                    if value and entry is not None and entry.owner == owner and self._pack_id(txn, *_NUMBER.unpack_from(value)):
+                    if (
+                        value
+                        and entry is not None
+                        and entry.owner == owner
+                        and self._pack_id(txn, *_NUMBER.unpack_from(value))
+                    ):
                         page.append(entry)
                     more = cursor.prev()
             return page, position if more else None

@@ -146,7 +146,10 @@ def open_volume(path: Path, *, create: bool, durability: str | None = None) -> V
                 f"there is no kacas store at {path}; make one with: kacas init {path}", path=str(path)
             )
         text = _create(path, durability or "full")
-    settings = StoreSettings.parse(text, str(settings_path))
+    try:
+        settings = StoreSettings.parse(text, str(settings_path))
+    except InvalidSettingError as exc:
+        raise StoreError(str(exc), path=str(path)) from exc
     if durability is not None and durability != settings.durability:
         raise InvalidSettingError(
             f"the store at {path} has durability {settings.durability!r}, chosen when it was made; it cannot be {durability!r}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
-from kacas.errors import SourceChangedError, UnreadableSourceError
+from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
 from kacas.fetch import Content
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
@@ -77,7 +77,12 @@ class StreamSource:
         self._stream = stream
 
     def readinto(self, buffer: memoryview) -> int:
-        data = self._stream.read(min(len(buffer), MIB))
+        try:
+            data = self._stream.read(min(len(buffer), MIB))
+        except OSError as exc:
+            raise UnreadableSourceError(f"the stream cannot be read: {exc.strerror or exc}", path="-") from exc
+        if not isinstance(data, bytes):
+            raise UnsupportedDataError(f"the stream gives {type(data).__name__}; open it in binary, blocking mode")
         buffer[: len(data)] = data
         return len(data)
 
@@ -104,12 +109,27 @@ def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: 
     """Write the content to `dest` (a path, or a directory to put it in), or into the host-local cache."""
     entry, content = repository.resolve(uri)
     label = uri.label or entry.label_text or uri.sha1.hex()
+
+    def read_into(start: int, out: memoryview) -> None:
+        content.read_into(start, out)
+        repository.report_progress("loading", start + len(out), content.size)
+
     if dest is None:
-        return files.get(uri.sha1, label, content.size, content.read_into)
-    target = Path(dest).absolute()
+        return files.get(uri.sha1, label, content.size, read_into)
+    target = _destination(Path(dest), label)
+    write_out(target, content.size, read_into, mode=0o666 & ~_umask(), sync=repository.volume.durable)
+    return target
+
+
+def _destination(dest: Path, label: str) -> Path:
+    """The regular file to write: links are followed, never replaced; devices and pipes are refused."""
+    target = Path(os.path.realpath(dest))
     if target.is_dir():
-        target = target / safe_name(label)
-    write_out(target, content.size, content.read_into, mode=0o666 & ~_umask(), sync=repository.volume.durable)
+        target = Path(os.path.realpath(target / safe_name(label)))
+    if not target.parent.is_dir():
+        raise DestinationError(f"{target.parent} is no directory; make it first", path=str(target))
+    if target.exists() and not target.is_file():
+        raise DestinationError(f"{target} is not a regular file; choose another destination", path=str(target))
     return target
 
 

@@ -6,7 +6,7 @@ walked and its bytes hashed to the SHA-1 that its URI promises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -168,13 +168,14 @@ class _Verification:
     # --- contents ---------------------------------------------------------------------------
 
     def _check_contents(self) -> None:
+        progress = self._repository.report_progress
         total = sum(entry.size for entry in self._entries.values())
         done = 0
         for entry in self._entries.values():
             uri = str(Uri(entry.sha1, entry.label_text))
             try:
                 content = open_content(self._fetch, entry.root, entry.size)
-                self._check_content(content, entry, uri)
+                self._check_content(content, entry, uri, lambda at: progress("checking contents", done + at, total))  # noqa: B023
             except NewerFormatError as exc:
                 self._report.problems.append(Problem("newer", exc.pack, "", (uri,), f"{uri}: {exc}"))
             except DamagedError as exc:
@@ -184,9 +185,8 @@ class _Verification:
                 self._report.problems.append(Problem(kind, pack, digest, (uri,), f"{uri} cannot be loaded: {exc}"))
             self._report.contents += 1
             done += entry.size
-            self._repository.report_progress("checking contents", done, total)
 
-    def _check_content(self, content: Content, entry: Entry, uri: str) -> None:
+    def _check_content(self, content: Content, entry: Entry, uri: str, progress: Callable[[int], None]) -> None:
         if self._quick:
             for child in content.chunks():
                 if self._fetch.find_payload(child.digest) is None:
@@ -198,6 +198,7 @@ class _Verification:
             part = window[: min(_WINDOW, content.size - start)]
             content.read_into(start, part)
             sha1.update(part)
+            progress(start + len(part))
         self._report.checked_size += content.size
         if sha1.digest() != entry.sha1:
             self._report.problems.append(

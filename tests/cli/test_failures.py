@@ -102,12 +102,12 @@ def test_a_store_that_is_a_file_gives_9(kacas: Runner, notes: Path) -> None:
     assert "is a file" in answer.error
 
 
-def test_a_damaged_store_setting_gives_2(kacas: Runner, tmp_path: Path) -> None:
+def test_a_damaged_store_setting_gives_9(kacas: Runner, tmp_path: Path) -> None:
     kacas("init")
     (tmp_path / "store" / "kacas.toml").chmod(0o644)
     (tmp_path / "store" / "kacas.toml").write_text("[store]\nformat = 1\n")
     answer = kacas("stats")
-    assert answer.code == 2
+    assert answer.code == 9
     assert "kacas.toml is damaged" in answer.error
 
 

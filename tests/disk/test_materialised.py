@@ -282,3 +282,13 @@ def test_a_destination_whose_directory_is_missing_is_a_typed_error(tmp_path: Pat
     read: ReadInto = Content(b"x").read_into
     with pytest.raises(StoreError, match="missing"):
         write_out(tmp_path / "missing" / "copy.bin", 1, read, mode=0o640, sync=False)
+
+
+def test_a_directory_that_another_process_made_a_moment_ago_is_not_dropped(tmp_path: Path) -> None:
+    """It will hold that process's file in a millisecond."""
+    files = MaterialisedFiles(tmp_path, 100)
+    get(files, Content(b"x" * 1000))
+    other = tmp_path / "files" / ("ab" * 20)
+    other.mkdir()
+    get(files, Content(b"y" * 1000))
+    assert other.is_dir()

@@ -137,7 +137,7 @@ def test_damaged_settings_are_refused_and_not_made_anew(tmp_path: Path, content:
     file = tmp_path / "store" / "kacas.toml"
     file.chmod(0o644)
     file.write_bytes(content)
-    with pytest.raises(InvalidSettingError) as caught:
+    with pytest.raises(StoreError) as caught:
         open_volume(tmp_path / "store", create=True)
     assert str(file) in str(caught.value)
     assert file.read_bytes() == content
