@@ -47,8 +47,8 @@ class ArraySource:
         if array.flags.c_contiguous:
             yield _bytes_of(array)
             return
-        # Walk over leading axes until what is left is a modest block, and copy that.
-        yield from _gathered(array)
+        # Copying records, NumPy fills their padding with whatever was in memory: as opaque items it is kept.
+        yield from _gathered(array.view(f"V{array.dtype.itemsize}") if array.dtype.names else array)
 
     def readinto(self, buffer: memoryview) -> int:
         if not self._rest:

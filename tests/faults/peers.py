@@ -30,8 +30,8 @@ class Peer:
             for fd in mine:
                 os.close(fd)
             with open_store(store, cache) as opened:
-                while (question := _receive(questions)) is not None:
-                    step, argument = question
+                while (step_and_argument := _receive(questions))[0] is not None:
+                    step, argument = step_and_argument
                     _send(answers, step(opened, argument))
 
         self._child: Child = fork(serve)
@@ -42,12 +42,14 @@ class Peer:
         _send(self._questions, (step, argument))
         answer = _receive(self._answers)
         if answer is None:
-            self.end()
+            self._child.wait().get()
             raise AssertionError("the peer ended")
         return answer[0]
 
     def end(self) -> None:
         """Close it; what it raised is raised here."""
+        # Not by closing the pipe: peers that were started later have it open too.
+        _send(self._questions, (None, None))
         os.close(self._questions)
         os.close(self._answers)
         self._child.wait().get()

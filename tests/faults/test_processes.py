@@ -115,22 +115,18 @@ def test_a_process_that_is_slow_to_make_a_store_meets_one_that_was_quick(
     """The slow one stops for half a second behind each step; the quick one makes and fills the store meanwhile."""
     place = tmp_path / "new"
     place.mkdir()
-    (place / "marker").touch()
-    options = ["-o", "/dev/null", "-e", f"trace=?{call},?{call}at", "-P", str((place / "store" / step).resolve())]
+    log = tmp_path / "log"
+    options = ["-o", str(log), "-e", f"trace=?{call},?{call}at", "-P", str(place / "store" / step)]
     options += ["-e", f"inject=?{call},?{call}at:delay_exit=500000"]
-
-    def make_slowly() -> None:
-        strace.run("puts", tmp_path, "new", options=options)
-
-    slow = fork(make_slowly)
+    slow = fork(lambda: strace.run("puts", tmp_path, "new", options=options).returncode)
     deadline = time.monotonic() + 20
-    while not (place / "store").exists() and call != "openat" and time.monotonic() < deadline:
+    while not (log.exists() and log.read_text()):
+        assert time.monotonic() < deadline, f"no {call} of {step}"
         time.sleep(0.005)
-    time.sleep(0.25)
     with open_store(place / "store", place / "quick-cache", create=True) as store:
         store_id, uri = store.store_id, contents.text("quick").put(store)
     slow.wait().get()
-
+    assert "(DELAYED)" in log.read_text()
     events = said(place)
     assert events[-1] == {"done": True}, events
     assert events[0]["opened"] == store_id
