@@ -24,11 +24,15 @@ _default: tuple[tuple[str | None, ...], Store] | None = None
 
 
 def default_store() -> Store:
-    """The store that these functions use; made on first use. Changing the environment changes it."""
+    """The store that these functions use; made on first use. Changing the environment changes it.
+
+    >>> default_store().durability
+    'full'
+    """
     global _default
     fingerprint = Settings.fingerprint()
     with _lock:
-        if _default is None or _default[0] != fingerprint:
+        if _default is None or _default[0] != fingerprint or _default[1].closed:
             _default = (fingerprint, _open_default())
         return _default[1]
 

@@ -56,16 +56,16 @@ class Repository:
         self._contents: OrderedDict[bytes, Content] = OrderedDict()
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._closed = False
+        self.closed = False
 
     def close(self) -> None:
         """Release index and files. Content that is open for reading stays readable; a new call is refused."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             self.lookup.close()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise StoreClosedError(f"the store at {self.volume.path} was closed; open it again")
         if os.getpid() != self._pid:
             # Locks and pools of the parent mean nothing here; threads that held them did not come along.

@@ -78,6 +78,10 @@ class Store:
         """The engine beneath, for upkeep."""
         return self._repository
 
+    @property
+    def closed(self) -> bool:
+        return self._repository.closed
+
     def close(self) -> None:
         """Release the index and files. Open file objects and lazy arrays stay usable."""
         self._repository.close()
