@@ -21,6 +21,8 @@ _RENAME_NOREPLACE = 1
 # Two changes of a directory within one clock tick hid the second from other NFS clients for over 100 s.
 _NETWORK_UNLINK_DELAY_S = 0.05
 
+_MAX_FRONT = 160
+
 _HOST = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
 
 
@@ -73,7 +75,9 @@ class Temporary:
     ) -> None:
         """random_name: nobody else can have chosen the name, so a plain rename may stand in for a link."""
         self.final = directory / name
-        self.path = directory / f".{name}.tmp.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+        # A name may have 255 bytes, and ours is longer than the final one.
+        front = os.fsencode(name)[:_MAX_FRONT].decode("utf-8", "ignore")
+        self.path = directory / f".{front}.tmp.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}"
         self.size = 0
         self._sync = sync
         self._network = network

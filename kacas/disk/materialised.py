@@ -113,16 +113,7 @@ class MaterialisedFiles:
     def _make_room(self, size: int) -> None:
         """Drop what was not handed out for a day, oldest first, until the budget holds `size` more."""
         now = time.time()
-        found = []
-        for place in self._directory.iterdir():
-            if not place.is_dir():
-                continue  # a stray file is none of ours
-            used, newest = 0, 0.0
-            for entry in os.scandir(place):
-                status = entry.stat(follow_symlinks=False)
-                used += 0 if entry.name.startswith(".") and entry.name.endswith(".json") else status.st_size
-                newest = max(newest, status.st_mtime)
-            found.append((newest, used, place))
+        found = [use for place in self._directory.iterdir() if place.is_dir() for use in [_use_of(place)] if use]
         total = size + sum(used for _, used, _ in found)
         for newest, used, place in sorted(found):
             if total <= self._budget:
@@ -130,6 +121,24 @@ class MaterialisedFiles:
             if now - newest > _KEEP_S:
                 shutil.rmtree(place, ignore_errors=True)
                 total -= used
+
+
+def _use_of(place: Path) -> tuple[float, int, Path] | None:
+    """When the directory was last handed out, the bytes it takes, and itself; None if it is going away."""
+    try:
+        # Without a record it was made a moment ago by a process that writes into it next.
+        handed_out, used = place.stat().st_mtime, 0
+        records = []
+        for entry in os.scandir(place):
+            status = entry.stat(follow_symlinks=False)
+            record = entry.name.startswith(".") and entry.name.endswith(".json")
+            if record:
+                records.append(status.st_mtime)
+            else:
+                used += status.st_size
+        return max(records, default=handed_out), used, place
+    except OSError:
+        return None  # another process drops it at the same time
 
 
 def _stat_of(path: Path) -> dict[str, object]:

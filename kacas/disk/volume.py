@@ -180,6 +180,8 @@ def _create(path: Path, durability: str) -> str:
                 f"{path} is not a kacas store and holds {strangers[0]!r}; choose an empty place", path=str(path)
             )
         if (path / "packs").is_dir() and any(_PACK_NAME.fullmatch(name) for name in os.listdir(path / "packs")):
+            if (text := _read_settings(path / _SETTINGS_NAME)) is not None:
+                return text  # another process made the store meanwhile
             raise StoreError(
                 f"{path} has packs but no {_SETTINGS_NAME}; restore that file from a backup", path=str(path)
             )

@@ -122,10 +122,10 @@ def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: 
 
 
 def _destination(dest: Path, label: str) -> Path:
-    """The regular file to write: links are followed, never replaced; devices and pipes are refused."""
+    """The regular file to write. A link given as `dest` is followed; devices and pipes are refused."""
     target = Path(os.path.realpath(dest))
     if target.is_dir():
-        target = Path(os.path.realpath(target / safe_name(label)))
+        target = target / safe_name(label)  # a link of that name is replaced: the label must not lead elsewhere
     if not target.parent.is_dir():
         raise DestinationError(f"{target.parent} is no directory; make it first", path=str(target))
     if target.exists() and not target.is_file():

@@ -211,6 +211,11 @@ def decode_table(data: bytes | memoryview, footer: Footer) -> Table:
     """data: the table's bytes, already checked against footer.table_digest."""
     split = footer.chunk_count * CHUNK_RECORD.itemsize
     records: Any = np.frombuffer(data[:split], dtype=CHUNK_RECORD)
-    if footer.chunk_count and int(records["offset"].max()) >= footer.table_offset:
-        raise PackFormatError("its table points behind its payloads")
+    if footer.chunk_count:
+        if int(records["raw_size"].max()) > MAX_CHUNK_SIZE or int(records["payload_size"].max()) > MAX_PAYLOAD_SIZE:
+            raise PackFormatError("its table declares chunks larger than is allowed")
+        sizes = records["payload_size"].astype(np.uint64) + records["parameters_size"] + PAYLOAD_HEADER_SIZE
+        offsets = records["offset"]
+        if int(offsets.max()) > footer.table_offset or int((offsets + sizes).max()) > footer.table_offset:
+            raise PackFormatError("its table points behind its payloads")
     return Table(records, data[split:], footer.entry_count)

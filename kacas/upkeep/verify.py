@@ -103,6 +103,7 @@ class _Verification:
     # --- packs ------------------------------------------------------------------------------
 
     def _check_pack(self, pack_id: bytes) -> int:
+        self._lookup.packs.forget(pack_id)  # what is on the disk now, not what we have open
         try:
             reader = self._lookup.packs.get(pack_id)
         except FileNotFoundError:

@@ -233,8 +233,8 @@ def test_a_table_with_more_or_fewer_entries_than_declared_is_refused() -> None:
 def test_a_table_that_points_behind_the_payloads_is_refused() -> None:
     header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, 10, 10, b"d" * 32)
     with pytest.raises(PackFormatError, match="points behind"):
-        table_of(encode_table([(10_000, header)], []), 1, 0)
-    assert table_of(encode_table([(9_999, header)], []), 1, 0) == []
+        table_of(encode_table([(10_000 - 64 - 9, header)], []), 1, 0)
+    assert table_of(encode_table([(10_000 - 64 - 10, header)], []), 1, 0) == []
 
 
 @settings(max_examples=400, deadline=None)
