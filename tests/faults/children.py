@@ -36,6 +36,19 @@ class Outcome:
         return self.value
 
 
+running: set[int] = set()  # children that nobody has waited for
+
+
+def end_all() -> int:
+    """Kill what a failed test left running. Returns how many there were."""
+    count = len(running)
+    while running:
+        pid = running.pop()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return count
+
+
 @dataclass
 class Child:
     pid: int
@@ -58,6 +71,7 @@ class Child:
         finally:
             os.close(self.pipe)
             _, status = os.waitpid(self.pid, 0)
+            running.discard(self.pid)
         if os.WIFSIGNALED(status):
             return Outcome(signal.Signals(os.WTERMSIG(status)).name, "", "", None)
         error, trace, value = pickle.loads(data)
@@ -73,6 +87,7 @@ def fork(function: Callable[[], Any]) -> Child:
         pid = os.fork()
     if pid:
         os.close(write)
+        running.add(pid)
         return Child(pid, read)
     try:
         os.close(read)

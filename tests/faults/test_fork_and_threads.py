@@ -183,7 +183,7 @@ def test_children_of_a_busy_threaded_parent_never_hang(store: kacas.Store) -> No
             for first in range(0, 24, 3):
                 children = [fork(lambda number=first + i: child(number)) for i in range(3)]  # type: ignore[misc]
                 for running in children:
-                    running.wait(timeout_s=30).get()
+                    running.wait(timeout_s=10).get()
         finally:
             stop.set()
         assert all(future.result() > 0 for future in busy)

@@ -1,0 +1,15 @@
+"""Nothing that a fault test started outlives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults import children
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left() -> Iterator[None]:
+    yield
+    assert children.end_all() == 0, "a test did not wait for its children"
