@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -12,12 +11,18 @@ from typing import NamedTuple
 
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
-from kacas.errors import DamagedContentError, DamagedPackError, NewerFormatError
-from kacas.model.codec import MAX_CHUNK_SIZE, MIB, DecodeError, Decoder
+from kacas.errors import DamagedContentError, DamagedPackError, KacasError, NewerFormatError
+from kacas.model.codec import MAX_CHUNK_SIZE, MIB, DecodeError, Decoder, UnknownCodecError
 from kacas.model.digest import PayloadKind, payload_digest
 from kacas.model.location import Location
 from kacas.model.manifest import Child, Manifest, ManifestError, decode_manifest, decode_node
-from kacas.model.pack_format import PAYLOAD_HEADER_SIZE, PackFormatError, decode_payload_header
+from kacas.model.pack_format import (
+    FORMAT_VERSION,
+    PAYLOAD_HEADER_SIZE,
+    PackFormatError,
+    check_payload,
+    decode_payload_header,
+)
 
 _RUN_SIZE = 4 * MIB  # neighbouring payloads are read in one call up to this size
 _RUN_GAP = 64 * 1024  # and what lies between them is read along
@@ -125,19 +130,22 @@ class Fetch:
                 self._lookup.mark_damaged(piece.digest, location)
         if damage is not None:
             raise damage
-        problems = self._lookup.tables.problems
-        for pack_id, problem in problems.items():
+        raise self.missing("chunk", piece.digest)
+
+    def missing(self, what: str, digest: bytes) -> KacasError:
+        """The error for a payload that no table knows; it names a pack that cannot be read, if there is one."""
+        for pack_id, problem in self._lookup.tables.problems.items():
             if isinstance(problem, NewerFormatError):
-                raise problem
-            raise DamagedPackError(
-                f"chunk {piece.digest.hex()[:16]}… was not found, but not every pack can be read: {problem}",
+                return problem
+            return DamagedPackError(
+                f"{what} {digest.hex()[:16]}… was not found, but not every pack can be read: {problem}",
                 pack=pack_id.hex(),
-                digest=piece.digest.hex(),
+                digest=digest.hex(),
             )
-        raise DamagedContentError(
-            f"chunk {piece.digest.hex()} is in no pack of this store: a pack is missing. "
+        return DamagedContentError(
+            f"{what} {digest.hex()} is in no pack of this store: a pack is missing. "
             "Restore it from a backup, or store the content again",
-            digest=piece.digest.hex(),
+            digest=digest.hex(),
         )
 
     def _everywhere(self, digest: bytes) -> Iterator[Location]:
@@ -154,12 +162,27 @@ class Fetch:
         reader = self._lookup.packs.get(location.pack_id)
         if location.raw_size != piece.size or location.payload_size > MAX_CHUNK_SIZE:
             raise reader.damage("its table gives the chunk another size", digest=piece.digest)
+        data = self._buffer("run", location.stop - location.offset)
+        reader.read_into(data, location.offset)
         try:
-            data = self._buffer("run", location.stop - location.offset)
-            reader.read_into(data, location.offset)
             self._decode(data, piece, kind)
         except (PackFormatError, DecodeError) as exc:
+            if isinstance(exc, UnknownCodecError) and self._is_as_written(data):
+                raise NewerFormatError(
+                    f"pack {reader.name} (chunk {piece.digest.hex()[:16]}…): {exc}; upgrade kacas to read it",
+                    needed=FORMAT_VERSION + 1,
+                    pack=reader.pack_id.hex(),
+                ) from exc
             raise reader.damage(str(exc), digest=piece.digest) from exc
+
+    @staticmethod
+    def _is_as_written(data: memoryview) -> bool:
+        try:
+            header = decode_payload_header(data)
+            check_payload(header, data, data[PAYLOAD_HEADER_SIZE + len(header.parameters) :])
+        except PackFormatError:
+            return False
+        return True
 
     def find_payload(self, digest: bytes) -> Location | None:
         """A place whose payload header is that of the digest, index first, tables for proof; None if there is none."""
@@ -229,8 +252,7 @@ class Content:
         self._level = manifest.level if manifest else 0
         self._head = manifest.head if manifest else b""
         self._top = manifest.children if manifest else (Child(root, size),)
-        self._nodes: OrderedDict[bytes, tuple[Child, ...]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._nodes: dict[bytes, tuple[Child, ...]] = {}
 
     def read_into(self, start: int, out: memoryview) -> None:
         """Fill `out` with the bytes from `start` on. The range must lie inside the content."""
@@ -262,42 +284,45 @@ class Content:
             index += 1
 
     def _node(self, child: Child, level: int) -> tuple[Child, ...]:
-        with self._lock:
-            if child.digest in self._nodes:
-                self._nodes.move_to_end(child.digest)
-                return self._nodes[child.digest]
-        try:
-            children = decode_node(
-                _payload_of(self._fetch, child.digest, PayloadKind.NODE), level=level, size=child.size
-            ).children
-        except ManifestError as exc:
-            raise DamagedContentError(f"node {child.digest.hex()}: {exc}", digest=child.digest.hex()) from exc
-        with self._lock:
+        children = self._nodes.get(child.digest)
+        if children is None:
+            raw = _payload_of(self._fetch, child.digest, PayloadKind.NODE)
+            try:
+                children = decode_node(raw, level=level, size=child.size).children
+            except ManifestError as exc:
+                raise DamagedContentError(f"node {child.digest.hex()}: {exc}", digest=child.digest.hex()) from exc
+            if len(self._nodes) >= _NODES_KEPT:
+                self._nodes = {}  # anew rather than in order: a lock would not survive a fork
             self._nodes[child.digest] = children
-            while len(self._nodes) > _NODES_KEPT:
-                self._nodes.popitem(last=False)
         return children
 
     def chunks(self) -> Iterator[Child]:
-        """Every chunk in order."""
+        """Every chunk; those of a repeated node once."""
         for child, level in self.walk():
             if level == 0:
                 yield child
 
     def walk(self) -> Iterator[tuple[Child, int]]:
-        """Every node and chunk below the root with its level (0: a chunk), parents first."""
+        """Every node and chunk below the root with its level (0: a chunk), parents first; a repeated node once.
+
+        A tree of a few nodes that name one another many times declares exabytes: it is not walked for ever.
+        """
         stack = [(child, self._level) for child in reversed(self._top)]
+        seen: set[bytes] = set()
         while stack:
             child, level = stack.pop()
-            yield child, level
             if level:
+                if child.digest in seen:
+                    continue
+                seen.add(child.digest)
                 stack += [(below, level - 1) for below in reversed(self._node(child, level))]
+            yield child, level
 
 
 def _payload_of(fetch: Fetch, digest: bytes, kind: PayloadKind) -> bytes:
     location = fetch.find_payload(digest)
     if location is None:
-        raise DamagedContentError(f"node {digest.hex()} is in no pack of this store", digest=digest.hex())
+        raise fetch.missing("node", digest)
     return fetch.payload(digest, kind, location.raw_size)
 
 
@@ -308,7 +333,7 @@ def open_content(fetch: Fetch, root: bytes, size: int) -> Content:
     """
     location = fetch.find_payload(root)
     if location is None:
-        raise DamagedContentError(f"root {root.hex()} is in no pack of this store", digest=root.hex())
+        raise fetch.missing("root", root)
     if location.kind == PayloadKind.CHUNK:
         found, content = location.raw_size, Content(fetch, root, None, size)
     else:

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from kacas.model.codec import MIB, Encoder
 from kacas.model.cuts import CHUNK_TARGET, Cutter
-from kacas.model.digest import PayloadKind, chunk_digest, new_sha1, payload_digest
-from kacas.model.manifest import Child, build
+from kacas.model.digest import PayloadKind, chunk_digest, new_sha1
+from kacas.model.manifest import Child, TreeBuilder
 from kacas.model.pack_format import PayloadHeader
 from kacas.model.source import Source
 
@@ -104,7 +104,7 @@ class Ingest:
         progress: Progress | None,
     ) -> Ingested:
         sha1 = new_sha1()
-        children: list[Child] = []
+        tree = _Tree(sink)
         flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]] = deque()
         hasher = ThreadPoolExecutor(1, "kacas-sha1")
         encoders = ThreadPoolExecutor(self._threads, "kacas-encode")
@@ -127,7 +127,7 @@ class Ingest:
                     progress(done, None if source.size is None else source.size + len(head))
                 if final:
                     break
-                block = self._next_block(flying, children)
+                block = self._next_block(flying, tree)
                 # What the cutter left over begins the next block; SHA-1 has seen it already.
                 rest = view[stop:]
                 block[: len(rest)] = rest
@@ -135,24 +135,22 @@ class Ingest:
                 filled = _fill(source, memoryview(block), len(rest))
             source.check_unchanged()
             while flying:
-                self._land(flying, children)
+                self._land(flying, tree)
         finally:
             encoders.shutdown(wait=True, cancel_futures=True)
             hasher.shutdown(wait=True, cancel_futures=True)
-        root = self._put_tree(children, head, description, sink)
+        root = tree.finish(head, description)
         return Ingested(sha1.digest(), root, done)
 
-    def _next_block(
-        self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], children: list[Child]
-    ) -> bytearray:
+    def _next_block(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], tree: _Tree) -> bytearray:
         while len(flying) >= _BLOCKS:
-            self._land(flying, children)
+            self._land(flying, tree)
         return self._take_block()
 
-    def _land(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], children: list[Child]) -> None:
+    def _land(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], tree: _Tree) -> None:
         block, hashing, encoding = flying.popleft()
         hashing.result()
-        children += encoding.result()
+        tree.add(encoding.result())
         if len(self._free) < _BLOCKS and len(block) == BLOCK_SIZE:
             self._free.append(block)
 
@@ -181,23 +179,26 @@ class Ingest:
             sink.append(payloads)
         return children
 
-    def _put_tree(self, children: list[Child], head: bytes, description: dict[str, object], sink: Sink) -> bytes:
-        manifest, root, nodes = build(children, head, description)
-        encoder = Encoder()
-        raws = [(digest, PayloadKind.NODE, node.encode()) for digest, node in nodes]
-        raws.append((root, PayloadKind.MANIFEST, manifest.encode()))
-        known = sink.known(digest for digest, _, _ in raws)
-        payloads: list[Payload] = []
-        for digest, kind, raw in raws:
-            if digest in known:
-                continue
-            known.add(digest)
-            assert payload_digest(kind, raw) == digest
-            codec, payload = encoder.encode(memoryview(raw))
-            payloads.append((PayloadHeader(kind, codec, len(payload), len(raw), digest), payload))
-        if payloads:
-            sink.append(payloads)
+
+class _Tree:
+    """The content's tree under construction; its nodes go to the sink as they are complete."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._encoder = Encoder()
+        self._builder = TreeBuilder(lambda digest, node: self._append(digest, PayloadKind.NODE, node.encode()))
+        self.add = self._builder.add
+
+    def finish(self, head: bytes, description: dict[str, object]) -> bytes:
+        """Append the manifest; returns the root."""
+        manifest, root = self._builder.finish(head, description)
+        self._append(root, PayloadKind.MANIFEST, manifest.encode())
         return root
+
+    def _append(self, digest: bytes, kind: PayloadKind, raw: bytes) -> None:
+        if digest not in self._sink.known([digest]):
+            codec, payload = self._encoder.encode(memoryview(raw))
+            self._sink.append([(PayloadHeader(kind, codec, len(payload), len(raw), digest), payload)])
 
 
 def _fill(source: Source, view: memoryview, filled: int) -> int:

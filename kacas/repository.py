@@ -9,8 +9,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
@@ -33,6 +36,7 @@ from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind
 from kacas.model.source import Source
 from kacas.model.uri import Uri, label_bytes
 
+T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 _CONTENTS_KEPT = 64
 _COMPARE_SIZE = 4 << 20
@@ -52,7 +56,8 @@ class Repository:
         self._progress = progress
         self._ingest = Ingest(threads)
         self._fetch = Fetch(self.lookup, threads)
-        self._batches = threading.local()
+        # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
+        self.current_batch: ContextVar[Batch | None] = ContextVar("batch", default=None)
         self._contents: OrderedDict[bytes, Content] = OrderedDict()
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -77,30 +82,45 @@ class Repository:
 
     # --- writing ----------------------------------------------------------------------------
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Puts of this thread are published together at the end; URIs bind then. An inner batch joins the outer."""
-        with self._joined_batch():
-            yield
-
-    @contextmanager
-    def _joined_batch(self) -> Iterator[Batch]:
+    def batch(self) -> AbstractContextManager[None]:
+        """Puts of this thread (or asyncio task) are published together at the end; an inner batch joins the outer."""
         self._check_open()
-        current: Batch | None = getattr(self._batches, "current", None)
+        return _BatchScope(self)
+
+    def begin_batch(self) -> Batch:
+        """A batch that `end_batch` publishes."""
+        return Batch(self.volume, self.lookup)
+
+    def end_batch(self, batch: Batch) -> None:
+        """Publish what the batch holds, after a last look at what others stored and forgot meanwhile."""
+        own = batch.own_entries()
+        if own or batch.skipped:
+            self.lookup.refresh()
+            for entry in own:
+                self._check_collision(batch, entry, [known for known, _ in self.lookup.entries(entry.sha1)])
+            for entry in batch.skipped:
+                # Whoever forgot the entry that we counted on did so while we stored: the store wins.
+                if not self._has_same(entry, self._known(batch, entry.sha1)):
+                    batch.add_entry(entry)
+        batch.finish()
+
+    def _known(self, batch: Batch, sha1: bytes) -> list[Entry]:
+        return [known for known, _ in self.lookup.entries(sha1)] + batch.entries(sha1)
+
+    def _within_batch(self, work: Callable[[Batch], T]) -> T:
+        """Do it in the batch that is open here, or in one of its own."""
+        self._check_open()
+        current = self.current_batch.get()
         if current is not None:
-            yield current
-            return
-        batch = Batch(self.volume, self.lookup)
-        self._batches.current = batch
+            return work(current)
+        batch = self.begin_batch()
         try:
-            yield batch
+            result = work(batch)
+            self.end_batch(batch)
         except BaseException:
             batch.discard()
             raise
-        else:
-            batch.finish()
-        finally:
-            self._batches.current = None
+        return result
 
     def put(
         self,
@@ -117,7 +137,8 @@ class Repository:
         Raises CollisionError, what the source raises, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
-        with self._joined_batch() as batch:
+
+        def work(batch: Batch) -> Uri:
             ingested = self._ingest.put(
                 source,
                 cutter or file_cutter(),
@@ -131,7 +152,9 @@ class Repository:
                 self._owner, encoded_label,
             )  # fmt: skip
             self._claim(batch, entry)
-        return Uri(ingested.sha1, label or "")
+            return Uri(ingested.sha1, label or "")
+
+        return self._within_batch(work)
 
     def _stage(self, name: str) -> Callable[[int, int | None], None] | None:
         progress = self._progress
@@ -144,17 +167,14 @@ class Repository:
 
     def _claim(self, batch: Batch, entry: Entry) -> None:
         """Leave the owner's entry, unless the same one is there and alive."""
-        pending = batch.entries(entry.sha1)
-        known = [known for known, _ in self.lookup.entries(entry.sha1)] + pending
+        published = self.lookup.entries(entry.sha1)
+        known = [known for known, _ in published] + batch.entries(entry.sha1)
         self._check_collision(batch, entry, known)
         if self._has_same(entry, known):
-            # Somebody may have forgotten it a moment ago in another process: look again before counting on it.
-            self.lookup.refresh()
-            published = self.lookup.entries(entry.sha1)
-            if self._has_same(entry, [known for known, _ in published] + pending):
-                batch.rely(pack_id for _, pack_id in published)
-                return
-        batch.add_entry(entry)
+            batch.rely(pack_id for _, pack_id in published)
+            batch.skip_entry(entry)
+        else:
+            batch.add_entry(entry)
 
     @staticmethod
     def _has_same(entry: Entry, known: list[Entry]) -> bool:
@@ -296,8 +316,7 @@ class Repository:
                 secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
                 self._owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
             )  # fmt: skip
-            with self._joined_batch() as batch:
-                batch.add_entry(cancel)
+            self._within_batch(lambda batch: batch.add_entry(cancel))
         return Forgotten(str(uri), len(mine), tuple(others))
 
     def history(self) -> Iterator[HistoryItem]:
@@ -343,6 +362,33 @@ class Repository:
         kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.action == Action.KEEP}
         stored = f"it was stored as {' and '.join(sorted(kinds))}" if kinds else "load it with load_bytes or load_file"
         return WrongKindError(f"{uri}: {why}; {stored}", sha1=uri.sha1.hex())
+
+
+class _BatchScope:
+    """`with repository.batch():`. Leave it in the thread that entered it."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._batch: Batch | None = None  # None: the outer batch is joined
+
+    def __enter__(self) -> None:
+        current = self._repository.current_batch
+        if current.get() is None:
+            self._batch = self._repository.begin_batch()
+            current.set(self._batch)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        self._repository.current_batch.set(None)
+        try:
+            if kind is None:
+                self._repository.end_batch(batch)
+        finally:
+            batch.discard()  # nothing, if it was finished
 
 
 def _live(entries: list[Entry]) -> list[Entry]:

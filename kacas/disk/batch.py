@@ -10,11 +10,12 @@ from kacas.disk.lookup import Lookup
 from kacas.disk.pack_writer import PackWriter, Payload
 from kacas.disk.volume import Volume
 from kacas.errors import StoreClosedError, WriteError
-from kacas.model.entry import Entry
+from kacas.model.entry import Action, Entry
 from kacas.model.location import Location
 
 PACK_SIZE = 256 << 20  # bytes; a fuller pack is published and the next one begun
 _PACK_PAYLOADS = 1 << 16  # bounds the memory that the table takes before it is written
+_MAX_SKIPPED = 1 << 16
 _PACK_ENTRIES_SIZE = 16 << 20
 
 
@@ -35,6 +36,7 @@ class Batch:
         self._entries_size = 0
         self._own: dict[bytes, list[Entry]] = {}
         self._relied: set[bytes] = set()
+        self.skipped: list[Entry] = []
         self._packs: set[bytes] = set()
         self._ended = False
         self._failure: BaseException | None = None
@@ -86,6 +88,18 @@ class Batch:
         with self._lock:
             return list(self._own.get(sha1, ()))
 
+    def own_entries(self) -> list[Entry]:
+        """All keep entries that are not published yet."""
+        with self._lock:
+            return [entry for entries in self._own.values() for entry in entries if entry.action == Action.KEEP]
+
+    def skip_entry(self, entry: Entry) -> None:
+        """Leave out an entry because the owner's same entry is alive; `skipped` is looked at again before the end."""
+        if len(self.skipped) < _MAX_SKIPPED:
+            self.skipped.append(entry)
+        else:
+            self.add_entry(entry)  # bounds the memory: a second claim does no harm
+
     def pending(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
         """Where payloads of this batch's unpublished pack are; read them with `read`."""
         with self._lock:
@@ -135,11 +149,11 @@ class Batch:
     def _check_relied(self) -> None:
         for pack_id in self._relied - self._packs:
             path = self._volume.pack_path(pack_id)
-            if not os.path.exists(path):
+            if not self._lookup.packs.is_current(pack_id):
                 self._lookup.packs.forget(pack_id)
                 self._lookup.refresh()
                 raise WriteError(
-                    f"pack {path.name} vanished while its chunks were relied on; store again", path=str(path)
+                    f"pack {path.name} vanished or changed while its chunks were relied on; store again", path=str(path)
                 )
 
     def _check_open(self) -> None:

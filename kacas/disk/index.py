@@ -50,7 +50,6 @@ class Index:
     def __init__(self, place: Path) -> None:
         self._place = place
         self._shared = index_environment.acquire(place)
-        self._environment = self._shared.environment
         if not self._shared.tables:
             self._shared.tables = self._open_tables()
         tables = self._shared.tables
@@ -59,15 +58,23 @@ class Index:
         self._pack_of: dict[int, bytes] = {}
 
     def _open_tables(self) -> dict[str, Any]:
-        def create() -> dict[str, Any]:
+        def create(environment: lmdb.Environment) -> dict[str, Any]:
             tables = {
-                name: self._environment.open_db(name.encode())
+                name: environment.open_db(name.encode())
                 for name in ("entries", "log", "packs", "pack_numbers")
             }  # fmt: skip
-            tables["chunks"] = self._environment.open_db(b"chunks", dupsort=True, dupfixed=True)
+            tables["chunks"] = environment.open_db(b"chunks", dupsort=True, dupfixed=True)
             return tables
 
-        return _guarded(create)
+        return self._run(create)
+
+    def _run(self, work: Callable[[lmdb.Environment], T]) -> T:
+        """LMDB's complaints (damage, full map, full disk) are all one thing to us: no help from the index."""
+        with index_environment.operation(self._shared) as environment:
+            try:
+                return work(environment)
+            except (lmdb.Error, OSError, struct.error) as exc:
+                raise IndexUnusableError(str(exc)) from exc
 
     def close(self) -> None:
         index_environment.release(self._place, self._shared)
@@ -79,17 +86,17 @@ class Index:
     def pack_ids(self) -> set[bytes]:
         """Packs whose tables are in the index."""
 
-        def read() -> set[bytes]:
-            with self._environment.begin(self._pack_numbers) as txn:
+        def read(environment: lmdb.Environment) -> set[bytes]:
+            with environment.begin(self._pack_numbers) as txn:
                 return {bytes(key) for key in txn.cursor().iternext(keys=True, values=False)}
 
-        return _guarded(read)
+        return self._run(read)
 
     def add(self, tables: Iterable[tuple[bytes, Table]]) -> None:
         """Take in tables in one transaction; a pack that is there already is skipped."""
 
-        def write() -> None:
-            with self._environment.begin(write=True) as txn:
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
                 rows: list[NDArray[np.void]] = []
                 entries: list[tuple[bytes, bytes]] = []
                 log: list[tuple[bytes, bytes]] = []
@@ -112,7 +119,7 @@ class Index:
                 txn.cursor(self._entries).putmulti(sorted(entries))
                 txn.cursor(self._log).putmulti(sorted(log))
 
-        _guarded(write)
+        self._run(write)
 
     def _put_chunks(self, txn: lmdb.Transaction, rows: list[NDArray[np.void]]) -> None:
         joined = np.concatenate(rows) if rows else np.empty(0, "V52")
@@ -126,23 +133,23 @@ class Index:
     def remove(self, pack_ids: Iterable[bytes]) -> None:
         """Packs that are gone: what points to them is ignored from now on."""
 
-        def write() -> None:
-            with self._environment.begin(write=True) as txn:
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
                 for pack_id in pack_ids:
                     key = txn.pop(pack_id, db=self._pack_numbers)
                     if key is not None:
                         txn.delete(key, db=self._packs)
             self._pack_of.clear()
 
-        _guarded(write)
+        self._run(write)
 
     def locate(self, digests: Iterable[bytes]) -> dict[bytes, list[Location]]:
         """Where the payloads may be; digests that are not known are left out."""
 
-        def read() -> dict[bytes, list[Location]]:
+        def read(environment: lmdb.Environment) -> dict[bytes, list[Location]]:
             found: dict[bytes, list[Location]] = {}
             wanted = {digest[:_KEY_SIZE]: digest for digest in digests}
-            with self._environment.begin() as txn:
+            with environment.begin() as txn:
                 for key, value in txn.cursor(self._chunks).getmulti(list(wanted), dupdata=True):
                     digest = wanted[key]
                     location = self._location(txn, digest, value)
@@ -150,7 +157,7 @@ class Index:
                         found.setdefault(digest, []).append(location)
             return found
 
-        return _guarded(read)
+        return self._run(read)
 
     def _location(self, txn: lmdb.Transaction, digest: bytes, value: bytes) -> Location | None:
         if len(value) != _VALUE.itemsize:
@@ -178,8 +185,8 @@ class Index:
     def mark_damaged(self, digest: bytes, location: Location) -> None:
         """Remember that the payload at this place is not good, so that storing the content again heals it."""
 
-        def write() -> None:
-            with self._environment.begin(write=True) as txn:
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
                 cursor = txn.cursor(self._chunks)
                 for _, value in cursor.getmulti([digest[:_KEY_SIZE]], dupdata=True):
                     if self._location(txn, digest, value) == location:
@@ -189,14 +196,14 @@ class Index:
                         marked = _seal(row).tobytes()[_KEY_SIZE:]
                         txn.put(digest[:_KEY_SIZE], marked, db=self._chunks)
 
-        _guarded(write)
+        self._run(write)
 
     def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
         """All entries of the SHA-1, keep and forget, each with the pack that holds it."""
 
-        def read() -> list[tuple[Entry, bytes]]:
+        def read(environment: lmdb.Environment) -> list[tuple[Entry, bytes]]:
             found = []
-            with self._environment.begin() as txn:
+            with environment.begin() as txn:
                 cursor = txn.cursor(self._entries)
                 cursor.set_range(sha1)
                 for key, value in cursor.iternext():
@@ -208,16 +215,16 @@ class Index:
                         found.append((entry, pack_id))
             return found
 
-        return _guarded(read)
+        return self._run(read)
 
     def log(self, owner: bytes, before: bytes | None = None, count: int = 1000) -> tuple[list[Entry], bytes | None]:
         """The owner's keep entries, newest first, a page at a time: (entries, where the next page begins)."""
 
-        def read() -> tuple[list[Entry], bytes | None]:
+        def read(environment: lmdb.Environment) -> tuple[list[Entry], bytes | None]:
             page: list[Entry] = []
             prefix = checksum(16, owner)
             position = before
-            with self._environment.begin() as txn:
+            with environment.begin() as txn:
                 cursor = txn.cursor(self._log)
                 start = before or prefix + b"\xff" * (_LOG.size - len(prefix))
                 more = cursor.prev() if cursor.set_range(start) else cursor.last()
@@ -238,7 +245,7 @@ class Index:
                     more = cursor.prev()
             return page, position if more else None
 
-        return _guarded(read)
+        return self._run(read)
 
 
 _ROW = np.dtype([("key", "V16"), *((name, _VALUE.fields[name][0]) for name in _VALUE.names or ())])  # type: ignore[index]
@@ -275,11 +282,3 @@ def _decode(value: bytes) -> Entry | None:
 
 def _log_key(entry: Entry) -> bytes:
     return _LOG.pack(checksum(16, entry.owner), max(entry.time_ns, 0), entry.entry_id)
-
-
-def _guarded(operation: Callable[[], T]) -> T:
-    """LMDB's complaints (damage, full map, full disk, closed by renewal) are all one thing to us: no help from the index."""
-    try:
-        return operation()
-    except (lmdb.Error, OSError, struct.error) as exc:
-        raise IndexUnusableError(str(exc)) from exc

@@ -15,6 +15,9 @@ import os
 import secrets
 import shutil
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ INDEX_VERSION = 1
 # One large fixed map; under `ulimit -v` the first that fits.
 _MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)
 _MAX_READERS = 4096
+_YOUNG_S = 60
 _LOCKS_SIZE = 64 * (_MAX_READERS + 64)  # a cache line for each reader, and the head
 _TABLES = 6
 
@@ -34,40 +38,81 @@ class IndexUnusableError(Exception):
     """The index cannot answer or take what it is given. Never reaches a user: the tables are the truth."""
 
 
-class _Shared:
+class Shared:
     """One LMDB environment of this process and how many Index objects use it."""
 
     def __init__(self, environment: lmdb.Environment, generation: Path) -> None:
         self.environment = environment
         self.generation = generation
         self.users = 0
+        self.closed = False
         self.tables: dict[str, Any] = {}
 
 
-_lock = threading.Lock()
-_open: dict[str, _Shared] = {}
+# LMDB crashes when an environment is closed under a running transaction, and a child that inherits one
+# in mid-transaction can neither use nor close it. So every operation is counted, and closing and forking
+# wait, with new operations held back, until none runs.
+_idle = threading.Condition()
+_running = 0
+_open: dict[str, Shared] = {}
 
 
-def _after_fork() -> None:
+@contextmanager
+def operation(shared: Shared) -> Iterator[lmdb.Environment]:
+    """The environment for one operation. Raises IndexUnusableError if it was closed."""
+    global _running
+    with _idle:
+        if shared.closed:
+            raise IndexUnusableError("the index was closed")
+        _running += 1
+    try:
+        yield shared.environment
+    finally:
+        with _idle:
+            _running -= 1
+            if not _running:
+                _idle.notify_all()
+
+
+def _close(shared: Shared) -> None:
+    """With _idle held: waits for running operations, then closes."""
+    shared.closed = True
+    while _running:
+        _idle.wait()
+    shared.environment.close()
+
+
+def _before_fork() -> None:
+    _idle.acquire()
+    while _running:
+        _idle.wait()
+
+
+def _after_fork_in_parent() -> None:
+    _idle.release()
+
+
+def _after_fork_in_child() -> None:
     # LMDB must not be used across a fork, and refuses a second open of the same file in one process:
-    # the child closes what it inherited and opens its own when it needs one.
-    global _lock
-    _lock = threading.Lock()
+    # the child closes what it inherited, which is idle, and opens its own when it needs one.
+    global _idle
+    _idle = threading.Condition()
     for shared in _open.values():
+        shared.closed = True
         shared.environment.close()
     _open.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
-def acquire(place: Path) -> _Shared:
+def acquire(place: Path) -> Shared:
     """The environment for the index directory `place`, opened or shared. Raises IndexUnusableError."""
-    with _lock:
+    with _idle:
         shared = _open.get(str(place))
         if shared is None:
             try:
-                shared = _Shared(*_open_current(place))
+                shared = Shared(*_open_current(place))
             except (lmdb.Error, OSError) as exc:
                 raise IndexUnusableError(f"the index in {place} cannot be opened: {exc}") from exc
             _open[str(place)] = shared
@@ -75,21 +120,21 @@ def acquire(place: Path) -> _Shared:
         return shared
 
 
-def release(place: Path, shared: _Shared) -> None:
+def release(place: Path, shared: Shared) -> None:
     """Give it back; the last user closes it."""
-    with _lock:
+    with _idle:
         shared.users -= 1
         if shared.users == 0 and _open.get(str(place)) is shared:
             del _open[str(place)]
-            shared.environment.close()
+            _close(shared)
 
 
-def renew(place: Path, broken: _Shared) -> None:
+def renew(place: Path, broken: Shared) -> None:
     """Put an empty generation in place of a broken one. Processes that use the old one are not disturbed."""
-    with _lock:
+    with _idle:
         if _open.get(str(place)) is broken:
             del _open[str(place)]
-            broken.environment.close()
+            _close(broken)
         try:
             if (sidecar := _read_sidecar(place)) is None or sidecar["generation"] == broken.generation.name:
                 _begin_generation(place, replace=True)
@@ -114,7 +159,11 @@ def _open_current(place: Path) -> tuple[lmdb.Environment, Path]:
         # Without a sidecar two processes may begin at once: the first wins. A bad one is replaced.
         _begin_generation(place, replace=(place / "current").exists())
     try:
-        return _open_generation(place)
+        environment, generation = _open_generation(place)
+        if not _is_cut_short(environment, generation):
+            return environment, generation
+        environment.close()
+        raise lmdb.CorruptedError("the data file is cut short")
     except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError):
         _begin_generation(place, replace=True)
         return _open_generation(place)
@@ -126,6 +175,12 @@ def _open_generation(place: Path) -> tuple[lmdb.Environment, Path]:
         raise OSError(errno.ENOENT, "the index was removed while it was opened", str(place))
     generation = place / sidecar["generation"]
     return _open_environment(generation), generation
+
+
+def _is_cut_short(environment: lmdb.Environment, generation: Path) -> bool:
+    """Whether the file ends before its last page: reading behind the end of a mapped file is SIGBUS."""
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    return os.stat(generation / "data.mdb").st_size < needed
 
 
 def _read_sidecar(place: Path) -> dict[str, Any] | None:
@@ -170,6 +225,7 @@ def _begin_generation(place: Path, *, replace: bool) -> None:
     written.write_text(json.dumps(_identity(generation)), "utf-8")
     if replace:
         os.replace(written, place / "current")
+        _drop_old_generations(place, generation)
         return
     try:
         os.link(written, place / "current")
@@ -177,6 +233,16 @@ def _begin_generation(place: Path, *, replace: bool) -> None:
         shutil.rmtree(generation, ignore_errors=True)  # another process was first: both use its generation
     finally:
         written.unlink()
+
+
+def _drop_old_generations(place: Path, current: Path) -> None:
+    """What an open process still uses stays readable to it; a young one may be about to be opened."""
+    for old in place.iterdir():
+        try:
+            if old != current and old.is_dir() and time.time() - old.stat().st_mtime > _YOUNG_S:
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError:
+            continue  # another process drops it at the same time
 
 
 def _reserve_locks(path: Path) -> None:

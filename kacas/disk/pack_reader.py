@@ -53,10 +53,15 @@ class PackReader:
         if not stat.S_ISREG(status.st_mode):
             raise self.damage("it is not a regular file")
         self.size = status.st_size
+        self._identity = (status.st_dev, status.st_ino)
 
     def __del__(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
+
+    def is_file(self, status: os.stat_result) -> bool:
+        """Whether this is the status of the file that is open here, and of the same size."""
+        return (status.st_dev, status.st_ino, status.st_size) == (*self._identity, self.size)
 
     def damage(self, why: str, *, digest: bytes = b"") -> DamagedPackError:
         """The error that names this pack; raise it."""
@@ -174,6 +179,13 @@ class OpenPacks:
             while len(self._readers) > MAX_OPEN_PACKS:
                 self._readers.popitem(last=False)
         return reader
+
+    def is_current(self, pack_id: bytes) -> bool:
+        """Whether the pack's name still leads to the file that is open here, as long as it was."""
+        try:
+            return self.get(pack_id).is_file(os.stat(self._volume.pack_path(pack_id)))
+        except (OSError, DamagedPackError):
+            return False
 
     def forget(self, pack_id: bytes) -> None:
         """Close it at the next chance: it was found missing or replaced."""

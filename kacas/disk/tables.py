@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 from kacas.disk.pack_reader import OpenPacks
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.digest import DIGEST_SIZE
-from kacas.model.entry import SHA1_OFFSET, Entry, EntryError, decode_entry
+from kacas.model.entry import Entry, entries_of
 from kacas.model.location import Location
 from kacas.model.pack_format import CHUNK_RECORD, PackFormatError, Table
 
@@ -24,7 +23,6 @@ class Tables:
     def __init__(self, volume: Volume, packs: OpenPacks) -> None:
         self._volume = volume
         self._packs = packs
-        self._lock = threading.Lock()
         self._kept: dict[bytes, bytes] = {}
         self._kept_size = 0
         self._malformed: dict[bytes, DamagedPackError] = {}
@@ -73,15 +71,9 @@ class Tables:
         listed = self._volume.list_packs()
         for pack_id in listed:
             data = self._entries_data(pack_id)
-            at = data.find(sha1)
-            while at >= 0:
-                try:
-                    entry, _ = decode_entry(data, at - SHA1_OFFSET) if at >= SHA1_OFFSET else (None, 0)
-                except EntryError:
-                    entry = None  # the bytes stood elsewhere in an entry, as in a list of cancelled ids
-                if entry is not None and entry.sha1 == sha1:
-                    found.append((entry, pack_id))
-                at = data.find(sha1, at + 1)
+            if sha1 in data:
+                # The bytes may stand anywhere, in a label too: only what begins where entries begin is one.
+                found += [(entry, pack_id) for entry in entries_of(data, sha1)]
         self._drop_gone(listed)
         return found
 
@@ -93,16 +85,15 @@ class Tables:
         if table is None:
             return b""
         data = bytes(table.entries_data)
-        with self._lock:
-            if self._kept_size + len(data) <= _KEPT_SIZE and pack_id not in self._kept:
-                self._kept[pack_id] = data
-                self._kept_size += len(data)
+        if self._kept_size + len(data) <= _KEPT_SIZE:
+            # Two threads may count one pack twice: then a little less is kept. A lock would not survive a fork.
+            self._kept[pack_id] = data
+            self._kept_size += len(data)
         return data
 
     def _drop_gone(self, listed: set[bytes]) -> None:
-        with self._lock:
-            for pack_id in self._kept.keys() - listed:
-                self._kept_size -= len(self._kept.pop(pack_id))
+        for pack_id in self._kept.keys() - listed:
+            self._kept_size -= len(self._kept.pop(pack_id, b""))
         for pack_id in self.problems.keys() - listed:
             self.problems.pop(pack_id, None)
 

@@ -28,6 +28,10 @@ class DecodeError(ValueError):
     """A payload that is not what its header says. Translated by the reader, which knows the pack."""
 
 
+class UnknownCodecError(DecodeError):
+    """The codec's number is none that this version knows."""
+
+
 class Encoder:
     """Encodes chunks. Not thread-safe: one for each thread."""
 
@@ -68,7 +72,7 @@ class Decoder:
             out[:] = payload
             return
         if codec != Codec.ZSTD:
-            raise DecodeError(f"codec {codec} is unknown to this version of kacas")
+            raise UnknownCodecError(f"codec {codec} is unknown to this version of kacas")
         try:
             declared = zstandard.get_frame_parameters(payload).content_size
             if declared != size:

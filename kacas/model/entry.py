@@ -13,7 +13,8 @@ MAX_OWNER_SIZE = 256  # bytes of UTF-8
 MAX_CANCELS = 1 << 16
 _CHECK_SIZE = 8
 _FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
-SHA1_OFFSET = 4 + ID_SIZE  # of the SHA-1 in an encoded entry
+_SIZE = struct.Struct("<I")
+SHA1_OFFSET = _SIZE.size + ID_SIZE  # of the SHA-1 in an encoded entry
 MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_LABEL_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
 
 
@@ -121,3 +122,19 @@ def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
         action, origin, proof, tuple(cancels[at : at + ID_SIZE] for at in range(0, len(cancels), ID_SIZE)),
     )  # fmt: skip
     return entry, stop
+
+
+def entries_of(data: bytes, sha1: bytes) -> list[Entry]:
+    """The entries of one SHA-1 among encoded entries. Steps from entry to entry; stops at what is none."""
+    found, at, stop = [], 0, len(data) - _FIXED.size
+    while at <= stop:
+        if data.startswith(sha1, at + SHA1_OFFSET):
+            try:
+                found.append(decode_entry(data, at)[0])
+            except EntryError:
+                return found
+        (size,) = _SIZE.unpack_from(data, at)
+        if size < _FIXED.size:
+            return found
+        at += size
+    return found

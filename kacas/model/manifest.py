@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -80,26 +80,59 @@ def encode_description(description: dict[str, Any]) -> bytes:
     return json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
+class TreeBuilder:
+    """Joins chunks into a tree as they come, in memory that does not grow with the content.
+
+    A group of FAN_OUT becomes a node as soon as one more shows that the level does not end there.
+    """
+
+    def __init__(self, emit: Callable[[bytes, Node], None]) -> None:
+        """emit: takes each node and its digest, when it is complete."""
+        self._emit = emit
+        self._levels: list[list[Child]] = [[]]
+        self._size = 0
+
+    def add(self, children: Iterable[Child]) -> None:
+        """Chunks, in order."""
+        for child in children:
+            self._size += child.size
+            self._push(0, child)
+
+    def _push(self, level: int, child: Child) -> None:
+        if level == len(self._levels):
+            self._levels.append([])
+        row = self._levels[level]
+        if len(row) == FAN_OUT:
+            self._fold(level)
+        row.append(child)
+
+    def _fold(self, level: int) -> None:
+        group = tuple(self._levels[level])
+        self._levels[level].clear()
+        node = Node(level + 1, sum(child.size for child in group), group)
+        digest = payload_digest(PayloadKind.NODE, node.encode())
+        self._emit(digest, node)
+        self._push(level + 1, Child(digest, node.size))
+
+    def finish(self, head: bytes, description: dict[str, Any]) -> tuple[Manifest, bytes]:
+        """The manifest and its digest, the root."""
+        level = 0
+        while level < len(self._levels) - 1:  # a fold may begin one more level
+            self._fold(level)
+            level += 1
+        top = tuple(self._levels[level])
+        manifest = Manifest(len(head) + self._size, level, head, description, top)
+        return manifest, payload_digest(PayloadKind.MANIFEST, manifest.encode())
+
+
 def build(
     children: Iterable[Child], head: bytes, description: dict[str, Any]
 ) -> tuple[Manifest, bytes, list[tuple[bytes, Node]]]:
-    """Join chunks into a tree. Returns the manifest, its digest (the root) and the nodes with theirs."""
-    row = list(children)
-    size = len(head) + sum(child.size for child in row)
+    """Join chunks into a tree at once. Returns the manifest, its digest (the root) and the nodes with theirs."""
     nodes: list[tuple[bytes, Node]] = []
-    level = 0
-    while len(row) > FAN_OUT:
-        level += 1
-        above = []
-        for first in range(0, len(row), FAN_OUT):
-            group = tuple(row[first : first + FAN_OUT])
-            node = Node(level, sum(child.size for child in group), group)
-            digest = payload_digest(PayloadKind.NODE, node.encode())
-            nodes.append((digest, node))
-            above.append(Child(digest, node.size))
-        row = above
-    manifest = Manifest(size, level, head, description, tuple(row))
-    return manifest, payload_digest(PayloadKind.MANIFEST, manifest.encode()), nodes
+    builder = TreeBuilder(lambda digest, node: nodes.append((digest, node)))
+    builder.add(children)
+    return *builder.finish(head, description), nodes
 
 
 def decode_manifest(data: bytes | memoryview) -> Manifest:
