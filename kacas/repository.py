@@ -27,19 +27,18 @@ from kacas.errors import (
     StoreClosedError,
     WrongKindError,
 )
-from kacas.fetch import Content, Fetch, open_content
+from kacas.fetch import Content, Fetch, open_content, same_bytes
 from kacas.ingest import Ingest
 from kacas.model.cuts import Cutter, file_cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE
-from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind
+from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
 from kacas.model.source import Source
 from kacas.model.uri import Uri, label_bytes
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 _CONTENTS_KEPT = 64
-_COMPARE_SIZE = 4 << 20
 
 
 class Repository:
@@ -180,7 +179,7 @@ class Repository:
     def _has_same(entry: Entry, known: list[Entry]) -> bool:
         return any(
             (other.owner, other.root, other.kind, other.label) == (entry.owner, entry.root, entry.kind, entry.label)
-            for other in _live(known)
+            for other in live(known)
         )
 
     def _check_collision(self, batch: Batch, entry: Entry, known: list[Entry]) -> None:
@@ -192,7 +191,7 @@ class Repository:
         new = open_content(fetch, entry.root, entry.size)
         for root, size in roots.items():
             try:
-                same = size == entry.size and _equal(new, open_content(fetch, root, size))
+                same = size == entry.size and same_bytes(new, open_content(fetch, root, size))
             except DamagedError:
                 continue  # what cannot be read cannot contradict; the new layout was hashed as a whole just now
             if not same:
@@ -286,7 +285,7 @@ class Repository:
         digests = {content.root} | {child.digest for child, _ in content.walk()}
         sizes = self._fetch.sizes(digests)
         claims = tuple(
-            Claim(e.owner_text, e.time_ns / 1e9, e.label_text, e.kind_name, e.entry_id.hex()) for e in _live(known)
+            Claim(e.owner_text, e.time_ns / 1e9, e.label_text, e.kind_name, e.entry_id.hex()) for e in live(known)
         )
         chunks = {child.digest for child in content.chunks()}
         return Description(
@@ -309,8 +308,8 @@ class Repository:
                 f"{uri} is not in the store at {self.volume.path}; nothing to forget", sha1=uri.sha1.hex()
             )
         # One forget entry names so many at most; the next forget ends the rest.
-        mine = [entry for entry in _live(known) if entry.owner == self._owner][:MAX_CANCELS]
-        others = sorted({entry.owner_text for entry in _live(known) if entry.owner != self._owner})
+        mine = [entry for entry in live(known) if entry.owner == self._owner][:MAX_CANCELS]
+        others = sorted({entry.owner_text for entry in live(known) if entry.owner != self._owner})
         if mine:
             cancel = Entry(
                 secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
@@ -389,23 +388,3 @@ class _BatchScope:
                 self._repository.end_batch(batch)
         finally:
             batch.discard()  # nothing, if it was finished
-
-
-def _live(entries: list[Entry]) -> list[Entry]:
-    """Keep entries that no forget entry names."""
-    cancelled = {entry_id for entry in entries for entry_id in entry.cancels}
-    return [entry for entry in entries if entry.action == Action.KEEP and entry.entry_id not in cancelled]
-
-
-def _equal(one: Content, other: Content) -> bool:
-    """Compare byte by byte, in bounded memory."""
-    if one.size != other.size:
-        return False
-    left, right = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
-    for start in range(0, one.size, _COMPARE_SIZE):
-        size = min(_COMPARE_SIZE, one.size - start)
-        one.read_into(start, memoryview(left)[:size])
-        other.read_into(start, memoryview(right)[:size])
-        if left[:size] != right[:size]:
-            return False
-    return True

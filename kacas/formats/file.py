@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
+from kacas.disk.memory import check_affordable
 from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
 from kacas.fetch import Content
 from kacas.model.codec import MIB
@@ -181,6 +182,11 @@ class ContentReader(io.RawIOBase):
             self._from_windows(out[:count])
         self._at += count
         return count
+
+    def readall(self) -> bytes:
+        """The rest at once. Raises SizeLimitError before memory is taken."""
+        check_affordable(max(0, self._content.size - self._at), self.name)
+        return super().readall()
 
     def _from_windows(self, out: memoryview) -> None:
         done = 0

@@ -136,7 +136,10 @@ class LazyArray:
         return f"<kacas array {self.shape} {self.dtype} at {self.uri}>"
 
     def __getitem__(self, index: Any) -> Any:
-        return read_selection(index, self.shape, self.dtype, self._header.fortran_order, self._read_into)
+        return read_selection(
+            index, self.shape, self.dtype, self._header.fortran_order, self._read_into,
+            check_size=lambda size: check_affordable(size, f"the selection from {self.uri}"),
+        )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))

@@ -138,3 +138,9 @@ def entries_of(data: bytes, sha1: bytes) -> list[Entry]:
             return found
         at += size
     return found
+
+
+def live(entries: list[Entry]) -> list[Entry]:
+    """Keep entries that no forget entry names."""
+    cancelled = {entry_id for entry in entries for entry_id in entry.cancels}
+    return [entry for entry in entries if entry.action == Action.KEEP and entry.entry_id not in cancelled]

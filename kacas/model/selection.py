@@ -7,6 +7,7 @@ to the box, to the box.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,12 +39,13 @@ def read_selection(
     read_into: ReadInto,
     *,
     chunk_size: int = 256 * 1024,
+    check_size: Callable[[int], None] = lambda size: None,
 ) -> NDArray[Any] | np.generic:
     """What `array[index]` of NumPy is, for the array of this shape, dtype and order that read_into reads.
 
     index: anything that NumPy takes except field names: integers, slices, Ellipsis, None, integer arrays,
     boolean masks, and tuples of them. chunk_size: bytes; a gap of that size or more between wanted bytes
-    is not read.
+    is not read. check_size: is told the bytes of the box before they are taken, and may raise.
 
     The result is a copy and may be written to. Memory: the box (the result itself, unless an index array is
     unsorted or repeats) and at most BLOCK_SIZE. With several index arrays the box is the product of the
@@ -55,6 +57,7 @@ def read_selection(
     if dtype.hasobject:
         raise UnsupportedDataError(f"an array of {dtype} cannot be read from bytes: it has Python objects")
     positions, renumbered = _plan(index, shape, dtype)
+    check_size(math.prod(map(len, positions)) * dtype.itemsize)
     if fortran_order:
         # Fortran order is C order of the reversed axes.
         box = _read_box(positions[::-1], shape[::-1], dtype, read_into, chunk_size).T
