@@ -42,6 +42,7 @@ class Lookup:
         self._pid = os.getpid()
         self._renewals = 0
         self._settled: set[bytes] = set()
+        self._seen: set[str] = set()  # names in packs/ whose tables are in the index, as far as they can be
         self._index: Index | None = None
         self._open_index()
         self.refresh()
@@ -70,6 +71,7 @@ class Lookup:
         if os.getpid() != self._pid:
             # LMDB must not cross a fork, and another thread of the parent may have held the lock.
             self._lock, self._pid = threading.RLock(), os.getpid()
+            self._seen = set()
             self._open_index()
         while (index := self._index) is not None:
             try:
@@ -90,6 +92,7 @@ class Lookup:
                 )
                 return
             try:
+                self._seen = set()
                 broken.renew()
                 self._index = Index(self._place)
             except IndexUnusableError as exc:
@@ -100,12 +103,21 @@ class Lookup:
     def refresh(self) -> int:
         """Take in tables of packs that appeared, leave out those that went. Returns the chunk records taken in."""
         none: set[bytes] = set()
+        if self._seen and not self.tables.problems:
+            # The common case, at each put: nothing but our own packs is new. Names are compared as they come.
+            names = set(self._volume.list_names())
+            if self._seen <= names:
+                new = self._volume.pack_ids_of(names - self._seen)
+                self._seen = names
+                return self._import(sorted(new - self._ask(Index.pack_ids, none))) if new else 0
         known = self._ask(Index.pack_ids, none)
         # Known before listed: a pack published in between is never taken for gone.
-        listed = self._volume.list_packs()
+        names = set(self._volume.list_names())
+        listed = self._volume.pack_ids_of(names)
         # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
         if gone := (known - listed) | (known & self.tables.problems.keys()):
             self._ask(lambda index: index.remove(gone), None)
+        self._seen = names
         return self._import(sorted(listed - known)) if self._index is not None else 0
 
     def _import(self, pack_ids: list[bytes]) -> int:
@@ -130,6 +142,8 @@ class Lookup:
     def published(self, pack_id: bytes, table: Table) -> None:
         """A pack of ours was published: other processes of this host see it at once."""
         self._add([(pack_id, table)])
+        if self._seen:
+            self._seen.add(self._volume.pack_path(pack_id).name)
 
     def settled(self, pack_ids: Iterable[bytes]) -> None:
         """These packs' names are durable: their directory was synced after they were given."""
@@ -156,6 +170,7 @@ class Lookup:
                 except IndexUnusableError:
                     pass  # _open_index warns if the place is really unusable
             self._renewals = 0
+            self._seen = set()
             self._open_index()
         return self.refresh()
 

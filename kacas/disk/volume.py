@@ -10,6 +10,7 @@ import secrets
 import stat
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +67,20 @@ class Volume:
 
     def list_packs(self) -> set[bytes]:
         """Ids of the packs that are there now. By path, which is fresh on NFS where a kept descriptor is not."""
-        found = (_PACK_NAME.fullmatch(name) for name in self._names())
+        return self.pack_ids_of(self.list_names())
+
+    @staticmethod
+    def pack_ids_of(names: Iterable[str]) -> set[bytes]:
+        """The ids in those of the names that are packs' names."""
+        found = (_PACK_NAME.fullmatch(name) for name in names)
         return {bytes.fromhex(match[1]) for match in found if match}
 
     def list_orphans(self) -> list[str]:
         """Names in packs/ that are not packs: temporaries of writers that died (or still work), and strays."""
-        return sorted(name for name in self._names() if not _PACK_NAME.fullmatch(name))
+        return sorted(name for name in self.list_names() if not _PACK_NAME.fullmatch(name))
 
-    def _names(self) -> list[str]:
+    def list_names(self) -> list[str]:
+        """Everything in packs/, as one listing shows it."""
         try:
             return os.listdir(self.packs)
         except FileNotFoundError as exc:

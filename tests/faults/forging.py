@@ -6,13 +6,12 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import kacas
 from kacas.model.codec import Codec
-from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest, checksum, payload_digest
+from kacas.model.digest import ID_SIZE, PayloadKind, checksum, chunk_digest, payload_digest
 from kacas.model.entry import Entry, Kind
 from kacas.model.pack_format import FOOTER_SIZE, Footer, PackHeader, PayloadHeader, encode_table
 
@@ -93,5 +92,3 @@ def replace_file(path: Path, data: bytes) -> None:
     """Other bytes in the same file, whatever its mode."""
     os.chmod(path, 0o644)
     path.write_bytes(data)
-
-

@@ -7,8 +7,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 import kacas
 from kacas.model.cuts import PeriodicCutter
 from kacas.model.digest import PayloadKind
@@ -105,8 +103,3 @@ def make(directory: Path) -> Specimen:
     assert set(records["codec"]) == {0, 1}
     os.chmod(pack, 0o644)
     return Specimen(store_path, pack, stored, beside)
-
-
-@pytest.fixture
-def specimen(tmp_path: Path) -> Specimen:
-    return make(tmp_path)

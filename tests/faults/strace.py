@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tests.faults import children
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = "tests.faults.programs"
@@ -36,11 +42,9 @@ def run(
     """Run a program, under strace with these options if any. check: it must end with 0, else its stderr is shown."""
     line = command(program, *arguments)
     if options is not None:
-        # Missing strace is a failure, not a skip: without it nothing here would be tested.
-        assert shutil.which("strace"), "strace is not installed: apt-get install strace"
-        # With --seccomp-bpf strace 6.1 injects a signal at the first call only, and says nothing.
-        quick = [] if any("signal=" in option for option in options) else ["--seccomp-bpf"]
-        line = ["strace", "-f", *quick, "-qq", "-s", "256", *options, *line]
+        # Not for signals: with --seccomp-bpf strace 6.1 injects them at the first call only, and says nothing.
+        assert not any("signal=" in option for option in options)
+        line = [*_strace(), "--seccomp-bpf", *options, *line]
     done = subprocess.run(
         line,
         cwd=ROOT,
@@ -54,6 +58,42 @@ def run(
     if check:
         assert done.returncode == 0, f"{program} ended with {done.returncode}: {done.stderr[-3000:]}"
     return done
+
+
+def _strace() -> list[str]:
+    # Missing strace is a failure, not a skip: without it nothing here would be tested.
+    assert shutil.which("strace"), "strace is not installed: apt-get install strace"
+    return ["strace", "-f", "-qq", "-s", "256"]
+
+
+_PR_SET_PTRACER, _ANYBODY = 0x59616D61, -1
+
+
+def attach(function: Callable[[], Any], options: list[str]) -> children.Outcome:
+    """Run the function in a forked child under strace: without the calls of a Python that starts."""
+    waiting, go = os.pipe()
+
+    def begin() -> Any:
+        os.close(go)
+        # Where only parents may trace: strace is a sister.
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANYBODY, 0, 0, 0)
+        assert os.read(waiting, 1), "strace could not attach"
+        return function()
+
+    child = children.fork(begin)
+    os.close(waiting)
+    try:
+        tracer = subprocess.Popen([*_strace(), *options, "-p", str(child.pid)], stderr=subprocess.PIPE, text=True)
+        while "TracerPid:\t0\n" in Path(f"/proc/{child.pid}/status").read_text():
+            if tracer.poll() is not None:
+                raise AssertionError(f"strace could not attach: {tracer.communicate()[1]}")
+            time.sleep(0.001)
+        os.write(go, b"x")
+    finally:
+        os.close(go)
+    outcome = child.wait()
+    tracer.communicate(timeout=30)
+    return outcome
 
 
 def inject(calls: str, fault: str, log: Path | str = "/dev/null") -> list[str]:

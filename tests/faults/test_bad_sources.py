@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def large_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def writer() -> Iterator[Callable[[Callable[[], None]], Child]]:
+def writer() -> Callable[[Callable[[], None]], Child]:
     """writer(change): a process that changes a file again and again until the test ends."""
     children: list[Child] = []
 
@@ -46,8 +46,8 @@ def writer() -> Iterator[Callable[[Callable[[], None]], Child]]:
         children.append(fork(repeat))
         return children[-1]
 
-    yield start
     # They never end by themselves: the fixture of this directory ends them.
+    return start
 
 
 def check_identity(store: kacas.Store, uri: str) -> bytes:
@@ -315,15 +315,20 @@ def test_a_second_content_with_the_same_sha1_is_refused_and_the_first_still_load
     assert store.load_bytes(COLLIDING) == one
 
 
+def in_a_batch(store: kacas.Store, *contents_of_it: bytes) -> None:
+    with store.batch():
+        for data in contents_of_it:
+            store.store_bytes(data)
+
+
 def test_a_collision_inside_a_batch_is_refused_and_the_batch_publishes_nothing(
     store: kacas.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = names(store.path)
     with monkeypatch.context() as patch:
         patch.setattr("kacas.ingest.new_sha1", OneHash)
-        with pytest.raises(kacas.CollisionError), store.batch():
-            store.store_bytes(b"one", label="first")
-            store.store_bytes(b"other", label="second")
+        with pytest.raises(kacas.CollisionError):
+            in_a_batch(store, b"one", b"other")
     assert names(store.path) == before
     assert not store.exists(COLLIDING)
     assert list(store.history()) == []

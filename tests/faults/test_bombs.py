@@ -314,7 +314,7 @@ def test_a_footer_that_declares_too_much_is_refused(forgery: Forgery, fields: di
         try:
             assert store.load_bytes(uri) == raw
         except kacas.DamagedPackError as exc:
-            assert exc.pack == pack.stem  # noqa: PT017
+            assert exc.pack == pack.stem
         assert [problem.pack for problem in verify(store).problems] == [pack.stem]
 
     poor(forgery, load)

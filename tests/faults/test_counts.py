@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import kacas
 from tests.faults import strace
 from tests.faults.contents import MIB
 from tests.faults.examination import open_store
+from tests.faults.programs import puts
 from tests.faults.programs.counted import ARRAY, KNOWN
 from tests.faults.strace import Call
 
@@ -56,7 +57,7 @@ Count = Callable[..., Trace]
 
 
 @pytest.fixture
-def count(tmp_path: Path) -> Iterator[Count]:
+def count(tmp_path: Path) -> Count:
     """count(*operations, durability="full"): trace them on a store that knows KNOWN and ARRAY, and 20 other packs."""
 
     def run(*operations: str, durability: str = "full", warm: bool = True) -> Trace:
@@ -75,7 +76,7 @@ def count(tmp_path: Path) -> Iterator[Count]:
         assert set(operations) <= trace.calls.keys()
         return trace
 
-    yield run
+    return run
 
 
 def test_a_single_durable_put_costs_two_syncs_and_one_link(count: Count) -> None:
@@ -223,7 +224,7 @@ def test_a_store_is_made_with_its_names_synced_outside_in(tmp_path: Path) -> Non
     log = tmp_path / "log"
     (tmp_path / "new").mkdir()
     options = ["-y", "-o", str(log), "-e", "trace=?fsync,?mkdir,?mkdirat,?link,?linkat"]
-    strace.run("puts", tmp_path, "new", options=options)
+    strace.attach(lambda: puts.run("new", tmp_path / "new"), options).get()
     store = str(tmp_path / "new" / "store")
     lines = [line.split(" ", 1)[1].strip() for line in log.read_text().splitlines() if f"{tmp_path}/new" in line]
     made = [line for line in lines if "cache" not in line]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from kacas.upkeep.verify import verify
 from tests.faults import contents
 from tests.faults.children import Child, fork
 from tests.faults.examination import flip, open_store
-from tests.faults.specimen import Specimen, make, specimen  # noqa: F401 - a fixture
+from tests.faults.specimen import Specimen, make
 
 
 def bits(size: int, seed: int = contents.SEED) -> list[int]:
@@ -124,6 +124,14 @@ def test_damage_under_an_open_store_is_never_data(specimen: Specimen) -> None:
         assert specimen.check_loads(store) == [], "a pack that is good again was not read again"
 
 
+LOADS: list[Callable[[kacas.Store, str, contents.Content, int], bool]] = [
+    lambda store, uri, array, _: np.array_equal(store.load_npy(uri), array.value),
+    lambda store, uri, array, at: np.array_equal(store.open_npy(uri)[at : at + 1000], array.value[at : at + 1000]),
+    lambda store, uri, array, _: store.load_file(uri).read_bytes() == array.data,
+    lambda store, uri, array, _: store.open_file(uri).read() == array.data,
+]
+
+
 def check_large(directory: Path, flips: int) -> None:
     """Random bits in a pack with an array of many chunks: each load whole, sliced and by file."""
     array = contents.array("many chunks", rows=20_000)
@@ -138,14 +146,9 @@ def check_large(directory: Path, flips: int) -> None:
         start = int(generator.integers(19_000))
         flip(pack, position, bit)
         with open_store(directory / "store", directory / f"cache-{number}") as store:
-            for load in (
-                lambda: np.array_equal(store.load_npy(uri), array.value),
-                lambda: np.array_equal(store.open_npy(uri)[start : start + 1000], array.value[start : start + 1000]),
-                lambda: store.load_file(uri).read_bytes() == array.data,
-                lambda: store.open_file(uri).read() == array.data,
-            ):
+            for load in LOADS:
                 try:
-                    assert load(), f"wrong data with bit {bit} of byte {position}"
+                    assert load(store, uri, array, start), f"wrong data with bit {bit} of byte {position}"
                     good += 1
                 except kacas.DamagedPackError as exc:
                     assert exc.pack == pack.stem

@@ -160,7 +160,9 @@ def test_an_index_of_another_boot_user_file_or_version_is_not_opened(
     change_sidecar(indexed, **{field: value})
     indexed.look_in_child(sorted(indexed.stored)).get()
     assert indexed.data != old
-    assert json.loads(indexed.sidecar.read_text())["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert (
+        json.loads(indexed.sidecar.read_text())["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    )
     with open_store(indexed.store, indexed.cache) as store:
         check_index(store)
 
@@ -174,7 +176,17 @@ def test_indexes_of_earlier_boots_do_not_pile_up(indexed: Indexed) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"\0" * 300, b"{", b"[]", b"null", b'{"generation": 5}', b'{"generation": "../../../../etc"}', b"\xff\xfe", b"{}"],
+    [
+        b"",
+        b"\0" * 300,
+        b"{",
+        b"[]",
+        b"null",
+        b'{"generation": 5}',
+        b'{"generation": "../../../../etc"}',
+        b"\xff\xfe",
+        b"{}",
+    ],
 )
 def test_a_garbage_sidecar_is_replaced(indexed: Indexed, garbage: bytes) -> None:
     indexed.sidecar.write_bytes(garbage)

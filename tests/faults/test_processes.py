@@ -17,6 +17,7 @@ from tests.faults import contents, strace
 from tests.faults.children import Child, become_nobody, fork, run
 from tests.faults.examination import check_sound, check_verified, make_store, names, open_store, said
 from tests.faults.peers import peers
+from tests.faults.programs import puts
 
 
 def put_text(store: kacas.Store, label: str) -> str:
@@ -109,16 +110,14 @@ def test_processes_that_make_one_store_at_once_make_one_store(tmp_path: Path, ro
 @pytest.mark.parametrize(
     "step, call", [("kacas.toml", "openat"), ("kacas.toml", "link"), ("packs", "mkdir"), (".", "mkdir")]
 )
-def test_a_process_that_is_slow_to_make_a_store_meets_one_that_was_quick(
-    tmp_path: Path, step: str, call: str
-) -> None:
+def test_a_process_that_is_slow_to_make_a_store_meets_one_that_was_quick(tmp_path: Path, step: str, call: str) -> None:
     """The slow one stops for half a second behind each step; the quick one makes and fills the store meanwhile."""
     place = tmp_path / "new"
     place.mkdir()
     log = tmp_path / "log"
     options = ["-o", str(log), "-e", f"trace=?{call},?{call}at", "-P", str(place / "store" / step)]
     options += ["-e", f"inject=?{call},?{call}at:delay_exit=500000"]
-    slow = fork(lambda: strace.run("puts", tmp_path, "new", options=options).returncode)
+    slow = fork(lambda: strace.attach(lambda: puts.run("new", place), options).get())
     deadline = time.monotonic() + 20
     while not (log.exists() and log.read_text()):
         assert time.monotonic() < deadline, f"no {call} of {step}"

@@ -19,7 +19,7 @@ from tests.faults import contents
 from tests.faults.children import run
 from tests.faults.examination import check_verified, open_store
 from tests.faults.forging import replace_file, with_version
-from tests.faults.specimen import Specimen, specimen  # noqa: F401 - a fixture
+from tests.faults.specimen import Specimen
 
 
 def check_hurt(damaged: Specimen, error: type[kacas.KacasError]) -> None:
@@ -213,7 +213,7 @@ def test_content_of_a_deleted_pack_is_stored_again_even_if_that_pack_is_still_op
         try:
             specimen.store_again(store)
         except kacas.WriteError as exc:
-            assert "store again" in str(exc)  # noqa: PT017
+            assert "store again" in str(exc)
             specimen.store_again(store)
     specimen.check_healed()
 

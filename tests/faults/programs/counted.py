@@ -63,9 +63,7 @@ OPERATIONS: dict[str, Callable[[kacas.Store], object]] = {
     "load": lambda store: check(store.load_bytes(uri(KNOWN)) == KNOWN.data),
     "load-array": lambda store: check(np.array_equal(store.load_npy(uri(ARRAY)), ARRAY.value)),
     "slice-open": slice_64_kib,
-    "range": lambda store: check(
-        store.load_bytes(uri(ARRAY), 5_000_000, 5_065_536) == ARRAY.data[5_000_000:5_065_536]
-    ),
+    "range": lambda store: check(store.load_bytes(uri(ARRAY), 5_000_000, 5_065_536) == ARRAY.data[5_000_000:5_065_536]),
     "exists": lambda store: check(store.exists(uri(KNOWN))),
     "miss": miss,
     "second-miss": miss,
