@@ -14,9 +14,7 @@ _started_s = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--heavy-budget-s", type=float, required=True, help="start no test after this many seconds"
-    )
+    parser.addoption("--heavy-budget-s", type=float, required=True, help="start no test after this many seconds")
     parser.addoption("--heavy-seed", required=True, help="draws the order, e.g. the commit's hash")
 
 
