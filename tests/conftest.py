@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import kacas
+
+# Timings never fail a test: a busy machine is no defect.
+settings.register_profile("kacas", deadline=None)
+settings.load_profile("kacas")
 
 
 @pytest.fixture(autouse=True)
