@@ -124,9 +124,6 @@ class Temporary:
             fd, self.fd = self.fd, -1
             os.close(fd)
             linked = self._take_name(inode)
-            if self._sync:
-                # If this fails the name stays: others may rely on the file already. Whoever relies on it next syncs.
-                sync_directory(self.final.parent)
         except FileExistsError:
             self.discard()
             raise
@@ -136,6 +133,7 @@ class Temporary:
         except BaseException:
             self.discard()
             raise
+        self._settle_name()
         if linked:
             self._drop_name()
 
@@ -174,6 +172,21 @@ class Temporary:
                 raise
             os.rename(self.path, self.final)
         return False
+
+    def _settle_name(self) -> None:
+        """Make the new name durable. If this fails it stays: others may rely on it already, and whoever does next syncs."""
+        if not self._sync:
+            return
+        try:
+            sync_directory(self.final.parent)
+        except OSError as exc:
+            self.discard()
+            error = NoSpaceError if exc.errno in _NO_SPACE else WriteError
+            raise error(
+                f"syncing {self.final.parent} failed: {os.strerror(exc.errno or errno.EIO)}; {self.final.name} is there, "
+                "but may not survive a power cut. Check the disk, then store again",
+                path=str(self.final),
+            ) from exc
 
     def _drop_name(self) -> None:
         if self._network:

@@ -158,6 +158,8 @@ def _open_current(place: Path) -> tuple[lmdb.Environment, Path]:
     if sidecar is None or not _trusted(place, sidecar):
         # Without a sidecar two processes may begin at once: the first wins. A bad one is replaced.
         _begin_generation(place, replace=(place / "current").exists())
+        if sidecar is not None:
+            shutil.rmtree(place / sidecar["generation"], ignore_errors=True)
     try:
         environment, generation = _open_generation(place)
         if not _is_cut_short(environment, generation):

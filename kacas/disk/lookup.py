@@ -26,6 +26,7 @@ from kacas.model.pack_format import Table
 
 _IMPORT_RECORDS = 1 << 19  # per transaction: bounds memory to some 100 MiB whatever the store's size
 _MAX_RENEWALS = 3
+_PROVED_LOG = 100_000  # entries that are read from the tables for one look at the log: about half a second
 
 T = TypeVar("T")
 
@@ -232,10 +233,11 @@ class Lookup:
         return DamagedPackError(message, pack=pack_id.hex())
 
     def log(self, owner: bytes) -> Iterator[Entry]:
-        """The owner's keep entries, newest first."""
+        """The owner's keep entries, newest first: from the tables, so that none is missing, unless they are very many."""
         self.refresh()
-        if self._index is None:
-            yield from self._log_of_tables(owner)
+        mine = self.tables.kept_by(owner, most=_PROVED_LOG if self._index is not None else None)
+        if mine is not None:
+            yield from sorted(mine, key=lambda entry: entry.time_ns, reverse=True)
             return
         before: bytes | None = None
         while True:
@@ -245,10 +247,3 @@ class Lookup:
             yield from page
             if before is None:
                 return
-
-    def _log_of_tables(self, owner: bytes) -> Iterator[Entry]:
-        mine: list[Entry] = []
-        for pack_id in self._volume.list_packs():
-            table = self.tables.read(pack_id)
-            mine += [e for e in (table.entries() if table else ()) if e.owner == owner and not e.action]
-        yield from sorted(mine, key=lambda entry: entry.time_ns, reverse=True)

@@ -8,7 +8,7 @@ from kacas.disk.pack_reader import OpenPacks
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.digest import DIGEST_SIZE
-from kacas.model.entry import Entry, entries_of
+from kacas.model.entry import Action, Entry, entries_of
 from kacas.model.location import Location
 from kacas.model.pack_format import CHUNK_RECORD, PackFormatError, Table
 
@@ -76,6 +76,20 @@ class Tables:
                 found += [(entry, pack_id) for entry in entries_of(data, sha1)]
         self._drop_gone(listed)
         return found
+
+    def kept_by(self, owner: bytes, *, most: int | None) -> list[Entry] | None:
+        """The owner's keep entries in any order; None if the tables hold more than `most` entries."""
+        mine: list[Entry] = []
+        total = 0
+        for pack_id in self._volume.list_packs():
+            table = self.read(pack_id)
+            if table is None:
+                continue
+            total += table.entry_count
+            if most is not None and total > most:
+                return None
+            mine += [entry for entry in table.entries() if entry.owner == owner and entry.action == Action.KEEP]
+        return mine
 
     def _entries_data(self, pack_id: bytes) -> bytes:
         kept = self._kept.get(pack_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import pickle
 import resource
@@ -90,6 +91,7 @@ def fork(function: Callable[[], Any]) -> Child:
         return Child(pid, read)
     try:
         os.close(read)
+        faulthandler.disable()  # a death by a signal is reported by the parent, if at all
         try:
             answer = ("", "", function())
         except BaseException as exc:  # noqa: BLE001 - told to the parent, whatever it is
