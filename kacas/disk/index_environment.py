@@ -9,6 +9,7 @@ WRITEMAP, under which a full disk or a truncated file is SIGBUS and a stray writ
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
@@ -30,6 +31,7 @@ INDEX_VERSION = 1
 _MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)
 _MAX_READERS = 4096
 _YOUNG_S = 60
+_MAX_DEAD_USERS = 2  # since a process last closed it in order; then the index begins anew
 _LOCKS_SIZE = 64 * (_MAX_READERS + 64)  # a cache line for each reader, and the head
 _TABLES = 6
 
@@ -80,6 +82,35 @@ def _close(shared: Shared) -> None:
     while _running:
         _idle.wait()
     shared.environment.close()
+    _unmark(shared.generation)
+
+
+def _unmark(generation: Path) -> None:
+    """This process is done with the generation and alive: so much for suspicions that deaths of others raised."""
+    for mark in [generation / f"user.{os.getpid()}", *_dead_users(generation)]:
+        try:
+            mark.unlink(missing_ok=True)
+        except OSError:
+            continue  # the cache is read-only now, or going away
+
+
+def _dead_users(generation: Path) -> list[Path]:
+    """Marks of processes that ended without closing: killed, perhaps by what they read in a damaged file."""
+    dead = []
+    for mark in generation.glob("user.*"):
+        try:
+            os.kill(int(mark.name[5:]), 0)
+        except ProcessLookupError:
+            dead.append(mark)
+        except (OSError, ValueError, OverflowError):
+            continue  # it lives, as somebody else's; or is no mark of ours
+    return dead
+
+
+@atexit.register
+def _at_exit() -> None:
+    for shared in _open.values():
+        _unmark(shared.generation)
 
 
 def _before_fork() -> None:
@@ -162,13 +193,16 @@ def _open_current(place: Path) -> tuple[lmdb.Environment, Path]:
             shutil.rmtree(place / sidecar["generation"], ignore_errors=True)
     try:
         environment, generation = _open_generation(place)
-        if not _is_cut_short(environment, generation):
+        if not _is_cut_short(environment, generation) and len(_dead_users(generation)) < _MAX_DEAD_USERS:
+            (generation / f"user.{os.getpid()}").touch()
             return environment, generation
         environment.close()
-        raise lmdb.CorruptedError("the data file is cut short")
+        raise lmdb.CorruptedError("the data file is cut short, or processes died over it")
     except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError):
         _begin_generation(place, replace=True)
-        return _open_generation(place)
+        environment, generation = _open_generation(place)
+        (generation / f"user.{os.getpid()}").touch()
+        return environment, generation
 
 
 def _open_generation(place: Path) -> tuple[lmdb.Environment, Path]:
