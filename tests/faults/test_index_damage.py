@@ -18,9 +18,10 @@ from tests.faults.indexed import Indexed, damage_and_look, make_indexed
 
 PAGE = 4096
 # LMDB trusts its pages: a flipped offset can make it read behind the end of its file, which is SIGBUS. Of bits
-# chosen at random 1 in 600 did; of bits in the pages' headers and first offsets, 23 in 1,500.
-MOST_DEATHS_OF_RANDOM_FLIPS = 0.02
-MOST_DEATHS_OF_FLIPS_IN_HEADERS = 0.06
+# chosen at random 1 in 2,100 did; of bits in the pages' headers and first offsets, 47 in 3,500. The limits leave
+# room for chance: ids, and with them the pages, are other ones each time.
+MOST_DEATHS_OF_RANDOM_FLIPS = 0.05
+MOST_DEATHS_OF_FLIPS_IN_HEADERS = 0.1
 
 
 @pytest.fixture(scope="module")
