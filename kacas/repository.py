@@ -94,9 +94,15 @@ class Repository:
         """Publish what the batch holds, after a last look at what others stored and forgot meanwhile."""
         own = batch.own_entries()
         if own or batch.skipped:
-            self.lookup.refresh()
+            # What we rely on may have been forgotten just now; a colliding SHA-1 may be noticed a little later.
+            if batch.skipped:
+                self.lookup.refresh()
+            else:
+                self.lookup.refresh_soon()
+            found = self.lookup.entries_of_many({entry.sha1 for entry in own})
             for entry in own:
-                self._check_collision(batch, entry, [known for known, _ in self.lookup.entries(entry.sha1)])
+                if entry.sha1 in found:
+                    self._check_collision(batch, entry, [known for known, _ in found[entry.sha1]])
             for entry in batch.skipped:
                 # Whoever forgot the entry that we counted on did so while we stored: the store wins.
                 if not self._has_same(entry, self._known(batch, entry.sha1)):

@@ -46,10 +46,29 @@ def test_a_collision_with_what_another_host_stored_is_refused(tmp_path: Path, mo
     monkeypatch.setattr("kacas.ingest.new_sha1", Constant)
     one, other = (open_as(tmp_path / "store", tmp_path / name) for name in ("a", "b"))
     uri = one.store_bytes(b"content of one")
+    time.sleep(0.5)  # a put looks at other hosts' packs from time to time
     with pytest.raises(kacas.CollisionError):
         other.store_bytes(b"content of the other")
     for store in (one, other, open_as(tmp_path / "store", tmp_path / "c")):
         assert store.load_bytes(uri) == b"content of one"
+
+
+def test_many_puts_do_not_list_the_packs_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_as(tmp_path / "store", tmp_path / "cache")
+    listings = []
+
+    def slow_listing(path: object) -> list[str]:
+        listings.append(path)
+        time.sleep(0.01)
+        return real(path)  # type: ignore[call-overload, no-any-return]
+
+    real = os.listdir
+    monkeypatch.setattr("kacas.disk.volume.os.listdir", slow_listing)
+    begun = time.monotonic()
+    for number in range(100):
+        store.store_text(f"one of many: {number}")
+    # Ten milliseconds of looking, a hundred of work.
+    assert 0 < len(listings) <= 2 + (time.monotonic() - begun) / 0.1
 
 
 def test_a_label_cannot_pose_as_an_entry(store: kacas.Store) -> None:

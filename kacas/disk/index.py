@@ -5,6 +5,7 @@ Every value carries a checksum over key and value; one that does not match is as
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Iterable
 from operator import mul
@@ -110,8 +111,8 @@ class Index:
                     txn.put(key, pack_id, db=self._packs)
                     txn.put(pack_id, key, db=self._pack_numbers)
                     rows.append(_chunk_rows(table.records, number))
-                    for entry in table.entries():
-                        entries.append((entry.sha1 + entry.entry_id, key + entry.encode()))
+                    for entry, encoded in table.encoded_entries():
+                        entries.append((entry.sha1 + entry.entry_id, key + encoded))
                         if entry.action == Action.KEEP:
                             log.append((_log_key(entry), entry.sha1))
                 txn.put(_COUNTER, _NUMBER.pack(number), db=self._packs)
@@ -200,19 +201,24 @@ class Index:
 
     def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
         """All entries of the SHA-1, keep and forget, each with the pack that holds it."""
+        return self.entries_of_many([sha1]).get(sha1, [])
 
-        def read(environment: lmdb.Environment) -> list[tuple[Entry, bytes]]:
-            found = []
+    def entries_of_many(self, sha1s: Iterable[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
+        """As `entries`, in one transaction; what is not known is left out."""
+
+        def read(environment: lmdb.Environment) -> dict[bytes, list[tuple[Entry, bytes]]]:
+            found: dict[bytes, list[tuple[Entry, bytes]]] = {}
             with environment.begin() as txn:
                 cursor = txn.cursor(self._entries)
-                cursor.set_range(sha1)
-                for key, value in cursor.iternext():
-                    if key[:SHA1_SIZE] != sha1:
-                        break
-                    entry = _decode(value)
-                    pack_id = self._pack_id(txn, _NUMBER.unpack_from(value)[0]) if entry else None
-                    if entry is not None and pack_id is not None and entry.sha1 == sha1:
-                        found.append((entry, pack_id))
+                for sha1 in sha1s:
+                    more = cursor.set_range(sha1)
+                    while more and cursor.key()[:SHA1_SIZE] == sha1:
+                        value = cursor.value()
+                        entry = _decode(value)
+                        pack_id = self._pack_id(txn, _NUMBER.unpack_from(value)[0]) if entry else None
+                        if entry is not None and pack_id is not None and entry.sha1 == sha1:
+                            found.setdefault(sha1, []).append((entry, pack_id))
+                        more = cursor.next()
             return found
 
         return self._run(read)
@@ -222,7 +228,7 @@ class Index:
 
         def read(environment: lmdb.Environment) -> tuple[list[Entry], bytes | None]:
             page: list[Entry] = []
-            prefix = checksum(16, owner)
+            prefix = _owner_hash(owner)
             position = before
             with environment.begin() as txn:
                 cursor = txn.cursor(self._log)
@@ -280,5 +286,10 @@ def _decode(value: bytes) -> Entry | None:
         return None  # a damaged hint is no hint
 
 
+@functools.lru_cache(16)
+def _owner_hash(owner: bytes) -> bytes:
+    return checksum(16, owner)
+
+
 def _log_key(entry: Entry) -> bytes:
-    return _LOG.pack(checksum(16, entry.owner), max(entry.time_ns, 0), entry.entry_id)
+    return _LOG.pack(_owner_hash(entry.owner), max(entry.time_ns, 0), entry.entry_id)

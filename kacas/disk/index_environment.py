@@ -17,8 +17,6 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +57,24 @@ _running = 0
 _open: dict[str, Shared] = {}
 
 
-@contextmanager
-def operation(shared: Shared) -> Iterator[lmdb.Environment]:
+class operation:  # noqa: N801 - used as `with operation(shared) as environment:`, several times in each put
     """The environment for one operation. Raises IndexUnusableError if it was closed."""
-    global _running
-    with _idle:
-        if shared.closed:
-            raise IndexUnusableError("the index was closed")
-        _running += 1
-    try:
-        yield shared.environment
-    finally:
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def __enter__(self) -> lmdb.Environment:
+        global _running
+        with _idle:
+            if self._shared.closed:
+                raise IndexUnusableError("the index was closed")
+            _running += 1
+        return self._shared.environment
+
+    def __exit__(self, *_: object) -> None:
+        global _running
         with _idle:
             _running -= 1
             if not _running:

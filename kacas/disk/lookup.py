@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from kacas.model.pack_format import Table
 
 _IMPORT_RECORDS = 1 << 19  # per transaction: bounds memory to some 100 MiB whatever the store's size
 _MAX_RENEWALS = 3
+_MAX_LOOK_PAUSE_S = 0.5
 _PROVED_LOG = 100_000  # entries that are read from the tables for one look at the log: about half a second
 
 T = TypeVar("T")
@@ -43,7 +45,8 @@ class Lookup:
         self._pid = os.getpid()
         self._renewals = 0
         self._settled: set[bytes] = set()
-        self._seen: set[str] = set()  # names in packs/ whose tables are in the index, as far as they can be
+        self._seen: set[str] = set()  # packs' names whose tables are in the index, as far as they can be
+        self._look_again = 0.0  # when, on the monotonic clock, `refresh_soon` looks at packs/ again
         self._index: Index | None = None
         self._open_index()
         self.refresh()
@@ -101,25 +104,40 @@ class Lookup:
                 warnings.warn(f"the index cannot be renewed ({exc}); going on without", RuntimeWarning, stacklevel=2)
         self.refresh()
 
+    def refresh_soon(self) -> None:
+        """Refresh unless that was done just now: looking takes a tenth of the time at most, however many packs there are.
+
+        For what may be noticed a little later. Packs of this host are in the index at once anyway.
+        """
+        if time.monotonic() >= self._look_again:
+            self.refresh()
+
     def refresh(self) -> int:
         """Take in tables of packs that appeared, leave out those that went. Returns the chunk records taken in."""
         none: set[bytes] = set()
         if self._seen and not self.tables.problems:
-            # The common case, at each put: nothing but our own packs is new. Names are compared as they come.
-            names = set(self._volume.list_names())
+            # The common case: nothing but our own packs is new. Names are compared as they come.
+            names = self._list()
             if self._seen <= names:
                 new = self._volume.pack_ids_of(names - self._seen)
                 self._seen = names
                 return self._import(sorted(new - self._ask(Index.pack_ids, none))) if new else 0
         known = self._ask(Index.pack_ids, none)
         # Known before listed: a pack published in between is never taken for gone.
-        names = set(self._volume.list_names())
+        names = self._list()
         listed = self._volume.pack_ids_of(names)
         # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
         if gone := (known - listed) | (known & self.tables.problems.keys()):
             self._ask(lambda index: index.remove(gone), None)
         self._seen = names
         return self._import(sorted(listed - known)) if self._index is not None else 0
+
+    def _list(self) -> set[str]:
+        begun = time.monotonic()
+        names = self._volume.list_pack_names()
+        ended = time.monotonic()
+        self._look_again = ended + min(_MAX_LOOK_PAUSE_S, 10 * (ended - begun))
+        return names
 
     def _import(self, pack_ids: list[bytes]) -> int:
         total, waiting, waiting_records = 0, [], 0
@@ -214,6 +232,11 @@ class Lookup:
         """Hints of the index; none is no proof."""
         none: list[tuple[Entry, bytes]] = []
         return self._ask(lambda index: index.entries(sha1), none)
+
+    def entries_of_many(self, sha1s: Iterable[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
+        """As `entries`, for many at once; what the index does not know is left out."""
+        wanted, none = list(sha1s), dict[bytes, list[tuple[Entry, bytes]]]()
+        return self._ask(lambda index: index.entries_of_many(wanted), none)
 
     def proved_entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
         """What every table that is there says. Raises if a pack that cannot be read might know more."""

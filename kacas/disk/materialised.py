@@ -129,13 +129,16 @@ def _use_of(place: Path) -> tuple[float, int, Path] | None:
         # Without a record it was made a moment ago by a process that writes into it next.
         handed_out, used = place.stat().st_mtime, 0
         records = []
-        for entry in os.scandir(place):
-            status = entry.stat(follow_symlinks=False)
-            record = entry.name.startswith(".") and entry.name.endswith(".json")
-            if record:
-                records.append(status.st_mtime)
-            else:
-                used += status.st_size
+        with os.scandir(place) as found:
+            for entry in found:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # a temporary that has its final name now
+                if entry.name.startswith(".") and entry.name.endswith(".json"):
+                    records.append(status.st_mtime)
+                else:
+                    used += status.st_size
         return max(records, default=handed_out), used, place
     except OSError:
         return None  # another process drops it at the same time

@@ -75,6 +75,10 @@ class Volume:
         found = (_PACK_NAME.fullmatch(name) for name in names)
         return {bytes.fromhex(match[1]) for match in found if match}
 
+    def list_pack_names(self) -> set[str]:
+        """The names that end as packs' names do; temporaries come and go and are left out."""
+        return {name for name in self.list_names() if name.endswith(".pack")}
+
     def list_orphans(self) -> list[str]:
         """Names in packs/ that are not packs: temporaries of writers that died (or still work), and strays."""
         return sorted(name for name in self.list_names() if not _PACK_NAME.fullmatch(name))

@@ -187,11 +187,16 @@ class Table:
 
     def entries(self) -> Iterator[Entry]:
         """Decode in order; raises PackFormatError if they are not exactly the declared number."""
+        return (entry for entry, _ in self.encoded_entries())
+
+    def encoded_entries(self) -> Iterator[tuple[Entry, bytes | memoryview]]:
+        """As `entries`, each with its encoded bytes."""
         at = 0
         try:
             for _ in range(self.entry_count):
-                entry, at = decode_entry(self.entries_data, at)
-                yield entry
+                entry, stop = decode_entry(self.entries_data, at)
+                yield entry, self.entries_data[at:stop]
+                at = stop
         except EntryError as exc:
             raise PackFormatError(f"an entry of the table is damaged: {exc}") from exc
         if at != len(self.entries_data):
