@@ -10,8 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kacas.model.codec import MIB, Encoder
 from kacas.model.cuts import CHUNK_TARGET, Cutter
@@ -35,8 +34,7 @@ class Sink(Protocol):
     def append(self, payloads: Sequence[Payload]) -> None: ...
 
 
-@dataclass(frozen=True)
-class Ingested:
+class Ingested(NamedTuple):
     """sha1: of head and source. root: of the layout that was appended. size: bytes of the content."""
 
     sha1: bytes

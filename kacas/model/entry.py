@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from kacas.model.digest import ID_SIZE, checksum
 from kacas.model.uri import MAX_LABEL_SIZE, label_text
@@ -50,8 +50,7 @@ class EntryError(ValueError):
     """Bytes that are not an entry."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """entry_id: 16 random bytes. time_ns: since the epoch. label, owner: UTF-8 bytes.
 
     A FORGET entry has the root of 32 zeros and names in `cancels` the entry ids that it ends.

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +72,7 @@ class PackHeader:
         return _HEADER.pack(_HEADER_MAGIC, FORMAT_VERSION, self.purpose, self.pack_id, self.store_id)
 
 
-@dataclass(frozen=True)
-class PayloadHeader:
+class PayloadHeader(NamedTuple):
     """The payload's own description, in front of it: packs can be checked without table and without decoding."""
 
     kind: int
