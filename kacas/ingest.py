@@ -42,6 +42,13 @@ class Ingested(NamedTuple):
     size: int
 
 
+def identify(raw: bytes) -> Ingested:
+    """What `put` would return for content that fits in one chunk; nothing is appended."""
+    sha1 = new_sha1()
+    sha1.update(raw)
+    return Ingested(sha1.digest(), chunk_digest(raw), len(raw))
+
+
 class Ingest:
     """Holds the reusable blocks; one for a repository. Thread-safe."""
 

@@ -15,25 +15,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from kacas.disk.batch import Batch
+from kacas.claims import Claims
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
 from kacas.disk.volume import Volume
 from kacas.errors import (
-    CollisionError,
     DamagedError,
     InvalidRangeError,
     NotFoundError,
     StoreClosedError,
     WrongKindError,
 )
-from kacas.fetch import Content, Fetch, open_content, same_bytes
-from kacas.ingest import Ingest
-from kacas.model.cuts import Cutter, file_cutter
+from kacas.fetch import Content, Fetch, open_content
+from kacas.gathering import GatheringBatch
+from kacas.ingest import Ingest, Ingested, identify
+from kacas.model.cuts import CHUNK_TARGET, Cutter, file_cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
-from kacas.model.digest import DIGEST_SIZE, ID_SIZE
-from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
-from kacas.model.source import Source
+from kacas.model.digest import ID_SIZE
+from kacas.model.entry import Action, Entry, Kind, live
+from kacas.model.source import BufferSource, Source
 from kacas.model.uri import Uri, label_bytes
 
 T = TypeVar("T")
@@ -50,13 +50,13 @@ class Repository:
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)
-        self._owner = owner.encode("utf-8", "surrogateescape")
+        self.claims = Claims(self.lookup, owner.encode("utf-8", "surrogateescape"), threads)
         self._threads = threads
         self._progress = progress
         self._ingest = Ingest(threads)
         self._fetch = Fetch(self.lookup, threads)
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
-        self.current_batch: ContextVar[Batch | None] = ContextVar("batch", default=None)
+        self.current_batch: ContextVar[GatheringBatch | None] = ContextVar("batch", default=None)
         self._contents: OrderedDict[bytes, Content] = OrderedDict()
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -86,33 +86,17 @@ class Repository:
         self._check_open()
         return _BatchScope(self)
 
-    def begin_batch(self) -> Batch:
+    def begin_batch(self) -> GatheringBatch:
         """A batch that `end_batch` publishes."""
-        return Batch(self.volume, self.lookup)
+        return GatheringBatch(self.volume, self.lookup, self.claims)
 
-    def end_batch(self, batch: Batch) -> None:
+    def end_batch(self, batch: GatheringBatch) -> None:
         """Publish what the batch holds, after a last look at what others stored and forgot meanwhile."""
-        own = batch.own_entries()
-        if own or batch.skipped:
-            # What we rely on may have been forgotten just now; a colliding SHA-1 may be noticed a little later.
-            if batch.skipped:
-                self.lookup.refresh()
-            else:
-                self.lookup.refresh_soon()
-            found = self.lookup.entries_of_many({entry.sha1 for entry in own})
-            for entry in own:
-                if entry.sha1 in found:
-                    self._check_collision(batch, entry, [known for known, _ in found[entry.sha1]])
-            for entry in batch.skipped:
-                # Whoever forgot the entry that we counted on did so while we stored: the store wins.
-                if not self._has_same(entry, self._known(batch, entry.sha1)):
-                    batch.add_entry(entry)
+        batch.flush()
+        self.claims.settle(batch)
         batch.finish()
 
-    def _known(self, batch: Batch, sha1: bytes) -> list[Entry]:
-        return [known for known, _ in self.lookup.entries(sha1)] + batch.entries(sha1)
-
-    def _within_batch(self, work: Callable[[Batch], T]) -> T:
+    def _within_batch(self, work: Callable[[GatheringBatch], T]) -> T:
         """Do it in the batch that is open here, or in one of its own."""
         self._check_open()
         current = self.current_batch.get()
@@ -143,7 +127,7 @@ class Repository:
         """
         encoded_label = label_bytes(label or "")
 
-        def work(batch: Batch) -> Uri:
+        def work(batch: GatheringBatch) -> Uri:
             ingested = self._ingest.put(
                 source,
                 cutter or file_cutter(),
@@ -152,14 +136,33 @@ class Repository:
                 description=description,
                 progress=self._stage("storing"),
             )
-            entry = Entry(
-                secrets.token_bytes(ID_SIZE), ingested.sha1, ingested.root, ingested.size, time.time_ns(), kind,
-                self._owner, encoded_label,
-            )  # fmt: skip
-            self._claim(batch, entry)
+            entry = self._entry(ingested, kind, encoded_label)
+            self.claims.claim(batch, entry)
             return Uri(ingested.sha1, label or "")
 
         return self._within_batch(work)
+
+    def put_small(self, data: bytes | memoryview, kind: Kind, label: str | None) -> Uri:
+        """Store bytes; inside a batch, small ones are kept back and written in groups. Raises as `put`."""
+        batch = self.current_batch.get()
+        if batch is None or len(data) > CHUNK_TARGET:
+            return self.put(BufferSource(data), kind, label)
+        self._check_open()
+        raw = bytes(data)
+        entry = self._entry(identify(raw), kind, label_bytes(label or ""))
+        known = self.claims.known(batch, entry.sha1)
+        if any(other.root != entry.root for other in known):
+            batch.flush()  # to be compared with what is known, byte by byte
+            return self.put(BufferSource(raw), kind, label)
+        if not known or self.claims.is_new(batch, entry):
+            batch.gather(entry, raw)
+        return Uri(entry.sha1, label or "")
+
+    def _entry(self, content: Ingested, kind: Kind, label: bytes) -> Entry:
+        return Entry(
+            secrets.token_bytes(ID_SIZE), content.sha1, content.root, content.size, time.time_ns(), kind,
+            self.claims.owner, label,
+        )  # fmt: skip
 
     def _stage(self, name: str) -> Callable[[int, int | None], None] | None:
         progress = self._progress
@@ -169,44 +172,6 @@ class Repository:
         """Tell the observer, if there is one, how far long work has come."""
         if self._progress is not None:
             self._progress(stage, done, total)
-
-    def _claim(self, batch: Batch, entry: Entry) -> None:
-        """Leave the owner's entry, unless the same one is there and alive."""
-        published = self.lookup.entries(entry.sha1)
-        known = [known for known, _ in published] + batch.entries(entry.sha1)
-        self._check_collision(batch, entry, known)
-        if self._has_same(entry, known):
-            batch.rely(pack_id for _, pack_id in published)
-            batch.skip_entry(entry)
-        else:
-            batch.add_entry(entry)
-
-    @staticmethod
-    def _has_same(entry: Entry, known: list[Entry]) -> bool:
-        return any(
-            (other.owner, other.root, other.kind, other.label) == (entry.owner, entry.root, entry.kind, entry.label)
-            for other in live(known)
-        )
-
-    def _check_collision(self, batch: Batch, entry: Entry, known: list[Entry]) -> None:
-        """A known SHA-1 with another root: equal bytes are a new layout, others a collision."""
-        roots = {other.root: other.size for other in known if other.action == Action.KEEP}
-        if not roots or entry.root in roots:
-            return
-        fetch = Fetch(self.lookup, self._threads, batch)
-        new = open_content(fetch, entry.root, entry.size)
-        for root, size in roots.items():
-            try:
-                same = size == entry.size and same_bytes(new, open_content(fetch, root, size))
-            except DamagedError:
-                continue  # what cannot be read cannot contradict; the new layout was hashed as a whole just now
-            if not same:
-                raise CollisionError(
-                    f"other content with the same SHA-1 {entry.sha1.hex()} is stored already; the new content was not "
-                    "stored. Two different files with one SHA-1 are made on purpose: check where yours comes from",
-                    sha1=entry.sha1.hex(),
-                )
-            return
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -234,7 +199,7 @@ class Repository:
 
     @staticmethod
     def _layouts(uri: Uri, entries: list[Entry]) -> list[Entry]:
-        kept = [entry for entry in entries if entry.action == Action.KEEP and uri.root in (None, entry.root)]
+        kept = [entry for entry in entries if entry.names_layout and uri.root in (None, entry.root)]
         newest = sorted(kept, key=lambda entry: entry.time_ns, reverse=True)
         return list({entry.root: entry for entry in reversed(newest)}.values())[::-1]
 
@@ -308,32 +273,12 @@ class Repository:
     def forget(self, uri: Uri) -> Forgotten:
         """End my claims on the content, naming their entries: a store that runs at the same time wins."""
         self._check_open()
-        known = [entry for entry, _ in self.lookup.proved_entries(uri.sha1)]
-        if not any(entry.action == Action.KEEP for entry in known):
-            raise NotFoundError(
-                f"{uri} is not in the store at {self.volume.path}; nothing to forget", sha1=uri.sha1.hex()
-            )
-        # One forget entry names so many at most; the next forget ends the rest.
-        mine = [entry for entry in live(known) if entry.owner == self._owner][:MAX_CANCELS]
-        others = sorted({entry.owner_text for entry in live(known) if entry.owner != self._owner})
-        if mine:
-            cancel = Entry(
-                secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
-                self._owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
-            )  # fmt: skip
-            self._within_batch(lambda batch: batch.add_entry(cancel))
-        return Forgotten(str(uri), len(mine), tuple(others))
+        return self.claims.forget(uri, lambda entry: self._within_batch(lambda batch: batch.add_entry(entry)))
 
     def history(self) -> Iterator[HistoryItem]:
         """What the owner stored, newest first."""
         self._check_open()
-        for entry in self.lookup.log(self._owner):
-            known = [known for known, _ in self.lookup.entries(entry.sha1)]
-            cancelled = {entry_id for other in known for entry_id in other.cancels}
-            yield HistoryItem(
-                str(Uri(entry.sha1, entry.label_text)), entry.kind_name, entry.size, entry.time_ns / 1e9,
-                entry.label_text, entry.entry_id in cancelled,
-            )  # fmt: skip
+        yield from self.claims.history()
 
     def stats(self) -> StoreStats:
         """Counted from the tables of every pack that can be read."""
@@ -374,7 +319,7 @@ class _BatchScope:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._batch: Batch | None = None  # None: the outer batch is joined
+        self._batch: GatheringBatch | None = None  # None: the outer batch is joined
 
     def __enter__(self) -> None:
         current = self._repository.current_batch

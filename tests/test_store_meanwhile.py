@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import kacas
+from kacas.disk.lookup import Lookup
 from kacas.model.digest import chunk_digest
 from kacas.model.entry import Entry
+from kacas.model.location import Location
 from kacas.settings import Settings
 
 
@@ -123,3 +127,47 @@ def test_a_repeated_node_is_walked_once(store: kacas.Store) -> None:
     assert description.chunks == 1
     assert description.size == 600 * 256 * 1024
     assert not any(store.load_bytes(uri, 300 << 18, (300 << 18) + 10))
+
+
+def test_small_puts_of_a_batch_are_looked_up_and_written_in_groups(
+    store: kacas.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[int] = []
+    real = Lookup.locate
+
+    def counting(self: Lookup, digests: Iterable[bytes]) -> dict[bytes, list[Location]]:
+        wanted = list(digests)
+        looked_up.append(len(wanted))
+        return real(self, wanted)
+
+    monkeypatch.setattr(Lookup, "locate", counting)
+    with store.batch():
+        uris = [store.store_json({"number": number % 1500}) for number in range(3000)]
+    assert len([count for count in looked_up if count]) <= 3 + 3000 // 512
+    assert [store.load_json(uri) for uri in uris[::100]] == [
+        {"number": number % 1500} for number in range(0, 3000, 100)
+    ]
+    assert len(list(store.history())) == 1500
+
+
+def store_whatever_fails(store: kacas.Store, size: int) -> None:
+    """Whoever goes on after an error is told again at the end."""
+    for number in range(1000):
+        with contextlib.suppress(kacas.NoSpaceError):
+            store.store_text(f"{number:0{size}}")
+
+
+@pytest.mark.parametrize("size", [100, 20_000])
+def test_a_group_that_cannot_be_written_fails_the_whole_batch(
+    store: kacas.Store, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(self: object, payloads: object) -> None:
+        raise kacas.NoSpaceError("no space left", path="packs")
+
+    kept = store.store_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr("kacas.disk.pack_writer.PackWriter.append", no_space)
+        with pytest.raises(kacas.NoSpaceError), store.batch():
+            store_whatever_fails(store, size)
+    assert [item.uri for item in store.history()] == [kept]
+    assert store.repository.volume.list_orphans() == []

@@ -72,13 +72,18 @@ class Batch:
                 self._publish()
 
     def add_entry(self, entry: Entry) -> None:
-        """Everything that the entry's root needs must have been appended, or be known."""
+        """As `add_entries`, for one."""
+        self.add_entries([entry])
+
+    def add_entries(self, entries: Iterable[Entry]) -> None:
+        """Everything that the entries' roots need must have been appended, or be known."""
         with self._lock:
             self._check_open()
-            encoded = entry.encode()
-            self._entries.append(encoded)
-            self._entries_size += len(encoded)
-            self._own.setdefault(entry.sha1, []).append(entry)
+            for entry in entries:
+                encoded = entry.encode()
+                self._entries.append(encoded)
+                self._entries_size += len(encoded)
+                self._own.setdefault(entry.sha1, []).append(entry)
             if self._entries_size >= _PACK_ENTRIES_SIZE:
                 self._writer = self._writer or PackWriter(self._volume)
                 self._publish()

@@ -51,6 +51,10 @@ class Lookup:
         self._open_index()
         self.refresh()
 
+    @property
+    def store_path(self) -> Path:
+        return self._volume.path
+
     def close(self) -> None:
         index, self._index = self._index, None
         if index is not None and self._pid == os.getpid():

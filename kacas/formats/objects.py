@@ -9,7 +9,6 @@ import simplejson
 from kacas.errors import UnsupportedDataError
 from kacas.formats import pickles
 from kacas.model.entry import Kind
-from kacas.model.source import BufferSource
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -17,12 +16,12 @@ from kacas.repository import Repository
 def store_bytes(repository: Repository, data: bytes | bytearray | memoryview, label: str | None) -> str:
     """Store bytes. Raises UnsupportedDataError for anything that is not a buffer."""
     try:
-        source = BufferSource(data)
+        view = memoryview(data).cast("B")
     except (TypeError, ValueError) as exc:
         raise UnsupportedDataError(
             f"store_bytes takes bytes, bytearray or a contiguous buffer, not {type(data).__name__}"
         ) from exc
-    return str(repository.put(source, Kind.BYTES, label))
+    return str(repository.put_small(data if isinstance(data, bytes) else view, Kind.BYTES, label))
 
 
 def store_text(repository: Repository, text: str, label: str | None) -> str:
@@ -35,7 +34,7 @@ def store_text(repository: Repository, text: str, label: str | None) -> str:
         raise UnsupportedDataError(
             f"the text cannot be written as UTF-8: {exc.reason} at position {exc.start}"
         ) from exc
-    return str(repository.put(BufferSource(encoded), Kind.TEXT, label))
+    return str(repository.put_small(encoded, Kind.TEXT, label))
 
 
 def load_text(repository: Repository, uri: Uri) -> str:
@@ -59,7 +58,7 @@ def store_json(repository: Repository, value: Any, label: str | None) -> str:
         encoded = text.encode("utf-8")
     except UnicodeEncodeError as exc:
         raise UnsupportedDataError(f"the value holds text that is not Unicode: {exc.reason}") from exc
-    return str(repository.put(BufferSource(encoded), Kind.JSON, label))
+    return str(repository.put_small(encoded, Kind.JSON, label))
 
 
 def load_json(repository: Repository, uri: Uri) -> Any:
@@ -73,7 +72,7 @@ def load_json(repository: Repository, uri: Uri) -> Any:
 
 def store_pkl(repository: Repository, value: Any, label: str | None) -> str:
     """Store plain data and NumPy arrays as a pickle; anything else is refused by name."""
-    return str(repository.put(BufferSource(pickles.dumps(value)), Kind.PKL, label))
+    return str(repository.put_small(pickles.dumps(value), Kind.PKL, label))
 
 
 def load_pkl(repository: Repository, uri: Uri) -> Any:

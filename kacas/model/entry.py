@@ -30,8 +30,11 @@ class Kind(IntEnum):
 
 
 class Action(IntEnum):
+    """What an entry does. The numbers are the format's; 2 is MERGED."""
+
     KEEP = 0
     FORGET = 1
+    MEMBER = 3  # names a layout for a directory's member: kept by the directory, claimed by nobody
 
 
 class Origin(IntEnum):
@@ -68,6 +71,11 @@ class Entry(NamedTuple):
     origin: int = Origin.STORED
     proof: int = Proof.HASHED
     cancels: tuple[bytes, ...] = ()
+
+    @property
+    def names_layout(self) -> bool:
+        """Whether it says which root the SHA-1 has."""
+        return self.action in (Action.KEEP, Action.MEMBER)
 
     @property
     def kind_name(self) -> str:

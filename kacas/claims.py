@@ -1,0 +1,123 @@
+"""Claims: who keeps which content, what a new claim may not contradict, and how one ends."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+
+from kacas.disk.batch import Batch
+from kacas.disk.lookup import Lookup
+from kacas.errors import CollisionError, DamagedError, NotFoundError
+from kacas.fetch import Fetch, open_content, same_bytes
+from kacas.model.description import Forgotten, HistoryItem
+from kacas.model.digest import DIGEST_SIZE, ID_SIZE
+from kacas.model.entry import MAX_CANCELS, Action, Entry, live
+from kacas.model.uri import Uri
+
+
+class Claims:
+    """One owner's claims on one store's content. Thread-safe."""
+
+    def __init__(self, lookup: Lookup, owner: bytes, threads: int) -> None:
+        self._lookup = lookup
+        self.owner = owner
+        self._threads = threads
+
+    def known(self, batch: Batch, sha1: bytes) -> list[Entry]:
+        """Entries of the SHA-1, published and of this batch."""
+        return [known for known, _ in self._lookup.entries(sha1)] + batch.entries(sha1)
+
+    def claim(self, batch: Batch, entry: Entry) -> None:
+        """Leave the entry, unless the same one is there and alive. Raises CollisionError."""
+        if self.is_new(batch, entry):
+            batch.add_entry(entry)
+
+    def is_new(self, batch: Batch, entry: Entry) -> bool:
+        """False if the same entry is there and alive: the batch then relies on it. Raises CollisionError."""
+        published = self._lookup.entries(entry.sha1)
+        known = [known for known, _ in published] + batch.entries(entry.sha1)
+        if not known:
+            return True
+        self.check_collision(batch, entry, known)
+        if not has_same(entry, known):
+            return True
+        batch.rely(pack_id for _, pack_id in published)
+        batch.skip_entry(entry)
+        return False
+
+    def settle(self, batch: Batch) -> None:
+        """A last look, before the batch ends, at what others stored and forgot meanwhile."""
+        own = batch.own_entries()
+        if not own and not batch.skipped:
+            return
+        # What we rely on may have been forgotten just now; a colliding SHA-1 may be noticed a little later.
+        if batch.skipped:
+            self._lookup.refresh()
+        else:
+            self._lookup.refresh_soon()
+        found = self._lookup.entries_of_many({entry.sha1 for entry in own})
+        for entry in own:
+            if entry.sha1 in found:
+                self.check_collision(batch, entry, [known for known, _ in found[entry.sha1]])
+        for entry in batch.skipped:
+            # Whoever forgot the entry that we counted on did so while we stored: the store wins.
+            if not has_same(entry, self.known(batch, entry.sha1)):
+                batch.add_entry(entry)
+
+    def check_collision(self, batch: Batch, entry: Entry, known: list[Entry]) -> None:
+        """A known SHA-1 with another root: equal bytes are a new layout, others a collision."""
+        roots = {other.root: other.size for other in known if other.names_layout}
+        if not roots or entry.root in roots:
+            return
+        fetch = Fetch(self._lookup, self._threads, batch)
+        new = open_content(fetch, entry.root, entry.size)
+        for root, size in roots.items():
+            try:
+                same = size == entry.size and same_bytes(new, open_content(fetch, root, size))
+            except DamagedError:
+                continue  # what cannot be read cannot contradict; the new layout was hashed as a whole just now
+            if not same:
+                raise CollisionError(
+                    f"other content with the same SHA-1 {entry.sha1.hex()} is stored already; the new content was not "
+                    "stored. Two different files with one SHA-1 are made on purpose: check where yours comes from",
+                    sha1=entry.sha1.hex(),
+                )
+            return
+
+    def forget(self, uri: Uri, add: Callable[[Entry], None]) -> Forgotten:
+        """End the owner's claims on the content, naming their entries; `add` publishes the entry that does so."""
+        known = [entry for entry, _ in self._lookup.proved_entries(uri.sha1)]
+        if not any(entry.names_layout for entry in known):
+            raise NotFoundError(
+                f"{uri} is not in the store at {self._lookup.store_path}; nothing to forget", sha1=uri.sha1.hex()
+            )
+        # One forget entry names so many at most; the next forget ends the rest.
+        mine = [entry for entry in live(known) if entry.owner == self.owner][:MAX_CANCELS]
+        others = sorted({entry.owner_text for entry in live(known) if entry.owner != self.owner})
+        if mine:
+            add(
+                Entry(
+                    secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
+                    self.owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
+                )
+            )  # fmt: skip
+        return Forgotten(str(uri), len(mine), tuple(others))
+
+    def history(self) -> Iterator[HistoryItem]:
+        """What the owner stored, newest first."""
+        for entry in self._lookup.log(self.owner):
+            known = [known for known, _ in self._lookup.entries(entry.sha1)]
+            cancelled = {entry_id for other in known for entry_id in other.cancels}
+            yield HistoryItem(
+                str(Uri(entry.sha1, entry.label_text)), entry.kind_name, entry.size, entry.time_ns / 1e9,
+                entry.label_text, entry.entry_id in cancelled,
+            )  # fmt: skip
+
+
+def has_same(entry: Entry, known: list[Entry]) -> bool:
+    """Whether a live entry says all that the entry says."""
+    return any(
+        (other.owner, other.root, other.kind, other.label) == (entry.owner, entry.root, entry.kind, entry.label)
+        for other in live(known)
+    )

@@ -1,0 +1,130 @@
+"""Small contents of a batch, kept back until there are enough to look up, encode and write together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from kacas.claims import Claims
+from kacas.disk.batch import Batch
+from kacas.disk.lookup import Lookup
+from kacas.disk.volume import Volume
+from kacas.model.codec import MIB, Encoder
+from kacas.model.digest import PayloadKind
+from kacas.model.entry import Action, Entry
+from kacas.model.pack_format import PayloadHeader
+
+_GROUP_COUNT = 512
+_GROUP_SIZE = 2 * MIB
+_THREAD_ABOVE = 1 * MIB  # a group that is smaller is mostly Python's work, which a thread would not take off the caller
+_IN_FLIGHT = 2
+
+
+class GatheringBatch(Batch):
+    """A batch that takes small contents with their entries: `gather`. Each must fit in one chunk."""
+
+    def __init__(self, volume: Volume, lookup: Lookup, claims: Claims) -> None:
+        super().__init__(volume, lookup)
+        self._claims = claims
+        self._group: list[tuple[Entry, bytes]] = []
+        self._group_size = 0
+        self._gathered: dict[bytes, list[Entry]] = {}
+        self._gather_lock = threading.Lock()
+        self._local = threading.local()
+        self._worker: ThreadPoolExecutor | None = None
+        self._flying: deque[Future[None]] = deque()
+
+    def gather(self, entry: Entry, raw: bytes) -> None:
+        """Take an entry and the one chunk that is its content; the batch is read and written later.
+
+        Raises what failed with earlier ones: CollisionError, StoreError. The batch has then failed as a whole.
+        """
+        with self._gather_lock:
+            self._check_open()
+            self._group.append((entry, raw))
+            self._group_size += len(raw)
+            self._gathered.setdefault(entry.sha1, []).append(entry)
+            full = len(self._group) >= _GROUP_COUNT or self._group_size >= _GROUP_SIZE
+        if full:
+            self._send()
+
+    def entries(self, sha1: bytes) -> list[Entry]:
+        return super().entries(sha1) + self._gathered.get(sha1, [])
+
+    def flush(self) -> None:
+        """Append what was gathered. Raises as `gather`."""
+        self._send()
+        while self._flying:
+            self._flying.popleft().result()
+
+    def _send(self) -> None:
+        with self._gather_lock:
+            group, size = self._group, self._group_size
+            self._group, self._group_size = [], 0
+        if not group:
+            return
+        if size < _THREAD_ABOVE:
+            self._append_group(group)
+            return
+        self._worker = self._worker or ThreadPoolExecutor(1, "kacas-gather")
+        while len(self._flying) >= _IN_FLIGHT:
+            self._flying.popleft().result()
+        self._flying.append(self._worker.submit(self._append_group, group))
+
+    def _append_group(self, group: list[tuple[Entry, bytes]]) -> None:
+        try:
+            self._append_chunks({entry.root: raw for entry, raw in group})
+            self.add_entries(self._wanted([entry for entry, _ in group]))
+        except BaseException as exc:
+            self._fail(exc)  # URIs of the group were handed out: what is left must not be published as if it were all
+            raise
+        with self._gather_lock:
+            for entry, _ in group:
+                self._gathered.pop(entry.sha1, None)
+
+    def _append_chunks(self, chunks: dict[bytes, bytes]) -> None:
+        encoder: Encoder | None = getattr(self._local, "encoder", None)
+        if encoder is None:
+            encoder = self._local.encoder = Encoder()
+        payloads = []
+        for digest in chunks.keys() - self.known(chunks):
+            raw = memoryview(chunks[digest])
+            codec, payload = encoder.encode(raw)
+            payloads.append((PayloadHeader(PayloadKind.CHUNK, codec, len(payload), len(raw), digest), payload))
+        if payloads:
+            self.append(payloads)
+
+    def _wanted(self, entries: list[Entry]) -> list[Entry]:
+        """Without the member entries that are there already. Raises CollisionError."""
+        members = {entry.sha1: entry for entry in entries if entry.action == Action.MEMBER}
+        if not members:
+            return entries
+        published = self._lookup.entries_of_many(members)
+        wanted = [entry for entry in entries if entry.action != Action.MEMBER]
+        for sha1, entry in members.items():
+            known = [known for known, _ in published.get(sha1, ())] + super().entries(sha1)
+            if known:
+                self._claims.check_collision(self, entry, known)
+                if any(other.action == Action.MEMBER and other.root == entry.root for other in known):
+                    self.rely(pack_id for _, pack_id in published.get(sha1, ()))
+                    continue
+            wanted.append(entry)
+        return wanted
+
+    def finish(self) -> None:
+        self.flush()
+        self._stop()
+        super().finish()
+
+    def discard(self) -> None:
+        if os.getpid() == self._pid:
+            self._group = []
+            self._stop()
+        super().discard()
+
+    def _stop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.shutdown(wait=True, cancel_futures=True)
