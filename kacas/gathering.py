@@ -50,6 +50,10 @@ class GatheringBatch(Batch):
         if full:
             self._send()
 
+    def add_members(self, entries: list[Entry]) -> None:
+        """Add member entries whose roots were appended, unless they are there already. Raises CollisionError."""
+        self.add_entries(self._wanted(entries))
+
     def entries(self, sha1: bytes) -> list[Entry]:
         return super().entries(sha1) + self._gathered.get(sha1, [])
 

@@ -158,6 +158,27 @@ class Repository:
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")
 
+    def put_member(self, content: bytes | Source, kind: Kind) -> Ingested:
+        """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`."""
+
+        def work(batch: GatheringBatch) -> Ingested:
+            if isinstance(content, bytes) and len(content) <= CHUNK_TARGET:
+                found = identify(content)
+                batch.gather(self._member(found, kind), content)
+                return found
+            source = BufferSource(content) if isinstance(content, bytes) else content
+            found = self._ingest.put(source, file_cutter(), batch)
+            batch.add_members([self._member(found, kind)])
+            return found
+
+        return self._within_batch(work)
+
+    def _member(self, content: Ingested, kind: Kind) -> Entry:
+        return Entry(
+            secrets.token_bytes(ID_SIZE), content.sha1, content.root, content.size, time.time_ns(), kind,
+            b"", b"", Action.MEMBER,
+        )  # fmt: skip
+
     def _entry(self, content: Ingested, kind: Kind, label: bytes) -> Entry:
         return Entry(
             secrets.token_bytes(ID_SIZE), content.sha1, content.root, content.size, time.time_ns(), kind,
@@ -244,6 +265,22 @@ class Repository:
         with buffer.getbuffer() as view:
             content.read_into(first, view)
         return buffer.getvalue()
+
+    def read_many(self, sizes: dict[bytes, int]) -> dict[bytes, memoryview]:
+        """Contents that are one chunk each, by SHA-1, read in few large reads; sizes: what each is said to have.
+
+        Those that the index does not know as such, or with another size, are left out. Raises DamagedError.
+        """
+        self._check_open()
+        found = self.lookup.entries_of_many(sizes)
+        roots = {
+            sha1: entry.root
+            for sha1, known in found.items()
+            for entry, _ in known
+            if entry.names_layout and entry.size == sizes[sha1] <= CHUNK_TARGET
+        }
+        chunks = self._fetch.chunks({root: sizes[sha1] for sha1, root in roots.items()})
+        return {sha1: chunks[root] for sha1, root in roots.items() if root in chunks}
 
     # --- claims -----------------------------------------------------------------------------
 

@@ -26,10 +26,11 @@ _READ_AHEAD = 256 * 1024
 class FileSource:
     """A regular file. It must not change from the first byte to the last."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        """fd: of the file, opened already; it is closed with the source."""
         self._path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
             self._before = os.fstat(self._fd)
         except OSError as exc:
             raise self._unreadable(exc) from exc

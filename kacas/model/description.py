@@ -82,3 +82,31 @@ class StoreStats:
     @property
     def ratio(self) -> float:
         return self.raw_size / self.payload_size if self.payload_size else 1.0
+
+
+@dataclass(frozen=True)
+class DirectoryItem:
+    """One name in a directory, as `list_dir` shows it.
+
+    type: "file", "directory" or "link". size: bytes of a file, else None. uri: of a file or directory. target: of a link.
+    """
+
+    name: str
+    type: str
+    size: int | None
+    executable: bool
+    uri: str | None
+    target: str | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One path at which two directories differ.
+
+    change: "added", "removed", "content", "mode" (the executable bit) or "type". before, after: types, None where absent.
+    """
+
+    path: str
+    change: str
+    before: str | None
+    after: str | None

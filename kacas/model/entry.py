@@ -27,6 +27,7 @@ class Kind(IntEnum):
     JSON = 3
     PKL = 4
     BYTES = 5
+    DIRECTORY = 6
 
 
 class Action(IntEnum):
