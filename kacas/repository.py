@@ -158,26 +158,21 @@ class Repository:
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")
 
-    def put_member(self, content: bytes | Source, kind: Kind) -> Ingested:
-        """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`."""
+    def put_member(self, content: bytes | Source, kind: Kind) -> tuple[bytes, int]:
+        """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`.
 
-        def work(batch: GatheringBatch) -> Ingested:
+        Returns SHA-1 and size.
+        """
+
+        def work(batch: GatheringBatch) -> tuple[bytes, int]:
             if isinstance(content, bytes) and len(content) <= CHUNK_TARGET:
-                found = identify(content)
-                batch.gather(self._member(found, kind), content)
-                return found
+                return batch.gather_member(content, kind), len(content)
             source = BufferSource(content) if isinstance(content, bytes) else content
             found = self._ingest.put(source, file_cutter(), batch)
-            batch.add_members([self._member(found, kind)])
-            return found
+            batch.add_member(found, kind)
+            return found.sha1, found.size
 
         return self._within_batch(work)
-
-    def _member(self, content: Ingested, kind: Kind) -> Entry:
-        return Entry(
-            secrets.token_bytes(ID_SIZE), content.sha1, content.root, content.size, time.time_ns(), kind,
-            b"", b"", Action.MEMBER,
-        )  # fmt: skip
 
     def _entry(self, content: Ingested, kind: Kind, label: bytes) -> Entry:
         return Entry(

@@ -87,9 +87,8 @@ class _Walk:
             document = self._document(frame)
             if not stack:
                 return document
-            content = self._repository.put_member(document, Kind.DIRECTORY)
-            name = os.path.basename(frame.path)
-            stack[-1].taken.append(TreeEntry(name, EntryType.DIRECTORY, content.sha1, content.size))
+            sha1, size = self._repository.put_member(document, Kind.DIRECTORY)
+            stack[-1].taken.append(TreeEntry(os.path.basename(frame.path), EntryType.DIRECTORY, sha1, size))
         raise UnreadableSourceError(self.problems[0], path=os.fsdecode(top))
 
     def _open(self, path: bytes, relative: bytes, above: Iterable[_Frame]) -> _Frame | None:
@@ -151,16 +150,16 @@ class _Walk:
             if before.st_size > CHUNK_TARGET or not stat.S_ISREG(before.st_mode):
                 source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
                 try:
-                    content = self._repository.put_member(source, Kind.FILE)
+                    sha1, size = self._repository.put_member(source, Kind.FILE)
                 finally:
                     source.close()
             else:
-                content = self._repository.put_member(_read(fd, path, before), Kind.FILE)
+                sha1, size = self._repository.put_member(_read(fd, path, before), Kind.FILE)
         finally:
             os.close(fd)
-        self._stored += content.size
+        self._stored += size
         self._repository.report_progress("storing", self._stored, None)
-        entry = TreeEntry(name, EntryType.FILE, content.sha1, content.size, executable)
+        entry = TreeEntry(name, EntryType.FILE, sha1, size, executable)
         if before.st_nlink > 1 and len(self._hard_links) < _MAX_HARD_LINKS:
             self._hard_links[key] = entry
         return entry
