@@ -14,11 +14,14 @@ if TYPE_CHECKING:
         batch,
         default_store,
         describe,
+        diff,
         exists,
         find,
         forget,
         history,
+        list_dir,
         load_bytes,
+        load_dir,
         load_file,
         load_json,
         load_npy,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
         open_file,
         open_npy,
         store_bytes,
+        store_dir,
         store_file,
         store_json,
         store_npy,
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
         NotFoundError,
         ReadOnlyStoreError,
         SizeLimitError,
+        SkippedWarning,
         SourceChangedError,
         StoreClosedError,
         StoreError,
@@ -60,7 +65,15 @@ if TYPE_CHECKING:
         WrongKindError,
     )
     from kacas.formats.npy import LazyArray
-    from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
+    from kacas.model.description import (
+        Claim,
+        Description,
+        Difference,
+        DirectoryItem,
+        Forgotten,
+        HistoryItem,
+        StoreStats,
+    )
     from kacas.store import Store
 
     __version__: str
@@ -71,11 +84,14 @@ _HOME = {
         "batch",
         "default_store",
         "describe",
+        "diff",
         "exists",
         "find",
         "forget",
         "history",
+        "list_dir",
         "load_bytes",
+        "load_dir",
         "load_file",
         "load_json",
         "load_npy",
@@ -84,6 +100,7 @@ _HOME = {
         "open_file",
         "open_npy",
         "store_bytes",
+        "store_dir",
         "store_file",
         "store_json",
         "store_npy",
@@ -107,6 +124,7 @@ _HOME = {
         "NotFoundError",
         "ReadOnlyStoreError",
         "SizeLimitError",
+        "SkippedWarning",
         "SourceChangedError",
         "StoreClosedError",
         "StoreError",
@@ -120,6 +138,8 @@ _HOME = {
     "kacas.model.description": (
         "Claim",
         "Description",
+        "Difference",
+        "DirectoryItem",
         "Forgotten",
         "HistoryItem",
         "StoreStats",
@@ -143,12 +163,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description", "DestinationError",
-    "ForeignPackError", "Forgotten", "HistoryItem", "InvalidLabelError", "InvalidRangeError", "InvalidSettingError",
-    "InvalidUriError", "KacasError", "LazyArray", "NewerFormatError", "NoSpaceError", "NotFoundError",
-    "ReadOnlyStoreError", "SizeLimitError", "SourceChangedError", "Store", "StoreClosedError", "StoreError",
-    "StoreNotFoundError", "StoreStats", "UnreadableSourceError", "UnsupportedDataError", "WriteError",
-    "WrongKindError", "batch", "default_store", "describe", "exists", "find", "forget", "history", "load_bytes",
-    "load_file", "load_json", "load_npy", "load_pkl", "load_text", "open_file", "open_npy", "store_bytes",
+    "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description",
+    "DestinationError", "Difference", "DirectoryItem", "ForeignPackError", "Forgotten", "HistoryItem",
+    "InvalidLabelError", "InvalidRangeError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray",
+    "NewerFormatError", "NoSpaceError", "NotFoundError", "ReadOnlyStoreError", "SizeLimitError", "SkippedWarning",
+    "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",
+    "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongKindError", "batch", "default_store",
+    "describe", "diff", "exists", "find", "forget", "history", "list_dir", "load_bytes", "load_dir", "load_file",
+    "load_json", "load_npy", "load_pkl", "load_text", "open_file", "open_npy", "store_bytes", "store_dir",
     "store_file", "store_json", "store_npy", "store_pkl", "store_text",
 ]  # fmt: skip

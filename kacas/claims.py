@@ -110,7 +110,7 @@ class Claims:
             known = [known for known, _ in self._lookup.entries(entry.sha1)]
             cancelled = {entry_id for other in known for entry_id in other.cancels}
             yield HistoryItem(
-                str(Uri(entry.sha1, entry.label_text)), entry.kind_name, entry.size, entry.time_ns / 1e9,
+                entry.uri, entry.kind_name, entry.size, entry.time_ns / 1e9,
                 entry.label_text, entry.entry_id in cancelled,
             )  # fmt: skip
 

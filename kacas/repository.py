@@ -292,7 +292,7 @@ class Repository:
         )
         chunks = {child.digest for child in content.chunks()}
         return Description(
-            uri=str(Uri(uri.sha1, uri.label or entry.label_text)),
+            uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri,
             sha1=uri.sha1.hex(),
             root=content.root.hex(),
             kind=entry.kind_name,

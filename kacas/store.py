@@ -171,6 +171,16 @@ class Store:
     def list_dir(self, uri: str, path: str = "") -> list[DirectoryItem]:
         return self._trees.list(uri, path)
 
+    def is_dir(self, uri: str) -> bool:
+        """Whether the URI names a directory. Raises NotFoundError for a path that the directory does not have."""
+        return self._trees.is_directory(uri)
+
+    def size(self, uri: str) -> int:
+        """Bytes of the content; of a directory, of all files in it together. Raises as `describe`."""
+        if self.is_dir(uri):
+            return self.describe(uri).total_size or 0
+        return self._repository.resolve(self._trees.content_uri(uri))[1].size
+
     def diff(self, uri: str, other: str) -> Iterator[Difference]:
         return self._trees.differences(uri, other)
 
@@ -189,7 +199,7 @@ class Store:
             return None
 
     def describe(self, uri: str) -> Description:
-        return npy.described(self._repository, self._trees.content_uri(uri, directory=True))
+        return self._trees.described(npy.described(self._repository, self._trees.content_uri(uri, directory=True)))
 
     def forget(self, uri: str) -> Forgotten:
         return self._repository.forget(self._trees.content_uri(uri, directory=True))

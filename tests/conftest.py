@@ -11,7 +11,7 @@ from hypothesis import settings
 import kacas
 
 # Timings never fail a test: a busy machine is no defect.
-settings.register_profile("kacas", deadline=None)
+settings.register_profile("kacas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kacas")
 
 

@@ -6,10 +6,11 @@ import difflib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from kacas.errors import NewerFormatError, NotFoundError, WrongKindError
-from kacas.model.description import Difference, DirectoryItem
+from kacas.model.description import Description, Difference, DirectoryItem
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, NewerTreeError, TreeEntry, TreeError, decode_tree
 from kacas.model.uri import DirectoryUri, Uri, label_text, parse_any_uri
 from kacas.repository import Repository
@@ -109,6 +110,25 @@ class Trees:
         """The entries of a directory, sorted by the bytes of their names."""
         uri = self.directory(text, path)
         return [_item(entry) for entry in self.read(uri.sha1, str(uri)).values()]
+
+    def described(self, description: Description) -> Description:
+        """With the number and the sizes of all files below, if it is a directory's."""
+        if description.kind != "directory":
+            return description
+        files = total = 0
+        stack = [bytes.fromhex(description.sha1)]
+        while stack:
+            for entry in self.read(stack.pop(), description.uri).values():
+                if entry.type is EntryType.DIRECTORY:
+                    stack.append(entry.sha1)
+                elif entry.type is EntryType.FILE:
+                    files, total = files + 1, total + entry.size
+        return replace(description, files=files, total_size=total)
+
+    def is_directory(self, text: str) -> bool:
+        """Whether the URI names a directory. Raises as `entry` for a path that is not there."""
+        uri = parse_any_uri(text)
+        return isinstance(uri, DirectoryUri) and self.entry(uri).type is EntryType.DIRECTORY
 
     def differences(self, one: str, other: str) -> Iterator[Difference]:
         """How the second directory differs from the first; equal subdirectories are not read."""

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from kacas.model.digest import ID_SIZE, checksum
-from kacas.model.uri import MAX_LABEL_SIZE, label_text
+from kacas.model.uri import MAX_LABEL_SIZE, DirectoryUri, Uri, label_text
 
 MAX_OWNER_SIZE = 256  # bytes of UTF-8
 MAX_CANCELS = 1 << 16
@@ -81,6 +81,12 @@ class Entry(NamedTuple):
     @property
     def kind_name(self) -> str:
         return Kind(self.kind).name.lower() if self.kind in Kind._value2member_map_ else f"kind-{self.kind}"
+
+    @property
+    def uri(self) -> str:
+        """The URI that was handed out for it."""
+        kind = DirectoryUri if self.kind == Kind.DIRECTORY else Uri
+        return str(kind(self.sha1, self.label_text))
 
     @property
     def label_text(self) -> str:

@@ -170,7 +170,7 @@ def _hint(text: str) -> str:
         return f"did you mean sha1://{stripped.lower()} ?"
     lowered = stripped.lower()
     for scheme, why in (
-        ("sha1dir://", "after sha1dir:// come 40 lower-case hex digits, then /path, then ?label="),
+        ("sha1dir://", "what names a directory is sha1dir:// and 40 lower-case hex digits, then /path, then ?label="),
         ("sha1-enc://", "encrypted URIs are not supported by this version of kacas"),
         ("kachery:", "kachery-2 URIs name the SHA-1 inside; write it as sha1://<40 hex>"),
     ):

@@ -142,13 +142,6 @@ def test_an_empty_path_is_not_the_current_directory(kacas: Runner) -> None:
         assert "the path is empty" in answer.error
 
 
-def test_a_directory_is_refused_with_a_way_out(kacas: Runner, tmp_path: Path) -> None:
-    answer = kacas("store", tmp_path)
-    assert answer.code == 8
-    assert "is a directory" in answer.error
-    assert "tar c" in answer.error
-
-
 def test_a_pipe_is_refused_with_a_way_out(kacas: Runner, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     answer = kacas("store", tmp_path / "pipe")
