@@ -1,6 +1,6 @@
 """Restore every file of a kacas store without kacas:  python independent_reader.py STORE DEST [--list]
 
-Written from formats.md alone. Each distinct SHA-1 that has a keep entry becomes DEST/<sha1>. Damage is named
+Written from formats.md alone. Each distinct SHA-1 that has a keep or member entry becomes DEST/<sha1>. Damage is named
 on stderr and the rest restored; exit code 1 if there was any, else 0. --list only prints SHA-1, size, labels.
 """
 
@@ -75,7 +75,7 @@ class Store:
         check_at = 100 + owner_size + label_size + 16 * cancel_count
         need(check_at + 8 == total <= len(data), "the sizes of an entry are contradictory")
         need(blake3(data[:check_at]).digest(8) == data[check_at:total], "the check of an entry fails")
-        if action == 0:
+        if action in (0, 3):
             self.keeps[sha1].add((root, size, str(data[100 + owner_size :][:label_size], "utf-8", "ignore")))
         return data[total:]
 

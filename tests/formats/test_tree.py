@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
 import socket
-import stat
 import threading
 import warnings
 from pathlib import Path
@@ -17,56 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kacas
-from kacas.model.entry import Kind
-from kacas.model.tree import EntryType, TreeEntry, encode_tree
-from kacas.model.uri import DirectoryUri
-
-Tree = dict[bytes, object]  # name -> bytes (a file), (bytes,) (executable), str (a link), dict (a directory)
-
-
-def make(place: Path | bytes, tree: Tree) -> None:
-    place = os.fsencode(place)
-    os.makedirs(place, exist_ok=True)
-    for name, what in tree.items():
-        path = os.path.join(place, name)
-        if isinstance(what, dict):
-            make(path, what)
-        elif isinstance(what, str):
-            os.symlink(what, path)
-        else:
-            data = what[0] if isinstance(what, tuple) else what
-            assert isinstance(data, bytes)
-            with open(path, "wb") as file:
-                file.write(data)
-            if isinstance(what, tuple):
-                os.chmod(path, 0o755)
-
-
-def read(place: Path | bytes) -> Tree:
-    found: Tree = {}
-    for entry in os.scandir(os.fsencode(place)):
-        if entry.is_symlink():
-            found[entry.name] = os.readlink(entry.path).decode()
-        elif entry.is_dir():
-            found[entry.name] = read(entry.path)
-        else:
-            data = Path(os.fsdecode(entry.path)).read_bytes()
-            found[entry.name] = (data,) if entry.stat().st_mode & 0o100 else data
-    return found
-
-
-SMALL: Tree = {
-    b"notes.txt": b"test-content\n",
-    b"run.sh": (b"#!/bin/sh\n",),
-    b"empty": b"",
-    b"nothing here": {},
-    b"raw": {b"a.bin": bytes(1000), b"deep": {b"b.txt": b"b", b"up": "../a.bin"}},
-    b"latest": "raw/a.bin",
-    b"dangling": "/no/such/file",
-    b"\xff\xfe": b"not UTF-8",
-    "naïve ☃".encode(): b"Unicode",
-    b"large.bin": random.Random(1).randbytes(700_000),
-}
+from tests.formats.trees import SMALL, Tree, make, read
 
 
 @pytest.fixture
@@ -284,137 +233,6 @@ def test_a_file_that_vanishes_is_named(store: kacas.Store, source: Path, monkeyp
         store.store_dir(source)
 
 
-def test_restoring_keeps_what_is_right_and_refuses_what_is_not(
-    store: kacas.Store, source: Path, tmp_path: Path
-) -> None:
-    uri, out = store.store_dir(source), tmp_path / "out"
-    store.load_dir(uri, out)
-    kept = (out / "notes.txt").stat()
-    (out / "raw" / "a.bin").unlink()
-    (out / "run.sh").chmod(0o644)
-    (out / "mine.txt").write_text("mine")
-    store.load_dir(uri, out)
-    assert (out / "notes.txt").stat().st_ino == kept.st_ino
-    assert (out / "notes.txt").stat().st_mtime_ns == kept.st_mtime_ns
-    assert read(out) == SMALL | {b"mine.txt": b"mine"}
-    (out / "notes.txt").write_bytes(b"TEST-content\n")
-    with pytest.raises(kacas.DestinationError, match=r"notes\.txt is there with other content"):
-        store.load_dir(uri, out)
-    assert (out / "notes.txt").read_bytes() == b"TEST-content\n"
-    store.load_dir(uri, out, overwrite=True)
-    assert read(out) == SMALL | {b"mine.txt": b"mine"}
-    (out / "empty").unlink()
-    (out / "empty").mkdir()
-    for overwrite in (False, True):
-        with pytest.raises(kacas.DestinationError, match="it is a directory"):
-            store.load_dir(uri, out, overwrite=overwrite)
-    assert not [name for _, _, names in os.walk(out) for name in names if ".tmp." in name]
-
-
-def test_nothing_is_written_through_a_link_in_the_destination(store: kacas.Store, source: Path, tmp_path: Path) -> None:
-    uri, out, victim = store.store_dir(source), tmp_path / "out", tmp_path / "victim"
-    victim.mkdir()
-    out.mkdir()
-    (out / "raw").symlink_to(victim)
-    with pytest.raises(kacas.DestinationError, match="is in the way"):
-        store.load_dir(uri, out, overwrite=True)
-    assert list(victim.iterdir()) == []
-    (out / "raw").unlink()
-    (victim / "file").write_bytes(b"precious")
-    (out / "notes.txt").unlink(missing_ok=True)
-    (out / "notes.txt").symlink_to(victim / "file")
-    with pytest.raises(kacas.DestinationError, match="other content"):
-        store.load_dir(uri, out)
-    store.load_dir(uri, out, overwrite=True)
-    assert (victim / "file").read_bytes() == b"precious"
-    assert read(out) == SMALL
-
-
-def forged(store: kacas.Store, *entries: TreeEntry) -> str:
-    """A document that nobody made from a real directory."""
-    uri = store.repository.put_small(encode_tree(entries), Kind.DIRECTORY, "forged")
-    return str(DirectoryUri(uri.sha1))
-
-
-def test_a_document_that_lies_about_sizes_restores_all_but_the_lie(store: kacas.Store, tmp_path: Path) -> None:
-    truth = [hashlib.sha1(data).digest() for data in (b"small", b"other")]
-    for data in (b"small", b"other"):
-        store.store_bytes(data)
-    uri = forged(
-        store,
-        TreeEntry(b"bad", EntryType.FILE, truth[0], 1 << 60),
-        TreeEntry(b"good", EntryType.FILE, truth[1], 5),
-        TreeEntry(b"short", EntryType.FILE, truth[0], 4),
-    )
-    with pytest.raises(kacas.DamagedContentError, match=r"2 files .*bad.*says 1152921504606846976 bytes"):
-        store.load_dir(uri, tmp_path / "out")
-    assert read(tmp_path / "out") == {b"good": b"other"}
-
-
-def test_a_directory_that_misses_a_part_restores_the_rest_and_names_it(store: kacas.Store, tmp_path: Path) -> None:
-    store.store_bytes(b"there")
-    there = hashlib.sha1(b"there").digest()
-    uri = forged(
-        store,
-        TreeEntry(b"gone", EntryType.FILE, bytes(20), 4),
-        TreeEntry(b"there", EntryType.FILE, there, 5),
-    )
-    with pytest.raises(kacas.DamagedContentError, match=r"out/gone.*not in the store"):
-        store.load_dir(uri, tmp_path / "out")
-    assert read(tmp_path / "out") == {b"there": b"there"}
-    uri = forged(store, TreeEntry(b"sub", EntryType.DIRECTORY, there, 5))
-    with pytest.raises(kacas.WrongKindError, match="/sub is not a directory"):
-        store.load_dir(uri, tmp_path / "again")
-
-
-def test_a_full_disk_at_the_destination_is_told_and_leaves_no_part(
-    store: kacas.Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri, real = store.store_dir(source), os.write
-    count = 0
-
-    def full(fd: int, data: bytes) -> int:
-        nonlocal count
-        count += 1
-        if count > 3:
-            raise OSError(28, "No space left on device")
-        return real(fd, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("kacas.formats.tree_restore.os.write", full)
-        with pytest.raises(kacas.DestinationError, match="No space left"):
-            store.load_dir(uri, tmp_path / "out")
-    for path in (tmp_path / "out").rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            assert path.read_bytes() == (source / path.relative_to(tmp_path / "out")).read_bytes()
-    store.load_dir(uri, tmp_path / "out")
-    assert read(tmp_path / "out") == SMALL
-
-
-def test_a_file_system_without_unnamed_files_serves_as_well(
-    store: kacas.Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = store.store_dir(source)
-    monkeypatch.setattr("kacas.disk.destination.os.O_TMPFILE", 0x7F000000)  # flags that no file system takes
-    store.load_dir(uri, tmp_path / "out")
-    assert read(tmp_path / "out") == SMALL
-
-
-def test_damage_in_one_file_is_named_and_the_others_are_restored(store: kacas.Store, tmp_path: Path) -> None:
-    tree: Tree = {f"{number:03}".encode(): random.Random(number).randbytes(5000) for number in range(40)}
-    make(tmp_path / "source", tree)
-    uri = store.store_dir(tmp_path / "source")
-    (pack,) = store.repository.volume.packs.glob("*.pack")
-    data = bytearray(pack.read_bytes())
-    at = data.index(tree[b"017"])  # type: ignore[arg-type]
-    data[at + 100] ^= 1
-    pack.chmod(0o644)
-    pack.write_bytes(data)
-    with pytest.raises(kacas.DamagedContentError, match=r"1 files .*out/017"):
-        store.load_dir(uri, tmp_path / "out")
-    assert read(tmp_path / "out") == {name: data for name, data in tree.items() if name != b"017"}
-
-
 def test_a_deep_tree_and_a_wide_one(store: kacas.Store, tmp_path: Path) -> None:
     deep: Tree = {b"end": b"x"}
     for _ in range(700):
@@ -481,17 +299,6 @@ def test_directories_are_stored_inside_batches_and_by_threads(store: kacas.Store
     for thread in threads:
         thread.join()
     assert sorted(store.load_bytes(uri.partition("?")[0] + "/a") for uri in uris) == [b"0", b"1", b"2", b"3"]
-
-
-def test_files_get_the_mode_that_the_umask_allows(store: kacas.Store, source: Path, tmp_path: Path) -> None:
-    uri = store.store_dir(source)
-    mask = os.umask(0o027)
-    try:
-        store.load_dir(uri, tmp_path / "out")
-    finally:
-        os.umask(mask)
-    modes = {name: stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in ("notes.txt", "run.sh", "raw")}
-    assert modes == {"notes.txt": 0o640, "run.sh": 0o750, "raw": 0o750}
 
 
 def test_nothing_is_said_when_nothing_is_skipped(store: kacas.Store, source: Path) -> None:
