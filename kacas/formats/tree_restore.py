@@ -56,6 +56,7 @@ class _Restore:
         self._destination = destination
         self._written = 0
         self._problems: list[tuple[str, KacasError]] = []
+        self._places: set[Place] = set()  # that are held open
 
     def run(self, uri: DirectoryUri) -> None:
         """Restore everything; what cannot be read is named at the end, when the rest is there."""
@@ -73,7 +74,8 @@ class _Restore:
                 self._write_group(*waiting)
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
-            root.close()
+            for place in (root, *self._places):
+                place.close()
         if self._problems:
             named = "; ".join(f"{path}: {exc}" for path, exc in self._problems[:_MAX_NAMED])
             raise DamagedContentError(
@@ -90,6 +92,7 @@ class _Restore:
             where = str(DirectoryUri(uri.sha1, "", names))
             directory = self._trees.read(sha1, where) if names else top
             place = self._destination.open_directory(root, names)
+            self._places.add(place)
             group.places.append(place)
             below = []
             for entry in directory.values():
@@ -142,6 +145,7 @@ class _Restore:
                 self._write_alone(file)
             else:
                 self._write(file, lambda fd, content=content: _write_all(fd, content))  # type: ignore[misc]
+        self._places.difference_update(group.places)
         for place in group.places:
             place.close()
 

@@ -6,6 +6,8 @@ import hashlib
 import os
 import random
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,38 @@ def test_files_get_the_mode_that_the_umask_allows(store: kacas.Store, source: Pa
         os.umask(mask)
     modes = {name: stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in ("notes.txt", "run.sh", "raw")}
     assert modes == {"notes.txt": 0o640, "run.sh": 0o750, "raw": 0o750}
+
+
+def test_no_descriptor_is_left_open(store: kacas.Store, source: Path, tmp_path: Path) -> None:
+    uri, before = store.store_dir(source), len(os.listdir("/proc/self/fd"))
+    store.load_dir(uri, tmp_path / "out")
+    (tmp_path / "out" / "raw" / "a.bin").write_bytes(b"other")
+    with pytest.raises(kacas.DestinationError):
+        store.load_dir(uri, tmp_path / "out")
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # the pack
+
+
+@pytest.mark.parametrize("files", [300])
+def test_a_restore_that_is_killed_leaves_only_whole_files_and_can_be_resumed(
+    store: kacas.Store, tmp_path: Path, files: int
+) -> None:
+    tree: Tree = {f"{number:03}".encode(): random.Random(number).randbytes(20_000) for number in range(files)}
+    make(tmp_path / "source", tree)
+    uri, out = store.store_dir(tmp_path / "source"), tmp_path / "out"
+    code = (
+        "import os, signal, sys, kacas\n"
+        "real, left = os.write, [100]\n"
+        "def write(fd, data):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]: real(fd, data[:999]); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(fd, data)\n"
+        "os.write = write\n"
+        "kacas.Store.open(sys.argv[1], create=False).load_dir(sys.argv[2], sys.argv[3])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, store.path, uri, out], check=False)
+    assert ended.returncode == -9
+    restored = read(out)
+    assert 0 < len(restored) < files
+    assert restored.items() <= tree.items()
+    store.load_dir(uri, out)
+    assert read(out) == tree
