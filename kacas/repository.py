@@ -29,7 +29,7 @@ from kacas.errors import (
 )
 from kacas.fetch import Content, Fetch, open_content, same_bytes
 from kacas.ingest import Ingest
-from kacas.model.cuts import Cutter, file_cutter
+from kacas.model.cuts import Cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE
 from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
@@ -139,14 +139,16 @@ class Repository:
     ) -> Uri:
         """Store head and source as one content and claim it for the owner.
 
-        Raises CollisionError, what the source raises, and StoreError if the store cannot be written.
+        cutter: by default the store's for files. Raises CollisionError, what the source raises, NewerFormatError if
+        the store's cutter is unknown, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
+        file_cutter = self.volume.file_cutter()  # for arrays too: a store of an unknown kind is only read
 
         def work(batch: Batch) -> Uri:
             ingested = self._ingest.put(
                 source,
-                cutter or file_cutter(),
+                cutter or file_cutter,
                 batch,
                 head=head,
                 description=description,
