@@ -17,6 +17,7 @@ from kacas.model.description import Description
 from kacas.model.entry import Kind
 from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, encode_header, is_fortran, parse_header
 from kacas.model.selection import read_selection
+from kacas.model.source import Source
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -80,6 +81,27 @@ def _gathered(array: NDArray[Any]) -> Iterator[memoryview]:
         yield from _gathered(row)
 
 
+def recognised(front: bytes, size: int) -> NpyHeader | None:
+    """The header of a file of `size` bytes that is a .npy array to the byte; None for any other.
+
+    front: its first MAX_HEADER_SIZE bytes, or all.
+    """
+    try:
+        header = parse_header(front)
+    except ValueError:
+        return None
+    return header if header.size + header.data_size == size else None
+
+
+def put_array(
+    repository: Repository, source: Source, kind: Kind, label: str | None, head: bytes, header: NpyHeader
+) -> str:
+    """Store data in memory order behind its .npy header: cut in one way, wherever it comes from."""
+    shape = header.shape[::-1] if header.fortran_order else header.shape
+    cutter = array_cutter(shape, max(1, header.dtype.itemsize))
+    return str(repository.put(source, kind, label, cutter=cutter, head=head, description={"kind": "npy"}))
+
+
 def store_npy(repository: Repository, array: Any, label: str | None) -> str:
     """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects."""
     if isinstance(array, np.ma.MaskedArray):
@@ -90,9 +112,8 @@ def store_npy(repository: Repository, array: Any, label: str | None) -> str:
         raise UnsupportedDataError(f"this is not an array: {exc}") from exc
     source = ArraySource(values)
     head = encode_header(values.dtype, values.shape, source.fortran_order)
-    shape = values.shape[::-1] if source.fortran_order else values.shape
-    cutter = array_cutter(shape, max(1, values.dtype.itemsize))
-    return str(repository.put(source, Kind.NPY, label, cutter=cutter, head=head, description={"kind": "npy"}))
+    header = NpyHeader(values.dtype, values.shape, source.fortran_order, len(head))
+    return put_array(repository, source, Kind.NPY, label, head, header)
 
 
 class LazyArray:
