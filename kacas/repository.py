@@ -29,7 +29,7 @@ from kacas.errors import (
 from kacas.fetch import Content, Fetch, open_content
 from kacas.gathering import GatheringBatch
 from kacas.ingest import Ingest, Ingested, identify
-from kacas.model.cuts import CHUNK_TARGET, Cutter, file_cutter
+from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.digest import ID_SIZE
 from kacas.model.entry import Action, Entry, Kind, live
@@ -123,14 +123,16 @@ class Repository:
     ) -> Uri:
         """Store head and source as one content and claim it for the owner.
 
-        Raises CollisionError, what the source raises, and StoreError if the store cannot be written.
+        cutter: by default the store's for files. Raises CollisionError, what the source raises, NewerFormatError if
+        the store's cutter is unknown, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
+        file_cutter = self.volume.file_cutter()  # for arrays too: a store of an unknown kind is only read
 
         def work(batch: GatheringBatch) -> Uri:
             ingested = self._ingest.put(
                 source,
-                cutter or file_cutter(),
+                cutter or file_cutter,
                 batch,
                 head=head,
                 description=description,
@@ -158,17 +160,27 @@ class Repository:
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")
 
-    def put_member(self, content: bytes | Source, kind: Kind) -> tuple[bytes, int]:
+    def put_member(
+        self,
+        content: bytes | Source,
+        kind: Kind,
+        *,
+        cutter: Cutter | None = None,
+        head: bytes = b"",
+        description: dict[str, object] | None = None,
+    ) -> tuple[bytes, int]:
         """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`.
 
         Returns SHA-1 and size.
         """
 
+        file_cutter = self.volume.file_cutter()
+
         def work(batch: GatheringBatch) -> tuple[bytes, int]:
             if isinstance(content, bytes) and len(content) <= CHUNK_TARGET:
                 return batch.gather_member(content, kind), len(content)
             source = BufferSource(content) if isinstance(content, bytes) else content
-            found = self._ingest.put(source, file_cutter(), batch)
+            found = self._ingest.put(source, cutter or file_cutter, batch, head=head, description=description)
             batch.add_member(found, kind)
             return found.sha1, found.size
 

@@ -14,9 +14,11 @@ from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.disk.memory import check_affordable
 from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
 from kacas.fetch import Content
+from kacas.formats.npy import Layout, array_layout, recognised
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
+from kacas.model.npy_header import MAX_HEADER_SIZE
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -29,6 +31,7 @@ class FileSource:
     def __init__(self, path: Path, fd: int | None = None) -> None:
         """fd: of the file, opened already; it is closed with the source."""
         self._path = path
+        self._start = 0
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
             self._before = os.fstat(self._fd)
@@ -46,7 +49,18 @@ class FileSource:
 
     @property
     def size(self) -> int:
-        return self._before.st_size
+        return self._before.st_size - self._start
+
+    def peek(self, size: int) -> bytes:
+        """At most `size` of the first bytes, which are still to be read."""
+        try:
+            return os.pread(self._fd, size, 0)
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+
+    def start_at(self, offset: int) -> None:
+        """Leave out what comes before; to be called before anything is read."""
+        self._start = os.lseek(self._fd, offset, os.SEEK_SET)
 
     def readinto(self, buffer: memoryview) -> int:
         try:
@@ -93,13 +107,24 @@ class StreamSource:
 
 
 def store_file(repository: Repository, path: str | os.PathLike[str], label: str | None) -> str:
-    """Store a regular file; the label is its name unless given."""
+    """Store a regular file; the label is its name unless given. A .npy file is cut like its array."""
     source = FileSource(Path(path))
     try:
         name = Path(path).name if label is None else label
-        return str(repository.put(source, Kind.FILE, name))
+        return str(repository.put(source, Kind.FILE, name, **file_layout(source)._asdict()))
     finally:
         source.close()
+
+
+def file_layout(source: FileSource) -> Layout:
+    """How a file is to be kept. The source then begins behind the head."""
+    # What fits in one chunk is one chunk, whatever it is.
+    if source.size > CHUNK_TARGET:
+        front = source.peek(MAX_HEADER_SIZE)
+        if (header := recognised(front, source.size)) is not None:
+            source.start_at(header.size)
+            return array_layout(front[: header.size], header)
+    return Layout()
 
 
 def store_stream(repository: Repository, stream: BinaryIO, label: str | None) -> str:

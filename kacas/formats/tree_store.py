@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kacas.errors import InvalidSettingError, KacasError, SkippedWarning, SourceChangedError, UnreadableSourceError
-from kacas.formats.file import FileSource
+from kacas.formats.file import FileSource, file_layout
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeEntry, TreeError, check_name, encode_tree
@@ -150,7 +150,7 @@ class _Walk:
             if before.st_size > CHUNK_TARGET or not stat.S_ISREG(before.st_mode):
                 source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
                 try:
-                    sha1, size = self._repository.put_member(source, Kind.FILE)
+                    sha1, size = self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
                 finally:
                     source.close()
             else:
