@@ -28,8 +28,8 @@ names = names | st.text(min_size=1, max_size=9).map(lambda text: text.encode("ut
 hashes = st.binary(min_size=20, max_size=20)
 sizes = st.integers(0, (1 << 63) - 1)
 entries = st.one_of(
-    st.builds(TreeEntry, names, st.just(EntryType.FILE), hashes, sizes, st.booleans()),
-    st.builds(TreeEntry, names, st.just(EntryType.DIRECTORY), hashes, sizes),
+    st.builds(TreeEntry, names, st.just(EntryType.FILE), hashes, sizes, st.booleans(), st.just(b"")),
+    st.builds(TreeEntry, names, st.just(EntryType.DIRECTORY), hashes, sizes, st.just(False), st.just(b"")),
     st.builds(
         lambda name, target: TreeEntry(name, EntryType.LINK, target=target),
         names,
