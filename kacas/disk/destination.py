@@ -62,6 +62,26 @@ class Destination:
         except OSError as exc:
             raise DestinationError(f"{shown} is not a directory that can be opened", path=shown) from exc
 
+    def check_room(self, root: Place, names: int, size: int) -> None:
+        """Raise DestinationError if so many names or bytes cannot fit: a disk is not filled to find that out.
+
+        In a destination that was there, all that is used counts as free: it may be what an earlier run restored.
+        """
+        disk = os.statvfs(root.fd)
+        room = (disk.f_bavail if root.fresh else disk.f_blocks) * disk.f_frsize
+        nodes = disk.f_favail if root.fresh else disk.f_files
+        if size > room:
+            what = f"{size:,} bytes, and there is room for {room:,}"
+        elif disk.f_files and names > nodes:
+            what = f"{names:,} names, and the file system can take {nodes:,}"
+        else:
+            return
+        root.close()
+        if root.fresh:
+            os.rmdir(self.path)
+        shown = os.fsdecode(self.path)
+        raise DestinationError(f"{shown} has no room: the directory needs {what}", path=shown)
+
     def open_directory(self, root: Place, names: tuple[bytes, ...]) -> Place:
         """The directory below the root, made if it is not there. Raises DestinationError for a link on the way."""
         fd, path, fresh = os.dup(root.fd), self.path, root.fresh

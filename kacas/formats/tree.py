@@ -7,7 +7,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import unquote_to_bytes
+from typing import NamedTuple
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from kacas.errors import NewerFormatError, NotFoundError, WrongKindError
 from kacas.model.description import Description, Difference, DirectoryItem
@@ -17,6 +18,14 @@ from kacas.repository import Repository
 
 _KEPT_ENTRIES = 200_000  # of directories read last: some 100 MiB at most
 Directory = dict[bytes, TreeEntry]
+
+
+class Totals(NamedTuple):
+    """Of a directory and all below: files, names of any type, bytes of the files."""
+
+    files: int
+    names: int
+    size: int
 
 
 class Trees:
@@ -115,15 +124,33 @@ class Trees:
         """With the number and the sizes of all files below, if it is a directory's."""
         if description.kind != "directory":
             return description
-        files = total = 0
-        stack = [bytes.fromhex(description.sha1)]
+        totals = self.totals(bytes.fromhex(description.sha1), description.uri)
+        return replace(description, files=totals.files, total_size=totals.size)
+
+    def totals(self, sha1: bytes, where: str) -> Totals:
+        """What is below a directory, all told. A subdirectory that is named often is read once: it may be named 2^60 times."""
+        known: dict[bytes, Totals] = {}
+        stack = [(sha1, where.partition("?")[0])]
         while stack:
-            for entry in self.read(stack.pop(), description.uri).values():
-                if entry.type is EntryType.DIRECTORY:
-                    stack.append(entry.sha1)
-                elif entry.type is EntryType.FILE:
-                    files, total = files + 1, total + entry.size
-        return replace(description, files=files, total_size=total)
+            current, place = stack[-1]
+            entries = self.read(current, place).values()
+            waiting = {
+                entry.sha1: f"{place}/{quote_from_bytes(entry.name)}"
+                for entry in entries
+                if entry.type is EntryType.DIRECTORY and entry.sha1 not in known
+            }
+            if waiting:
+                stack += waiting.items()
+                continue
+            stack.pop()
+            files = [entry.size for entry in entries if entry.type is EntryType.FILE]
+            below = [known[entry.sha1] for entry in entries if entry.type is EntryType.DIRECTORY]
+            known[current] = Totals(
+                files=len(files) + sum(one.files for one in below),
+                names=len(entries) + sum(one.names for one in below),
+                size=sum(files) + sum(one.size for one in below),
+            )
+        return known[sha1]
 
     def is_directory(self, text: str) -> bool:
         """Whether the URI names a directory. Raises as `entry` for a path that is not there."""

@@ -61,7 +61,9 @@ class _Restore:
     def run(self, uri: DirectoryUri) -> None:
         """Restore everything; what cannot be read is named at the end, when the rest is there."""
         top = self._trees.read(uri.sha1, str(uri))  # before anything is made
+        totals = self._trees.totals(uri.sha1, str(uri))
         root = self._destination.open_root()
+        self._destination.check_room(root, totals.names, totals.size)
         reader = ThreadPoolExecutor(1, "kacas-restore")
         try:
             waiting: tuple[_Group, list[memoryview | None]] | None = None

@@ -83,13 +83,35 @@ def test_a_document_that_lies_about_sizes_restores_all_but_the_lie(store: kacas.
         store.store_bytes(data)
     uri = forged(
         store,
-        TreeEntry(b"bad", EntryType.FILE, truth[0], 1 << 60),
+        TreeEntry(b"bad", EntryType.FILE, truth[0], 6),
         TreeEntry(b"good", EntryType.FILE, truth[1], 5),
         TreeEntry(b"short", EntryType.FILE, truth[0], 4),
     )
-    with pytest.raises(kacas.DamagedContentError, match=r"2 files .*bad.*says 1152921504606846976 bytes"):
+    with pytest.raises(kacas.DamagedContentError, match=r"2 files .*bad.*says 6 bytes"):
         store.load_dir(uri, tmp_path / "out")
     assert read(tmp_path / "out") == {b"good": b"other"}
+
+
+def test_a_document_that_declares_more_than_the_disk_holds_is_refused_before_anything_is_written(
+    store: kacas.Store, tmp_path: Path
+) -> None:
+    store.store_bytes(b"small")
+    below = TreeEntry(b"file", EntryType.FILE, hashlib.sha1(b"small").digest(), 1 << 60)
+    with pytest.raises(kacas.DestinationError, match="1,152,921,504,606,846,976 bytes"):
+        store.load_dir(forged(store, below), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # A few documents that name one another twice each are 2^60 files.
+    uri = forged(store, below._replace(size=5))
+    for _ in range(60):
+        sub = TreeEntry(b"", EntryType.DIRECTORY, bytes.fromhex(uri[10:50]), 5)
+        uri = forged(store, sub._replace(name=b"a"), sub._replace(name=b"b"))
+    assert store.describe(uri).files == 1 << 60
+    (tmp_path / "there").mkdir()
+    for place in ("out", "there"):
+        with pytest.raises(kacas.DestinationError, match="has no room"):
+            store.load_dir(uri, tmp_path / place)
+    assert not (tmp_path / "out").exists()
+    assert read(tmp_path / "there") == {}
 
 
 def test_a_directory_that_misses_a_part_restores_the_rest_and_names_it(store: kacas.Store, tmp_path: Path) -> None:
