@@ -18,6 +18,7 @@ from typing import TypeVar
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
+from kacas.disk.merger import Merger
 from kacas.disk.volume import Volume
 from kacas.errors import (
     CollisionError,
@@ -50,6 +51,7 @@ class Repository:
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)
+        self._merger = Merger(volume, self.lookup)
         self._owner = owner.encode("utf-8", "surrogateescape")
         self._threads = threads
         self._progress = progress
@@ -108,6 +110,7 @@ class Repository:
                 if not self._has_same(entry, self._known(batch, entry.sha1)):
                     batch.add_entry(entry)
         batch.finish()
+        self._merger.merge_if_due()
 
     def _known(self, batch: Batch, sha1: bytes) -> list[Entry]:
         return [known for known, _ in self.lookup.entries(sha1)] + batch.entries(sha1)
@@ -338,23 +341,21 @@ class Repository:
     def stats(self) -> StoreStats:
         """Counted from the tables of every pack that can be read."""
         self._check_open()
-        packs = pack_size = chunks = raw_size = payload_size = entries = 0
-        contents: set[bytes] = set()
-        for pack_id in self.volume.list_packs():
-            table = self.lookup.tables.read(pack_id)
-            if table is None:
-                continue
-            packs += 1
-            pack_size += self.volume.pack_size(pack_id)
+        chunks = raw_size = payload_size = 0
+        contents, entries = set[bytes](), set[bytes]()
+        for _, table in self.lookup.tables.uncovered():
             chunks += len(table.records)
             raw_size += int(table.records["raw_size"].sum())
             payload_size += int(table.records["payload_size"].sum())
-            entries += table.entry_count
-            contents.update(entry.sha1 for entry in table.entries() if entry.action == Action.KEEP)
+            claims = [entry for entry in table.entries() if entry.action != Action.MERGED]
+            entries.update(entry.entry_id for entry in claims)
+            contents.update(entry.sha1 for entry in claims if entry.action == Action.KEEP)
+        packs = self.volume.list_packs() - self.lookup.tables.problems.keys()
+        pack_size = sum(map(self.volume.pack_size, packs))
         settings = self.volume.settings
         return StoreStats(
-            str(self.volume.path), settings.store_id, settings.format_version, settings.durability, packs, pack_size,
-            chunks, raw_size, payload_size, entries, len(contents),
+            str(self.volume.path), settings.store_id, settings.format_version, settings.durability, len(packs),
+            pack_size, chunks, raw_size, payload_size, len(entries), len(contents),
         )  # fmt: skip
 
     def rebuild_index(self) -> int:
