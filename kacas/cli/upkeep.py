@@ -28,8 +28,8 @@ def verify(session: Session, quick: bool, as_json: bool) -> None:
     """Read the whole store and say what is wrong with it.
 
     Every problem is listed under its pack, with the URIs that it touches; the exit code is 5 if there is
-    any. Leftovers of writers that died, and damage in packs that were merged into a good one, are only notes. To heal a content, store it again: what is found
-    damaged here is not used any more.
+    any. Leftovers of writers that died, and damage in packs that were merged into a good one, are only
+    notes. To heal a content, store it again: what is found damaged here is not used any more.
     """
     from kacas.upkeep import verify as upkeep
 

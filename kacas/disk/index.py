@@ -152,9 +152,10 @@ class Index:
 
         self._run(write)
 
-    def _cover(self, txn: lmdb.Transaction, key: bytes, sources: Iterable[bytes]) -> None:
-        for source in sorted(sources):
+    def _cover(self, txn: lmdb.Transaction, key: bytes, sources: frozenset[bytes]) -> None:
+        for source in sources:
             self._take_out(txn, source)
+        for source in sorted(sources):
             for other in self._coverers(txn, source):
                 if txn.get(other, db=self._packs) is None:
                     txn.delete(source, other, db=self._covered)

@@ -32,6 +32,7 @@ from kacas.model.pack_format import (
 
 _LOCK_NAME = "merge.lock"
 _PAUSE_S = 600  # after a merge that failed
+_LEFT_FREE = 256 << 20  # bytes of the disk that no merge takes: it saves time, they may be needed to store
 
 
 class Merger:
@@ -48,6 +49,8 @@ class Merger:
         if not self._lookup.piled_up() or time.monotonic() < self._not_before:
             return
         try:
+            if _free(self._volume.packs) < _LEFT_FREE:
+                return
             with _alone(self._lookup.cache / _LOCK_NAME) as alone:
                 if alone:
                     if self._volume.network:
@@ -135,6 +138,12 @@ def _payload_of(data: memoryview, record: tuple[bytes, int, int, int, int, int, 
     except ValueError as exc:
         raise PackFormatError(str(exc)) from exc
     return header, payload
+
+
+def _free(path: Path) -> int:
+    """Bytes that may still be written to the file system, or 256 TiB where that is not known."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize if status.f_blocks else 1 << 48
 
 
 @contextmanager
