@@ -18,6 +18,7 @@ from typing import TypeVar
 from kacas.claims import Claims
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
+from kacas.disk.merger import Merger
 from kacas.disk.volume import Volume
 from kacas.errors import (
     DamagedError,
@@ -51,6 +52,7 @@ class Repository:
         self.cache = cache
         self.lookup = Lookup(volume, cache)
         self.claims = Claims(self.lookup, owner.encode("utf-8", "surrogateescape"), threads)
+        self._merger = Merger(volume, self.lookup)
         self._threads = threads
         self._progress = progress
         self._ingest = Ingest(threads)
@@ -95,6 +97,7 @@ class Repository:
         batch.flush()
         self.claims.settle(batch)
         batch.finish()
+        self._merger.merge_if_due()
 
     def _within_batch(self, work: Callable[[GatheringBatch], T]) -> T:
         """Do it in the batch that is open here, or in one of its own."""
@@ -327,23 +330,21 @@ class Repository:
     def stats(self) -> StoreStats:
         """Counted from the tables of every pack that can be read."""
         self._check_open()
-        packs = pack_size = chunks = raw_size = payload_size = entries = 0
-        contents: set[bytes] = set()
-        for pack_id in self.volume.list_packs():
-            table = self.lookup.tables.read(pack_id)
-            if table is None:
-                continue
-            packs += 1
-            pack_size += self.volume.pack_size(pack_id)
+        chunks = raw_size = payload_size = 0
+        contents, entries = set[bytes](), set[bytes]()
+        for _, table in self.lookup.tables.uncovered():
             chunks += len(table.records)
             raw_size += int(table.records["raw_size"].sum())
             payload_size += int(table.records["payload_size"].sum())
-            entries += table.entry_count
-            contents.update(entry.sha1 for entry in table.entries() if entry.action == Action.KEEP)
+            claims = [entry for entry in table.entries() if entry.action != Action.MERGED]
+            entries.update(entry.entry_id for entry in claims)
+            contents.update(entry.sha1 for entry in claims if entry.names_layout)
+        packs = self.volume.list_packs() - self.lookup.tables.problems.keys()
+        pack_size = sum(map(self.volume.pack_size, packs))
         settings = self.volume.settings
         return StoreStats(
-            str(self.volume.path), settings.store_id, settings.format_version, settings.durability, packs, pack_size,
-            chunks, raw_size, payload_size, entries, len(contents),
+            str(self.volume.path), settings.store_id, settings.format_version, settings.durability, len(packs),
+            pack_size, chunks, raw_size, payload_size, len(entries), len(contents),
         )  # fmt: skip
 
     def rebuild_index(self) -> int:
@@ -353,7 +354,7 @@ class Repository:
 
     def wrong_kind(self, uri: Uri, why: str) -> WrongKindError:
         """The error for content that exists but is not what was asked for; raise it."""
-        kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.action == Action.KEEP}
+        kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.names_layout}
         stored = f"it was stored as {' and '.join(sorted(kinds))}" if kinds else "load it with load_bytes or load_file"
         return WrongKindError(f"{uri}: {why}; {stored}", sha1=uri.sha1.hex())
 

@@ -68,7 +68,10 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class StoreStats:
-    """Sizes are bytes. raw_size: sum of distinct chunks before encoding; pack_size: of all pack files."""
+    """Sizes are bytes. raw_size: sum of distinct chunks before encoding; pack_size: of all pack files.
+
+    packs, pack_size: all that are there; the rest is not counted again in packs that a merged one covers.
+    """
 
     path: str
     store_id: str

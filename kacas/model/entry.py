@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -31,10 +32,11 @@ class Kind(IntEnum):
 
 
 class Action(IntEnum):
-    """What an entry does. The numbers are the format's; 2 is MERGED."""
+    """What an entry does. The numbers are the format's."""
 
     KEEP = 0
     FORGET = 1
+    MERGED = 2  # no claim: says that its pack holds all of the packs that `cancels` names
     MEMBER = 3  # names a layout for a directory's member: kept by the directory, claimed by nobody
 
 
@@ -57,7 +59,8 @@ class EntryError(ValueError):
 class Entry(NamedTuple):
     """entry_id: 16 random bytes. time_ns: since the epoch. label, owner: UTF-8 bytes.
 
-    A FORGET entry has the root of 32 zeros and names in `cancels` the entry ids that it ends.
+    A FORGET entry has the root of 32 zeros and names in `cancels` the entry ids that it ends. A MERGED entry is no
+    claim: it says that its pack holds all that the packs hold whose ids are in `cancels`; SHA-1 and root are zeros.
     """
 
     entry_id: bytes
@@ -138,23 +141,27 @@ def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
     return entry, stop
 
 
-def entries_of(data: bytes, sha1: bytes) -> list[Entry]:
-    """The entries of one SHA-1 among encoded entries. Steps from entry to entry; stops at what is none."""
-    found, at, stop = [], 0, len(data) - _FIXED.size
+def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:
+    """Everything with this SHA-1 among encoded entries. Steps from entry to entry; stops at what is none."""
+    at, stop = 0, len(data) - _FIXED.size
     while at <= stop:
         if data.startswith(sha1, at + SHA1_OFFSET):
             try:
-                found.append(decode_entry(data, at)[0])
+                yield decode_entry(data, at)[0]
             except EntryError:
-                return found
+                return
         (size,) = _SIZE.unpack_from(data, at)
         if size < _FIXED.size:
-            return found
+            return
         at += size
-    return found
+
+
+def entries_of(data: bytes, sha1: bytes) -> list[Entry]:
+    """The claims on one SHA-1 among encoded entries."""
+    return [entry for entry in encoded_entries_of(data, sha1) if entry.action != Action.MERGED]
 
 
 def live(entries: list[Entry]) -> list[Entry]:
     """Keep entries that no forget entry names."""
-    cancelled = {entry_id for entry in entries for entry_id in entry.cancels}
+    cancelled = {entry_id for entry in entries if entry.action == Action.FORGET for entry_id in entry.cancels}
     return [entry for entry in entries if entry.action == Action.KEEP and entry.entry_id not in cancelled]
