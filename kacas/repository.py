@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from kacas.claims import Claims
+from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
 from kacas.disk.volume import Volume
@@ -120,14 +121,14 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
-    ) -> Uri:
-        """Store head and source as one content and claim it for the owner.
+    ) -> Entry:
+        """Store head and source as one content and claim it for the owner. Returns the claim.
 
         Raises CollisionError, what the source raises, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
 
-        def work(batch: GatheringBatch) -> Uri:
+        def work(batch: GatheringBatch) -> Entry:
             ingested = self._ingest.put(
                 source,
                 cutter or file_cutter(),
@@ -138,7 +139,19 @@ class Repository:
             )
             entry = self._entry(ingested, kind, encoded_label)
             self.claims.claim(batch, entry)
-            return Uri(ingested.sha1, label or "")
+            return entry
+
+        return self._within_batch(work)
+
+    def claim(self, identity: Identity, kind: Kind, label: str | None) -> bool:
+        """Claim content that the store has, without its bytes. False if not all of it is surely here: then put it."""
+        encoded_label = label_bytes(label or "")
+
+        def work(batch: GatheringBatch) -> bool:
+            if not self.claims.whole(batch, [identity]):
+                return False
+            self.claims.claim(batch, self._entry(Ingested(*identity), kind, encoded_label))
+            return True
 
         return self._within_batch(work)
 
@@ -146,14 +159,14 @@ class Repository:
         """Store bytes; inside a batch, small ones are kept back and written in groups. Raises as `put`."""
         batch = self.current_batch.get()
         if batch is None or len(data) > CHUNK_TARGET:
-            return self.put(BufferSource(data), kind, label)
+            return Uri(self.put(BufferSource(data), kind, label).sha1, label or "")
         self._check_open()
         raw = bytes(data)
         entry = self._entry(identify(raw), kind, label_bytes(label or ""))
         known = self.claims.known(batch, entry.sha1)
         if any(other.root != entry.root for other in known):
             batch.flush()  # to be compared with what is known, byte by byte
-            return self.put(BufferSource(raw), kind, label)
+            return Uri(self.put(BufferSource(raw), kind, label).sha1, label or "")
         if not known or self.claims.is_new(batch, entry):
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")

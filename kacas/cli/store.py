@@ -76,13 +76,15 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
     callback=filled,
 )
 @click.option("--label", help="The name to remember, instead of the file's own.")
+@click.option("--rehash", is_flag=True, help="Read files that are known to be unchanged, too.")
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
-def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: bool) -> None:
+def store(session: Session, paths: tuple[str, ...], label: str | None, rehash: bool, as_json: bool) -> None:
     """Store files and print their URIs.
 
     PATH is a file, or - for standard input. The URIs come in the order of the paths, one per line, when all
-    are stored safely; on an error none is printed. The store is made if it is not there.
+    are stored safely; on an error none is printed. The store is made if it is not there. A file that has not
+    changed since it was stored, as its size and times say, is not read again; --rehash reads it.
     """
     if label is not None and len(paths) > 1:
         raise click.UsageError("--label is for one PATH: each of several keeps its own name")
@@ -106,7 +108,7 @@ def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: 
                     with Stdin() as stdin:
                         uri = opened.store_stream(stdin, label=label)
                 else:
-                    uri = opened.store_file(path, label=label)
+                    uri = opened.store_file(path, label=label, rehash=rehash)
                 bar.finished(size or 0)
                 rows.append({"uri": uri, "size": 0, "path": path})
         if as_json:

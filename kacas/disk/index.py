@@ -56,13 +56,14 @@ class Index:
         tables = self._shared.tables
         self._chunks, self._entries, self._log = tables["chunks"], tables["entries"], tables["log"]
         self._packs, self._pack_numbers = tables["packs"], tables["pack_numbers"]
+        self._whole = tables["whole"]
         self._pack_of: dict[int, bytes] = {}
 
     def _open_tables(self) -> dict[str, Any]:
         def create(environment: lmdb.Environment) -> dict[str, Any]:
             tables = {
                 name: environment.open_db(name.encode())
-                for name in ("entries", "log", "packs", "pack_numbers")
+                for name in ("entries", "log", "packs", "pack_numbers", "whole")
             }  # fmt: skip
             tables["chunks"] = environment.open_db(b"chunks", dupsort=True, dupfixed=True)
             return tables
@@ -140,6 +141,7 @@ class Index:
                     key = txn.pop(pack_id, db=self._pack_numbers)
                     if key is not None:
                         txn.delete(key, db=self._packs)
+                txn.drop(self._whole, delete=False)
             self._pack_of.clear()
 
         self._run(write)
@@ -188,6 +190,7 @@ class Index:
 
         def write(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as txn:
+                txn.drop(self._whole, delete=False)
                 cursor = txn.cursor(self._chunks)
                 for _, value in cursor.getmulti([digest[:_KEY_SIZE]], dupdata=True):
                     if self._location(txn, digest, value) == location:
@@ -196,6 +199,33 @@ class Index:
                         row["kind"] |= _DAMAGED
                         marked = _seal(row).tobytes()[_KEY_SIZE:]
                         txn.put(digest[:_KEY_SIZE], marked, db=self._chunks)
+
+        self._run(write)
+
+    def mark_whole(self, roots: Iterable[bytes]) -> None:
+        """Every payload below these roots was seen in packs just now. Holds until something is found damaged or gone."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(self._whole, write=True) as txn:
+                txn.cursor().putmulti([(root, b"") for root in sorted(roots)])
+
+        self._run(write)
+
+    def whole(self, roots: Iterable[bytes]) -> set[bytes]:
+        """Those that are marked and nothing was found amiss since."""
+
+        def read(environment: lmdb.Environment) -> set[bytes]:
+            with environment.begin(self._whole) as txn:
+                return {root for root in roots if txn.get(root) is not None}
+
+        return self._run(read)
+
+    def unmark_whole(self) -> None:
+        """Something is missing: what was whole may not be."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
+                txn.drop(self._whole, delete=False)
 
         self._run(write)
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import BinaryIO
 
+from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.disk.memory import check_affordable
 from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
@@ -30,13 +31,14 @@ class FileSource:
         self._path = path
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            self._before = os.fstat(self._fd)
+            status = os.fstat(self._fd)
         except OSError as exc:
             raise self._unreadable(exc) from exc
-        if not stat.S_ISREG(self._before.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
-            what = "a directory" if stat.S_ISDIR(self._before.st_mode) else "not a regular file"
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise UnreadableSourceError(f"{path} is {what}; store_file takes regular files", path=str(path))
+        self.state = FileState.of(status)
 
     def _unreadable(self, exc: OSError) -> UnreadableSourceError:
         return UnreadableSourceError(
@@ -45,7 +47,13 @@ class FileSource:
 
     @property
     def size(self) -> int:
-        return self._before.st_size
+        return self.state.size
+
+    def sync(self) -> int | None:
+        """Before the first byte is read, so that the file's identity can be trusted: see `sync_source`."""
+        synced_ns = sync_source(self._fd)
+        self.state = FileState.of(os.fstat(self._fd))  # writing back what was mapped may have set its times
+        return synced_ns
 
     def readinto(self, buffer: memoryview) -> int:
         try:
@@ -54,8 +62,7 @@ class FileSource:
             raise self._unreadable(exc) from exc
 
     def check_unchanged(self) -> None:
-        after = os.fstat(self._fd)
-        if _state(after) != _state(self._before):
+        if FileState.of(os.fstat(self._fd)) != self.state:
             raise SourceChangedError(
                 f"{self._path} changed while it was stored; nothing was kept. Store it again when nobody writes to it",
                 path=str(self._path),
@@ -63,10 +70,6 @@ class FileSource:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def _state(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class StreamSource:
@@ -91,19 +94,28 @@ class StreamSource:
         """A stream has no state to compare."""
 
 
-def store_file(repository: Repository, path: str | os.PathLike[str], label: str | None) -> str:
-    """Store a regular file; the label is its name unless given."""
+def store_file(
+    repository: Repository, identities: Identities, path: str | os.PathLike[str], label: str | None, rehash: bool
+) -> str:
+    """Store a regular file; the label is its name unless given. One that is known to be unchanged is not read."""
     source = FileSource(Path(path))
     try:
         name = Path(path).name if label is None else label
-        return str(repository.put(source, Kind.FILE, name))
+        known = None if rehash else identities.get_many([source.state]).get(source.state)
+        if known is not None and repository.claim(known, Kind.FILE, name):
+            return str(Uri(known.sha1, name))
+        synced_ns = source.sync()
+        entry = repository.put(source, Kind.FILE, name)
+        identities.put_many({source.state: Identity(entry.sha1, entry.root, entry.size)}, synced_ns)
+        return str(Uri(entry.sha1, name))
     finally:
         source.close()
 
 
 def store_stream(repository: Repository, stream: BinaryIO, label: str | None) -> str:
     """Store what a binary stream yields."""
-    return str(repository.put(StreamSource(stream), Kind.FILE, label))
+    entry = repository.put(StreamSource(stream), Kind.FILE, label)
+    return str(Uri(entry.sha1, label or ""))
 
 
 def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: str | os.PathLike[str] | None) -> Path:

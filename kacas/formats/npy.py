@@ -92,7 +92,8 @@ def store_npy(repository: Repository, array: Any, label: str | None) -> str:
     head = encode_header(values.dtype, values.shape, source.fortran_order)
     shape = values.shape[::-1] if source.fortran_order else values.shape
     cutter = array_cutter(shape, max(1, values.dtype.itemsize))
-    return str(repository.put(source, Kind.NPY, label, cutter=cutter, head=head, description={"kind": "npy"}))
+    entry = repository.put(source, Kind.NPY, label, cutter=cutter, head=head, description={"kind": "npy"})
+    return str(Uri(entry.sha1, label or ""))
 
 
 class LazyArray:
