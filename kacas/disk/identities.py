@@ -30,7 +30,7 @@ from kacas.model.digest import checksum
 
 _SETTLING_NS = 2_000_000_000
 # File systems on which a write through a mapping sets the times when it makes a clean page dirty, or a stat writes back
-# first: ext2 to 4, XFS, Btrfs, F2FS, bcachefs, overlay, NFS, Ceph, Lustre. On tmpfs it never does.
+# first: ext2 to 4, XFS, Btrfs, F2FS, bcachefs, overlay (as its upper layer), NFS, Ceph, Lustre. On tmpfs it never does.
 _TIMES_TELL = frozenset(
     [0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0xCA451A4E, 0x794C7630, 0x6969, 0x00C36400, 0x0BD00BD0]
 )
