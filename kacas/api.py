@@ -68,16 +68,17 @@ def batch() -> AbstractContextManager[None]:
     return default_store().batch()
 
 
-def store_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
+def store_file(path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False) -> str:
     """Store a file; returns its permanent URI. The label is the file's name unless given.
 
     >>> _ = Path("notes.txt").write_text("test-content" + chr(10))
     >>> store_file("notes.txt")
     'sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230?label=notes.txt'
 
-    Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
+    A file that was stored before and has not changed since, as its size and times say, is not read again; with
+    `rehash` it is. Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
     """
-    return default_store().store_file(path, label=label)
+    return default_store().store_file(path, label=label, rehash=rehash)
 
 
 def store_dir(

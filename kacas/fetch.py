@@ -135,6 +135,7 @@ class Fetch:
 
     def missing(self, what: str, digest: bytes) -> KacasError:
         """The error for a payload that no table knows; it names a pack that cannot be read, if there is one."""
+        self._lookup.unmark_whole()
         for pack_id, problem in self._lookup.tables.problems.items():
             if isinstance(problem, NewerFormatError):
                 return problem

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from kacas.claims import Claims
+from kacas.claims import Claims, has_same
+from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
 from kacas.disk.merger import Merger
@@ -123,8 +124,8 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
-    ) -> Uri:
-        """Store head and source as one content and claim it for the owner.
+    ) -> Entry:
+        """Store head and source as one content and claim it for the owner. Returns the claim.
 
         cutter: by default the store's for files. Raises CollisionError, what the source raises, NewerFormatError if
         the store's cutter is unknown, and StoreError if the store cannot be written.
@@ -132,7 +133,7 @@ class Repository:
         encoded_label = label_bytes(label or "")
         file_cutter = self.volume.file_cutter()  # for arrays too: a store of an unknown kind is only read
 
-        def work(batch: GatheringBatch) -> Uri:
+        def work(batch: GatheringBatch) -> Entry:
             ingested = self._ingest.put(
                 source,
                 cutter or file_cutter,
@@ -143,7 +144,19 @@ class Repository:
             )
             entry = self._entry(ingested, kind, encoded_label)
             self.claims.claim(batch, entry)
-            return Uri(ingested.sha1, label or "")
+            return entry
+
+        return self._within_batch(work)
+
+    def claim(self, identity: Identity, kind: Kind, label: str | None) -> bool:
+        """Claim content that the store has, without its bytes. False if not all of it is surely here: then put it."""
+        encoded_label = label_bytes(label or "")
+
+        def work(batch: GatheringBatch) -> bool:
+            if not self.claims.whole(batch, [identity]):
+                return False
+            self.claims.claim(batch, self._entry(Ingested(*identity), kind, encoded_label))
+            return True
 
         return self._within_batch(work)
 
@@ -151,15 +164,18 @@ class Repository:
         """Store bytes; inside a batch, small ones are kept back and written in groups. Raises as `put`."""
         batch = self.current_batch.get()
         if batch is None or len(data) > CHUNK_TARGET:
-            return self.put(BufferSource(data), kind, label)
+            return Uri(self.put(BufferSource(data), kind, label).sha1, label or "")
         self._check_open()
         raw = bytes(data)
         entry = self._entry(identify(raw), kind, label_bytes(label or ""))
-        known = self.claims.known(batch, entry.sha1)
-        if any(other.root != entry.root for other in known):
+        mine = batch.entries(entry.sha1)
+        other_root = any(other.root != entry.root for other in mine)
+        if other_root:
             batch.flush()  # to be compared with what is known, byte by byte
-            return self.put(BufferSource(raw), kind, label)
-        if not known or self.claims.is_new(batch, entry):
+        if other_root or self.lookup.entries(entry.sha1):
+            # Known is not enough: it is looked whether the chunk is there and good, and else stored again.
+            self.put(BufferSource(raw), kind, label)
+        elif not has_same(entry, mine):
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
+from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
@@ -38,6 +39,7 @@ class Store:
         self._progress = progress
         self._trees = Trees(repository)
         self._files = MaterialisedFiles(repository.cache, settings.cache_size)
+        self._identities = Identities(repository.cache)
 
     @classmethod
     def open(
@@ -86,6 +88,7 @@ class Store:
     def close(self) -> None:
         """Release the index and files. Open file objects and lazy arrays stay usable."""
         self._repository.close()
+        self._identities.close()
 
     def __enter__(self) -> Store:
         return self
@@ -107,8 +110,8 @@ class Store:
 
     # --- store ------------------------------------------------------------------------------
 
-    def store_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
-        return file.store_file(self._repository, path, label)
+    def store_file(self, path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False) -> str:
+        return file.store_file(self._repository, self._identities, path, label, rehash)
 
     def store_stream(self, stream: BinaryIO, *, label: str | None = None) -> str:
         return file.store_stream(self._repository, stream, label)

@@ -83,15 +83,23 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
     help="In directories, leave out names like this (*.tmp), or paths if it has a slash (raw/*.bak). Repeatable.",
 )
 @click.option("--partial", is_flag=True, help="Store a directory though parts of it cannot be read; they are named.")
+@click.option("--rehash", is_flag=True, help="Read files that are known to be unchanged, too.")
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
 def store(
-    session: Session, paths: tuple[str, ...], label: str | None, exclude: tuple[str, ...], partial: bool, as_json: bool
+    session: Session,
+    paths: tuple[str, ...],
+    label: str | None,
+    exclude: tuple[str, ...],
+    partial: bool,
+    rehash: bool,
+    as_json: bool,
 ) -> None:
     """Store files and directories and print their URIs.
 
     PATH is a file, a directory, or - for standard input. The URIs come in the order of the paths, one per line, when all
-    are stored safely; on an error none is printed. The store is made if it is not there.
+    are stored safely; on an error none is printed. The store is made if it is not there. A file that has not
+    changed since it was stored, as its size and times say, is not read again; --rehash reads it.
     """
     if label is not None and len(paths) > 1:
         raise click.UsageError("--label is for one PATH: each of several keeps its own name")
@@ -117,7 +125,7 @@ def store(
                 elif os.path.isdir(path):
                     uri = opened.store_dir(path, label=label, exclude=exclude, partial=partial)
                 else:
-                    uri = opened.store_file(path, label=label)
+                    uri = opened.store_file(path, label=label, rehash=rehash)
                 bar.finished(size or 0)
                 rows.append({"uri": uri, "size": 0, "path": path})
         if as_json:

@@ -46,13 +46,14 @@ class Index:
         self._chunks, self._entries, self._log = tables["chunks"], tables["entries"], tables["log"]
         self._packs, self._pack_numbers = tables["packs"], tables["pack_numbers"]
         self._covered, self._small = tables["covered"], tables["small"]
+        self._whole = tables["whole"]
         self._pack_of: dict[int, bytes] = {}
 
     def _open_tables(self) -> dict[str, Any]:
         def create(environment: lmdb.Environment) -> dict[str, Any]:
             tables = {
                 name: environment.open_db(name.encode())
-                for name in ("entries", "log", "packs", "pack_numbers", "small")
+                for name in ("entries", "log", "packs", "pack_numbers", "small", "whole")
             }  # fmt: skip
             for name in ("chunks", "covered"):
                 tables[name] = environment.open_db(name.encode(), dupsort=True, dupfixed=True)
@@ -213,6 +214,7 @@ class Index:
                 for pack_id in pack_ids:
                     self._take_out(txn, pack_id)
                     txn.delete(pack_id, db=self._covered)
+                txn.drop(self._whole, delete=False)
             self._pack_of.clear()
 
         self._run(write)
@@ -279,11 +281,39 @@ class Index:
 
         def write(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as txn:
+                txn.drop(self._whole, delete=False)
                 cursor = txn.cursor(self._chunks)
                 for key, value in cursor.getmulti([digest[:KEY_SIZE]], dupdata=True):
                     if self._location(txn, digest, value) == location:
                         txn.delete(key, value, db=self._chunks)
                         txn.put(key, as_damaged(digest, value), db=self._chunks)
+
+        self._run(write)
+
+    def mark_whole(self, roots: Iterable[bytes]) -> None:
+        """Every payload below these roots was seen in packs just now. Holds until something is found damaged or gone."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(self._whole, write=True) as txn:
+                txn.cursor().putmulti([(root, b"") for root in sorted(roots)])
+
+        self._run(write)
+
+    def whole(self, roots: Iterable[bytes]) -> set[bytes]:
+        """Those that are marked and nothing was found amiss since."""
+
+        def read(environment: lmdb.Environment) -> set[bytes]:
+            with environment.begin(self._whole) as txn:
+                return {root for root in roots if txn.get(root) is not None}
+
+        return self._run(read)
+
+    def unmark_whole(self) -> None:
+        """Something is missing: what was whole may not be."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
+                txn.drop(self._whole, delete=False)
 
         self._run(write)
 

@@ -31,7 +31,7 @@ _MAX_READERS = 4096
 _YOUNG_S = 60
 _MAX_DEAD_USERS = 2  # since a process last closed it in order; then the index begins anew
 _LOCKS_SIZE = 64 * (_MAX_READERS + 64)  # a cache line for each reader, and the head
-_TABLES = 7
+_TABLES = 9
 
 
 class IndexUnusableError(Exception):

@@ -250,6 +250,22 @@ class Lookup:
         """A load found no good bytes there: storing the content again must not count on it."""
         self._ask(lambda index: index.mark_damaged(digest, location), None)
 
+    def mark_whole(self, roots: set[bytes]) -> None:
+        """Every payload below these roots was seen in packs just now."""
+        if new := roots - self.whole(roots):
+            self._ask(lambda index: index.mark_whole(new), None)
+
+    def whole(self, roots: set[bytes]) -> set[bytes]:
+        """Those below which every payload was seen in packs of this store, with no damage found and no pack lost since."""
+        none: set[bytes] = set()
+        if not roots or self.tables.problems:
+            return none
+        return self._ask(lambda index: index.whole(roots), none)
+
+    def unmark_whole(self) -> None:
+        """A payload is in no pack: what was taken for whole must be looked through again."""
+        self._ask(Index.unmark_whole, None)
+
     # --- entries ----------------------------------------------------------------------------
 
     def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import BinaryIO
 
+from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.disk.memory import check_affordable
 from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
@@ -34,13 +35,14 @@ class FileSource:
         self._start = 0
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
-            self._before = os.fstat(self._fd)
+            status = os.fstat(self._fd)
         except OSError as exc:
             raise self._unreadable(exc) from exc
-        if not stat.S_ISREG(self._before.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
-            what = "a directory" if stat.S_ISDIR(self._before.st_mode) else "not a regular file"
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise UnreadableSourceError(f"{path} is {what}; store_file takes regular files", path=str(path))
+        self.state = FileState.of(status)
 
     def _unreadable(self, exc: OSError) -> UnreadableSourceError:
         return UnreadableSourceError(
@@ -49,7 +51,7 @@ class FileSource:
 
     @property
     def size(self) -> int:
-        return self._before.st_size - self._start
+        return self.state.size - self._start
 
     def peek(self, size: int) -> bytes:
         """At most `size` of the first bytes, which are still to be read."""
@@ -62,6 +64,12 @@ class FileSource:
         """Leave out what comes before; to be called before anything is read."""
         self._start = os.lseek(self._fd, offset, os.SEEK_SET)
 
+    def sync(self) -> int | None:
+        """Before the first byte is read, so that the file's identity can be trusted: see `sync_source`."""
+        synced_ns = sync_source(self._fd)
+        self.state = FileState.of(os.fstat(self._fd))  # writing back what was mapped may have set its times
+        return synced_ns
+
     def readinto(self, buffer: memoryview) -> int:
         try:
             return os.readv(self._fd, [buffer])
@@ -69,8 +77,7 @@ class FileSource:
             raise self._unreadable(exc) from exc
 
     def check_unchanged(self) -> None:
-        after = os.fstat(self._fd)
-        if _state(after) != _state(self._before):
+        if FileState.of(os.fstat(self._fd)) != self.state:
             raise SourceChangedError(
                 f"{self._path} changed while it was stored; nothing was kept. Store it again when nobody writes to it",
                 path=str(self._path),
@@ -78,10 +85,6 @@ class FileSource:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def _state(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class StreamSource:
@@ -106,12 +109,23 @@ class StreamSource:
         """A stream has no state to compare."""
 
 
-def store_file(repository: Repository, path: str | os.PathLike[str], label: str | None) -> str:
-    """Store a regular file; the label is its name unless given. A .npy file is cut like its array."""
+def store_file(
+    repository: Repository, identities: Identities, path: str | os.PathLike[str], label: str | None, rehash: bool
+) -> str:
+    """Store a regular file; the label is its name unless given. A .npy file is cut like its array.
+
+    One that is known to be unchanged is not read.
+    """
     source = FileSource(Path(path))
     try:
         name = Path(path).name if label is None else label
-        return str(repository.put(source, Kind.FILE, name, **file_layout(source)._asdict()))
+        known = None if rehash else identities.get_many([source.state]).get(source.state)
+        if known is not None and repository.claim(known, Kind.FILE, name):
+            return str(Uri(known.sha1, name))
+        synced_ns = source.sync()
+        entry = repository.put(source, Kind.FILE, name, **file_layout(source)._asdict())
+        identities.put_many({source.state: Identity(entry.sha1, entry.root, entry.size)}, synced_ns)
+        return str(Uri(entry.sha1, name))
     finally:
         source.close()
 
@@ -129,7 +143,8 @@ def file_layout(source: FileSource) -> Layout:
 
 def store_stream(repository: Repository, stream: BinaryIO, label: str | None) -> str:
     """Store what a binary stream yields."""
-    return str(repository.put(StreamSource(stream), Kind.FILE, label))
+    entry = repository.put(StreamSource(stream), Kind.FILE, label)
+    return str(Uri(entry.sha1, label or ""))
 
 
 def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: str | os.PathLike[str] | None) -> Path:

@@ -117,7 +117,8 @@ def store_npy(repository: Repository, array: Any, label: str | None) -> str:
     source = ArraySource(values)
     head = encode_header(values.dtype, values.shape, source.fortran_order)
     header = NpyHeader(values.dtype, values.shape, source.fortran_order, len(head))
-    return str(repository.put(source, Kind.NPY, label, **array_layout(head, header)._asdict()))
+    entry = repository.put(source, Kind.NPY, label, **array_layout(head, header)._asdict())
+    return str(Uri(entry.sha1, label or ""))
 
 
 class LazyArray:

@@ -23,7 +23,7 @@ from kacas.errors import (
 from kacas.fetch import Content, Fetch, open_content
 from kacas.model.codec import DecodeError, Decoder
 from kacas.model.digest import new_sha1, payload_digest
-from kacas.model.entry import Action, Entry
+from kacas.model.entry import Entry
 from kacas.model.location import Location
 from kacas.model.merging import sources_of
 from kacas.model.pack_format import (
