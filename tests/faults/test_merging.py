@@ -16,7 +16,10 @@ from tests.faults.children import fork
 from tests.faults.examination import check_sound, check_verified, known_contents, make_store, names, open_store, said
 from tests.faults.programs import puts
 
-CALLS = ["fsync", "link,linkat", "pwritev,pwritev2", "fchmod"]
+CALLS = [
+    "fsync",
+    *(pytest.param(calls, marks=pytest.mark.heavy) for calls in ("link,linkat", "pwritev,pwritev2", "fchmod")),
+]
 
 
 def run_faulty(base: Path, calls: str, fault: str) -> list[dict[str, object]]:
@@ -51,7 +54,7 @@ def test_after_ctrl_c_at_any_step_of_a_merge_nothing_is_left_over(tmp_path: Path
 
 
 @pytest.mark.parametrize("calls", CALLS)
-@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("error", ["EIO", pytest.param("ENOSPC", marks=pytest.mark.heavy)])
 def test_an_error_of_any_call_of_a_merge_fails_no_put(tmp_path: Path, calls: str, error: str) -> None:
     unharmed = 0
     for n in itertools.count(1):
@@ -65,6 +68,13 @@ def test_an_error_of_any_call_of_a_merge_fails_no_put(tmp_path: Path, calls: str
         assert {"done": True} in events or events[-1]["known"] is True, events[-1]
         unharmed += {"done": True} in events
     assert unharmed >= 3
+
+
+def test_a_full_disk_fails_a_merge_and_no_put(tmp_path: Path) -> None:
+    # The second write is that of the first merge: of what was there earlier and the first put.
+    events = run_faulty(tmp_path / "full", "pwritev,pwritev2", "error=ENOSPC:when=2")
+    assert {"done": True} in events
+    assert check(tmp_path / "full", events) == 0, "it is not tried again at once"
 
 
 def test_processes_that_put_and_merge_at_once_lose_nothing(tmp_path: Path) -> None:
