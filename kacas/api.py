@@ -87,6 +87,7 @@ def store_dir(
     label: str | None = None,
     exclude: Iterable[str] = (),
     partial: bool = False,
+    rehash: bool = False,
 ) -> str:
     """Store a directory with all below it; returns its permanent URI, sha1dir://….
 
@@ -101,10 +102,11 @@ def store_dir(
     Kept are names, content, the executable bit, symbolic links (as links: what they lead to is not), and empty directories.
     Not kept: times, owners, other modes. Sockets, pipes and devices are skipped with a SkippedWarning, as is a kacas
     store itself. exclude: shell patterns, held against names ("*.tmp"), or, with a slash, against paths ("raw/*.bak").
+    rehash: read files that are known to be unchanged, too.
     Raises UnreadableSourceError if a part cannot be read, or changes again and again; with `partial`, the
     rest is stored and a SkippedWarning names what is missing.
     """
-    return default_store().store_dir(path, label=label, exclude=exclude, partial=partial)
+    return default_store().store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
 
 
 def store_bytes(data: bytes | bytearray | memoryview, *, label: str | None = None) -> str:

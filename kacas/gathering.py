@@ -7,16 +7,18 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from kacas.claims import Claims
 from kacas.disk.batch import Batch
+from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.ingest import Ingested
 from kacas.model.codec import MIB, Encoder
-from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest, new_sha1
+from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind, checksum
 from kacas.model.entry import Action, Entry, Kind
 from kacas.model.pack_format import PayloadHeader
 
@@ -27,21 +29,27 @@ _IN_FLIGHT = 2
 
 
 class _Small(NamedTuple):
-    """One small content. entry: the claim on it; None for a directory's member, whose entry is made with its group."""
+    """One small content. claim: its entry; or, of a directory's member, the root: the entry is made with the group."""
 
     sha1: bytes
     raw: bytes
-    entry: Entry | None
+    claim: Entry | bytes
     kind: int
+
+
+def _directory_key(sha1: bytes) -> bytes:
+    """What is marked whole for a directory: no root of anything."""
+    return checksum(DIGEST_SIZE, b"kacas directory, whole", sha1)
 
 
 def _entries(group: list[_Small]) -> list[Entry]:
     now, ids = time.time_ns(), secrets.token_bytes(ID_SIZE * len(group))
     return [
-        small.entry
-        or _member(
+        small.claim
+        if isinstance(small.claim, Entry)
+        else _member(
             ids[at * ID_SIZE : (at + 1) * ID_SIZE],
-            Ingested(small.sha1, chunk_digest(small.raw), len(small.raw)),
+            Ingested(small.sha1, small.claim, len(small.raw)),
             small.kind,
             now,
         )
@@ -66,6 +74,7 @@ class GatheringBatch(Batch):
         self._local = threading.local()
         self._worker: ThreadPoolExecutor | None = None
         self._flying: deque[Future[None]] = deque()
+        self._directories: set[bytes] = set()  # keys of those that are whole when this batch has ended
 
     def gather(self, entry: Entry, raw: bytes) -> None:
         """Take an entry and the one chunk that is its content; they are written later, with others.
@@ -76,13 +85,33 @@ class GatheringBatch(Batch):
             self._gathered.setdefault(entry.sha1, []).append(entry)
         self._take(_Small(entry.sha1, raw, entry, entry.kind))
 
-    def gather_member(self, raw: bytes, kind: Kind) -> bytes:
-        """As `gather`, for content that a directory will keep. Returns its SHA-1."""
-        sha1 = new_sha1()
-        sha1.update(raw)
-        digest = sha1.digest()
-        self._take(_Small(digest, raw, None, kind))
-        return digest
+    def gather_member(self, content: Ingested, raw: bytes, kind: Kind) -> None:
+        """As `gather`, for content that a directory will keep."""
+        self._take(_Small(content.sha1, raw, content.root, kind))
+
+    def known_members(self, identities: Collection[Identity]) -> set[Identity]:
+        """Those that the store has, wholly and surely: their layouts are named for a directory, which may rely on them."""
+        found = self._claims.whole(self, identities)
+        now = time.time_ns()
+        self.add_entries(
+            self._wanted(
+                [_member(secrets.token_bytes(ID_SIZE), Ingested(*identity), Kind.FILE, now) for identity in found]
+            )
+        )
+        return found
+
+    def has_directory(self, sha1: bytes) -> bool:
+        """Whether a directory's document and all below it is in the store, with nothing lost since. Then it is relied on."""
+        key = _directory_key(sha1)
+        if not self._lookup.whole({key}):
+            return False
+        packs = [pack_id for entry, pack_id in self._lookup.entries(sha1) if entry.kind == Kind.DIRECTORY]
+        self.rely(packs)
+        return bool(packs)
+
+    def note_directory(self, sha1: bytes) -> None:
+        """All below the directory is stored, or will be when this batch ends."""
+        self._directories.add(_directory_key(sha1))
 
     def _take(self, small: _Small) -> None:
         with self._gather_lock:
@@ -166,6 +195,8 @@ class GatheringBatch(Batch):
         self.flush()
         self._stop()
         super().finish()
+        if self._directories:
+            self._lookup.mark_whole(self._directories)
 
     def discard(self) -> None:
         if os.getpid() == self._pid:

@@ -187,21 +187,20 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
-    ) -> tuple[bytes, int]:
-        """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`.
-
-        Returns SHA-1 and size.
-        """
+    ) -> Ingested:
+        """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`."""
 
         file_cutter = self.volume.file_cutter()
 
-        def work(batch: GatheringBatch) -> tuple[bytes, int]:
+        def work(batch: GatheringBatch) -> Ingested:
             if isinstance(content, bytes) and len(content) <= CHUNK_TARGET:
-                return batch.gather_member(content, kind), len(content)
+                found = identify(content)
+                batch.gather_member(found, content, kind)
+                return found
             source = BufferSource(content) if isinstance(content, bytes) else content
             found = self._ingest.put(source, cutter or file_cutter, batch, head=head, description=description)
             batch.add_member(found, kind)
-            return found.sha1, found.size
+            return found
 
         return self._within_batch(work)
 

@@ -138,8 +138,9 @@ class Store:
         label: str | None = None,
         exclude: Iterable[str] = (),
         partial: bool = False,
+        rehash: bool = False,
     ) -> str:
-        return tree_store.store_dir(self._repository, path, label, exclude, partial)
+        return tree_store.store_dir(self._repository, self._identities, path, label, exclude, partial, rehash)
 
     # --- load -------------------------------------------------------------------------------
 

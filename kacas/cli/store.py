@@ -123,7 +123,7 @@ def store(
                     with Stdin() as stdin:
                         uri = opened.store_stream(stdin, label=label)
                 elif os.path.isdir(path):
-                    uri = opened.store_dir(path, label=label, exclude=exclude, partial=partial)
+                    uri = opened.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
                 else:
                     uri = opened.store_file(path, label=label, rehash=rehash)
                 bar.finished(size or 0)

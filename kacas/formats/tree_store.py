@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import re
 import stat
@@ -11,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from kacas.disk.identities import Identities, Identity
 from kacas.errors import InvalidSettingError, KacasError, SkippedWarning, SourceChangedError, UnreadableSourceError
 from kacas.formats.file import FileSource, file_layout
+from kacas.formats.known_files import KnownFiles
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeEntry, TreeError, check_name, encode_tree
@@ -27,10 +30,12 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 def store_dir(
     repository: Repository,
+    identities: Identities,
     path: str | os.PathLike[str],
     label: str | None,
     exclude: Iterable[str],
     partial: bool,
+    rehash: bool,
 ) -> str:
     """Store a directory with all below it; see `kacas.store_dir`."""
     top = os.path.abspath(path)
@@ -39,7 +44,7 @@ def store_dir(
         raise UnreadableSourceError(f"{path} is {what}", path=str(path))
     name = os.path.basename(top) if label is None else label
     with repository.batch():
-        walk = _Walk(repository, exclude)
+        walk = _Walk(repository, KnownFiles(identities, rehash=rehash), exclude)
         document = walk.store(os.fsencode(top))
         if walk.problems and not partial:
             raise walk.error(top)
@@ -55,14 +60,19 @@ class _Frame(NamedTuple):
     relative: bytes
     identity: tuple[int, int]
     names: Iterator[os.DirEntry[bytes]]
+    known: dict[bytes, Identity]  # files that have not changed, by name
     taken: list[TreeEntry]
 
 
 class _Walk:
     """One pass over a tree, deepest directories first, without recursion."""
 
-    def __init__(self, repository: Repository, exclude: Iterable[str]) -> None:
+    def __init__(self, repository: Repository, files: KnownFiles, exclude: Iterable[str]) -> None:
         self._repository = repository
+        self._files = files
+        batch = repository.current_batch.get()
+        assert batch is not None, "a walk belongs into a batch"
+        self._batch = batch
         self._excluded = _patterns(exclude)
         self._hard_links: dict[tuple[int, int], TreeEntry] = {}
         self._stored = 0
@@ -84,11 +94,14 @@ class _Walk:
                 stack.append(below)
                 continue
             stack.pop()
-            document = self._document(frame)
+            document = self._finish(frame)
             if not stack:
+                self._files.flush()
                 return document
-            sha1, size = self._repository.put_member(document, Kind.DIRECTORY)
-            stack[-1].taken.append(TreeEntry(os.path.basename(frame.path), EntryType.DIRECTORY, sha1, size))
+            sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
+            if not self._batch.has_directory(sha1):
+                self._repository.put_member(document, Kind.DIRECTORY)
+            stack[-1].taken.append(TreeEntry(os.path.basename(frame.path), EntryType.DIRECTORY, sha1, len(document)))
         raise UnreadableSourceError(self.problems[0], path=os.fsdecode(top))
 
     def _open(self, path: bytes, relative: bytes, above: Iterable[_Frame]) -> _Frame | None:
@@ -106,7 +119,7 @@ class _Walk:
         if identity in (frame.identity for frame in above):
             self.problems.append(f"{os.fsdecode(path)}: it contains itself")
             return None
-        return _Frame(path, relative, identity, iter(names), [])
+        return _Frame(path, relative, identity, iter(names), self._files.look_up(names), [])
 
     def _take(self, entry: os.DirEntry[bytes], frame: _Frame, stack: list[_Frame]) -> _Frame | None:
         """Take one name; returns the frame of a directory that is to be gone into first."""
@@ -120,7 +133,8 @@ class _Walk:
             elif entry.is_dir(follow_symlinks=False):
                 return self._open(entry.path, relative + b"/", stack)
             elif entry.is_file(follow_symlinks=False):
-                frame.taken.append(self._file(entry.path, entry.name))
+                known = frame.known.get(entry.name)
+                frame.taken.append(_unchanged(entry, known) if known else self._file(entry.path, entry.name))
             else:
                 self.skipped.append(f"{os.fsdecode(entry.path)} ({_special(entry)})")
         except OSError as exc:
@@ -147,22 +161,41 @@ class _Walk:
             if before.st_nlink > 1 and (known := self._hard_links.get(key)):
                 return known._replace(name=name)
             executable = bool(before.st_mode & 0o100)
+            synced_ns = self._files.sync(fd)
+            if synced_ns is not None:
+                before = os.fstat(fd)  # writing back what was mapped may have set its times
             if before.st_size > CHUNK_TARGET or not stat.S_ISREG(before.st_mode):
                 source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
                 try:
-                    sha1, size = self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
+                    content = self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
                 finally:
                     source.close()
             else:
-                sha1, size = self._repository.put_member(_read(fd, path, before), Kind.FILE)
+                content = self._repository.put_member(_read(fd, path, before), Kind.FILE)
         finally:
             os.close(fd)
-        self._stored += size
+        self._files.remember(before, Identity(content.sha1, content.root, content.size), synced_ns)
+        self._stored += content.size
         self._repository.report_progress("storing", self._stored, None)
-        entry = TreeEntry(name, EntryType.FILE, sha1, size, executable)
+        entry = TreeEntry(name, EntryType.FILE, content.sha1, content.size, executable)
         if before.st_nlink > 1 and len(self._hard_links) < _MAX_HARD_LINKS:
             self._hard_links[key] = entry
         return entry
+
+    def _finish(self, frame: _Frame) -> bytes:
+        """The directory's document; the files that were not read, as they had not changed, are in the store or are read."""
+        document = self._document(frame)
+        sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
+        if frame.known and not self._batch.has_directory(sha1):
+            there = self._batch.known_members(set(frame.known.values()))
+            for at, taken in enumerate(frame.taken):
+                identity = frame.known.get(taken.name)
+                if identity is not None and identity not in there and taken.type is EntryType.FILE:
+                    frame.taken[at] = self._file(os.path.join(frame.path, taken.name), taken.name)
+            document = self._document(frame)
+            sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
+        self._batch.note_directory(sha1)
+        return document
 
     def _document(self, frame: _Frame) -> bytes:
         document = encode_tree(frame.taken)
@@ -193,6 +226,11 @@ class _Walk:
 def _named(paths: list[str]) -> str:
     more = f"; and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else ""
     return "; ".join(paths[:_MAX_NAMED]) + more
+
+
+def _unchanged(entry: os.DirEntry[bytes], known: Identity) -> TreeEntry:
+    executable = bool(entry.stat(follow_symlinks=False).st_mode & 0o100)
+    return TreeEntry(entry.name, EntryType.FILE, known.sha1, known.size, executable)
 
 
 def _read(fd: int, path: bytes, before: os.stat_result) -> bytes:
