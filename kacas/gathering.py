@@ -166,11 +166,13 @@ class GatheringBatch(Batch):
         encoder: Encoder | None = getattr(self._local, "encoder", None)
         if encoder is None:
             encoder = self._local.encoder = Encoder()
-        payloads = []
-        for digest in chunks.keys() - self.known(chunks):
-            raw = memoryview(chunks[digest])
-            codec, payload = encoder.encode(raw)
-            payloads.append((PayloadHeader(PayloadKind.CHUNK, codec, len(payload), len(raw), digest), payload))
+        known = self.known(chunks)
+        new = [digest for digest in chunks if digest not in known]
+        encoded = encoder.encode_many([chunks[digest] for digest in new])
+        payloads = [
+            (PayloadHeader(PayloadKind.CHUNK, codec, len(payload), len(chunks[digest]), digest), payload)
+            for digest, (codec, payload) in zip(new, encoded, strict=True)
+        ]
         if payloads:
             self.append(payloads)
 

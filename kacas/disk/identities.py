@@ -172,6 +172,12 @@ class Identities:
             self._write(aging, [])
         return found
 
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered: then there is nothing to ask for."""
+        rows: list[object] = []
+        self._attempt(lambda connection: rows.extend(connection.execute("SELECT 1 FROM files LIMIT 1")))
+        return not rows
+
     def put_many(self, found: Mapping[FileState, Identity], synced_ns: int | None) -> None:
         """Remember what files were hashed to, if that can be trusted; what cannot is forgotten.
 

@@ -16,6 +16,7 @@ from kacas.disk.identities import Identities, Identity
 from kacas.errors import InvalidSettingError, KacasError, SkippedWarning, SourceChangedError, UnreadableSourceError
 from kacas.formats.file import FileSource, file_layout
 from kacas.formats.known_files import KnownFiles
+from kacas.ingest import identify
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeEntry, TreeError, check_name, encode_tree
@@ -161,9 +162,7 @@ class _Walk:
             if before.st_nlink > 1 and (known := self._hard_links.get(key)):
                 return known._replace(name=name)
             executable = bool(before.st_mode & 0o100)
-            synced_ns = self._files.sync(fd)
-            if synced_ns is not None:
-                before = os.fstat(fd)  # writing back what was mapped may have set its times
+            before, synced_ns = self._files.sync(fd, before)
             if before.st_size > CHUNK_TARGET or not stat.S_ISREG(before.st_mode):
                 source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
                 try:
@@ -171,7 +170,9 @@ class _Walk:
                 finally:
                     source.close()
             else:
-                content = self._repository.put_member(_read(fd, path, before), Kind.FILE)
+                raw = _read(fd, path, before)
+                content = identify(raw)
+                self._batch.gather_member(content, raw, Kind.FILE)
         finally:
             os.close(fd)
         self._files.remember(before, Identity(content.sha1, content.root, content.size), synced_ns)

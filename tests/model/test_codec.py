@@ -174,3 +174,10 @@ def test_any_bytes_decode_or_give_a_decode_error(payload: bytes, size: int, code
             decoded(codec, candidate, size)
         except DecodeError:
             pass
+
+
+@given(st.lists(st.binary(max_size=3000) | st.integers(0, 200_000).map(lambda size: bytes(size)), max_size=8))
+def test_many_chunks_at_once_are_encoded_as_each_alone(raws: list[bytes]) -> None:
+    encoder = Encoder()
+    encoded = [(codec, bytes(payload)) for codec, payload in encoder.encode_many(raws)]
+    assert encoded == [(codec, bytes(payload)) for codec, payload in (encoder.encode(memoryview(raw)) for raw in raws)]
