@@ -56,6 +56,7 @@ class _Restore:
         self._destination = destination
         self._written = 0
         self._problems: list[tuple[str, KacasError]] = []
+        self._writers = ThreadPoolExecutor(2, "kacas-write")  # making files is the kernel's work
         self._places: set[Place] = set()  # that are held open
 
     def run(self, uri: DirectoryUri) -> None:
@@ -76,6 +77,7 @@ class _Restore:
                 self._write_group(*waiting)
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
+            self._writers.shutdown(wait=True, cancel_futures=True)
             for place in (root, *self._places):
                 place.close()
         if self._problems:
@@ -142,14 +144,22 @@ class _Restore:
         return [found.get(file.entry.sha1) for file in group.files]
 
     def _write_group(self, group: _Group, contents: list[memoryview | None]) -> None:
-        for file, content in zip(group.files, contents, strict=True):
+        work = list(zip(group.files, contents, strict=True))
+        half = len(work) // 2  # neighbours stay together: two threads in one directory would wait for each other
+        for writing in [self._writers.submit(self._write_files, part) for part in (work[:half], work[half:]) if part]:
+            writing.result()
+        self._written += sum(file.entry.size for file in group.files)
+        self._repository.report_progress("restoring", self._written, None)
+        self._places.difference_update(group.places)
+        for place in group.places:
+            place.close()
+
+    def _write_files(self, work: list[tuple[_File, memoryview | None]]) -> None:
+        for file, content in work:
             if content is None:
                 self._write_alone(file)
             else:
                 self._write(file, lambda fd, content=content: _write_all(fd, content))  # type: ignore[misc]
-        self._places.difference_update(group.places)
-        for place in group.places:
-            place.close()
 
     def _write_alone(self, file: _File) -> None:
         entry, path = file.entry, file.place.text(file.entry.name)
@@ -166,8 +176,6 @@ class _Restore:
     def _write(self, file: _File, write: Write) -> None:
         replace = file.status is not None
         self._destination.write_file(file.place, file.entry.name, file.entry.executable, write, replace=replace)
-        self._written += file.entry.size
-        self._repository.report_progress("restoring", self._written, None)
 
 
 def _copy(content: Content, fd: int) -> None:
