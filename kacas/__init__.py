@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         find,
         forget,
         history,
+        link_file,
         load_bytes,
         load_file,
         load_json,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         store_text,
     )
     from kacas.errors import (
+        AdoptedFileError,
         CollisionError,
         DamagedContentError,
         DamagedError,
@@ -75,6 +77,7 @@ _HOME = {
         "find",
         "forget",
         "history",
+        "link_file",
         "load_bytes",
         "load_file",
         "load_json",
@@ -91,6 +94,7 @@ _HOME = {
         "store_text",
     ),
     "kacas.errors": (
+        "AdoptedFileError",
         "CollisionError",
         "DamagedContentError",
         "DamagedError",
@@ -143,12 +147,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description", "DestinationError",
+    "AdoptedFileError", "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description",
+    "DestinationError",
     "ForeignPackError", "Forgotten", "HistoryItem", "InvalidLabelError", "InvalidRangeError", "InvalidSettingError",
     "InvalidUriError", "KacasError", "LazyArray", "NewerFormatError", "NoSpaceError", "NotFoundError",
     "ReadOnlyStoreError", "SizeLimitError", "SourceChangedError", "Store", "StoreClosedError", "StoreError",
     "StoreNotFoundError", "StoreStats", "UnreadableSourceError", "UnsupportedDataError", "WriteError",
-    "WrongKindError", "batch", "default_store", "describe", "exists", "find", "forget", "history", "load_bytes",
+    "WrongKindError", "batch", "default_store", "describe", "exists", "find", "forget", "history", "link_file", "load_bytes",
     "load_file", "load_json", "load_npy", "load_pkl", "load_text", "open_file", "open_npy", "store_bytes",
     "store_file", "store_json", "store_npy", "store_pkl", "store_text",
 ]  # fmt: skip

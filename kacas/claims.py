@@ -6,13 +6,14 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 
+from kacas.disk.adopted import adopted_files
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
 from kacas.errors import CollisionError, DamagedError, NotFoundError
 from kacas.fetch import Fetch, open_content, same_bytes
 from kacas.model.description import Forgotten, HistoryItem
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE
-from kacas.model.entry import MAX_CANCELS, Action, Entry, live
+from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
 from kacas.model.uri import Uri
 
 
@@ -32,6 +33,14 @@ class Claims:
         """Leave the entry, unless the same one is there and alive. Raises CollisionError."""
         if self.is_new(batch, entry):
             batch.add_entry(entry)
+
+    def adopt(self, batch: Batch, entry: Entry, path: bytes) -> None:
+        """Say that the file at the absolute `path` holds the entry's content; then claim the entry itself.
+
+        Raises CollisionError.
+        """
+        adopted = entry._replace(entry_id=secrets.token_bytes(ID_SIZE), label=path, action=Action.ADOPTED)
+        self.claim(batch, adopted._replace(owner=self.owner, kind=Kind.FILE))
 
     def is_new(self, batch: Batch, entry: Entry) -> bool:
         """False if the same entry is there and alive: the batch then relies on it. Raises CollisionError."""
@@ -71,10 +80,11 @@ class Claims:
         if not roots or entry.root in roots:
             return
         fetch = Fetch(self._lookup, self._threads, batch)
-        new = open_content(fetch, entry.root, entry.size)
+        adopted = adopted_files([entry, *known, *batch.entries(entry.sha1)], entry.size)
+        new = open_content(fetch, entry.root, entry.size, adopted)
         for root, size in roots.items():
             try:
-                same = size == entry.size and same_bytes(new, open_content(fetch, root, size))
+                same = size == entry.size and same_bytes(new, open_content(fetch, root, size, adopted))
             except DamagedError:
                 continue  # what cannot be read cannot contradict; the new layout was hashed as a whole just now
             if not same:
@@ -94,12 +104,13 @@ class Claims:
             )
         # One forget entry names so many at most; the next forget ends the rest.
         mine = [entry for entry in live(known) if entry.owner == self.owner][:MAX_CANCELS]
+        adopted = [entry for entry in live(known, Action.ADOPTED) if entry.owner == self.owner]
         others = sorted({entry.owner_text for entry in live(known) if entry.owner != self.owner})
-        if mine:
+        if ending := (mine + adopted)[:MAX_CANCELS]:
             add(
                 Entry(
-                    secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
-                    self.owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
+                    secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), ending[0].kind,
+                    self.owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in ending),
                 )
             )  # fmt: skip
         return Forgotten(str(uri), len(mine), tuple(others))
@@ -119,5 +130,5 @@ def has_same(entry: Entry, known: list[Entry]) -> bool:
     """Whether a live entry says all that the entry says."""
     return any(
         (other.owner, other.root, other.kind, other.label) == (entry.owner, entry.root, entry.kind, entry.label)
-        for other in live(known)
+        for other in live(known, Action(entry.action))
     )

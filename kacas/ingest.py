@@ -66,8 +66,10 @@ class Ingest:
         head: bytes = b"",
         description: dict[str, object] | None = None,
         progress: Progress | None = None,
+        store_chunks: bool = True,
     ) -> Ingested:
-        """Read the source to its end and append everything its root needs to the sink.
+        """Read the source to its end and append everything its root needs to the sink; without `store_chunks`, only
+        nodes and manifest: the chunks stay where they are.
 
         Raises what the source raises; nothing is published by this function.
         """
@@ -87,10 +89,11 @@ class Ingest:
             filled = _fill(source, view, filled)
         if filled <= CHUNK_TARGET:
             source.check_unchanged()
-            return self._put_one(view[:filled], sink)
-        return self._put_many(source, cutter, sink, head, description or {}, first, filled, progress)
+            return self._put_one(view[:filled], sink if store_chunks else None)
+        chunks = sink if store_chunks else None
+        return self._put_many(source, cutter, sink, chunks, head, description or {}, first, filled, progress)
 
-    def _put_one(self, raw: memoryview, sink: Sink) -> Ingested:
+    def _put_one(self, raw: memoryview, sink: Sink | None) -> Ingested:
         """Content that fits in one chunk needs no node: its root is the chunk's digest."""
         sha1 = new_sha1()
         sha1.update(raw)
@@ -102,6 +105,7 @@ class Ingest:
         source: Source,
         cutter: Cutter,
         sink: Sink,
+        chunks: Sink | None,
         head: bytes,
         description: dict[str, object],
         block: bytearray,
@@ -125,7 +129,7 @@ class Ingest:
                     (
                         block,
                         hasher.submit(sha1.update, view[hashed:]),
-                        encoders.submit(self._encode_block, view[start:], ends, sink),
+                        encoders.submit(self._encode_block, view[start:], ends, chunks),
                     )
                 )
                 if progress is not None:
@@ -165,13 +169,15 @@ class Ingest:
         except IndexError:
             return bytearray(BLOCK_SIZE)
 
-    def _encode_block(self, data: memoryview, ends: list[int], sink: Sink) -> list[Child]:
-        """Digest, look up, compress and append the chunks of one block."""
+    def _encode_block(self, data: memoryview, ends: list[int], sink: Sink | None) -> list[Child]:
+        """Digest the chunks of one block; with a sink, look up, compress and append them."""
+        chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
+        children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
+        if sink is None:
+            return children
         encoder: Encoder | None = getattr(self._local, "encoder", None)
         if encoder is None:
             encoder = self._local.encoder = Encoder()
-        chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
-        children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
         known = sink.known(child.digest for child in children)
         payloads: list[Payload] = []
         for child, chunk in zip(children, chunks, strict=True):

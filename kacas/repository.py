@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from kacas.claims import Claims
+from kacas.disk.adopted import AdoptedFiles, adopted_files
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
 from kacas.disk.volume import Volume
@@ -120,9 +121,11 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
+        adopted_path: bytes | None = None,
     ) -> Uri:
         """Store head and source as one content and claim it for the owner.
 
+        adopted_path: of the file that the bytes come from, to leave its chunks there and store only what verifies them.
         Raises CollisionError, what the source raises, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
@@ -134,9 +137,12 @@ class Repository:
                 batch,
                 head=head,
                 description=description,
-                progress=self._stage("storing"),
+                progress=self._stage("storing" if adopted_path is None else "linking"),
+                store_chunks=adopted_path is None,
             )
             entry = self._entry(ingested, kind, encoded_label)
+            if adopted_path is not None:
+                self.claims.adopt(batch, entry, adopted_path)
             self.claims.claim(batch, entry)
             return Uri(ingested.sha1, label or "")
 
@@ -154,7 +160,8 @@ class Repository:
         if any(other.root != entry.root for other in known):
             batch.flush()  # to be compared with what is known, byte by byte
             return self.put(BufferSource(raw), kind, label)
-        if not known or self.claims.is_new(batch, entry):
+        adopted = any(other.action == Action.ADOPTED for other in known)  # then a claim does not mean stored bytes
+        if not known or adopted or self.claims.is_new(batch, entry):
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")
 
@@ -184,9 +191,10 @@ class Repository:
         damage: DamagedError | None = None
         for ask in (self.lookup.entries, self.lookup.proved_entries):
             damage = None  # what a hint led to is no damage: the pack may be gone, entry and all
-            for entry in self._layouts(uri, [entry for entry, _ in ask(uri.sha1)]):
+            known = [entry for entry, _ in ask(uri.sha1)]
+            for entry in self._layouts(uri, known):
                 try:
-                    return entry, self._content(entry)
+                    return entry, self._content(entry, adopted_files(known, entry.size))
                 except DamagedError as exc:
                     damage = exc
         if damage is not None:
@@ -200,16 +208,22 @@ class Repository:
     @staticmethod
     def _layouts(uri: Uri, entries: list[Entry]) -> list[Entry]:
         kept = [entry for entry in entries if entry.names_layout and uri.root in (None, entry.root)]
-        newest = sorted(kept, key=lambda entry: entry.time_ns, reverse=True)
+        # Layouts that need no file elsewhere come first; and a path is no label.
+        adopted = {entry.root for entry in kept if entry.action == Action.ADOPTED}
+        newest = sorted(
+            kept,
+            key=lambda entry: (entry.root not in adopted, entry.action != Action.ADOPTED, entry.time_ns),
+            reverse=True,
+        )
         return list({entry.root: entry for entry in reversed(newest)}.values())[::-1]
 
-    def _content(self, entry: Entry) -> Content:
+    def _content(self, entry: Entry, adopted: AdoptedFiles | None) -> Content:
         with self._lock:
             content = self._contents.get(entry.root)
-            if content is not None and content.size == entry.size:
+            if content is not None and (content.size, content.adopted) == (entry.size, adopted):
                 self._contents.move_to_end(entry.root)
                 return content
-        content = open_content(self._fetch, entry.root, entry.size)
+        content = open_content(self._fetch, entry.root, entry.size, adopted)
         with self._lock:
             self._contents[entry.root] = content
             while len(self._contents) > _CONTENTS_KEPT:
@@ -268,6 +282,7 @@ class Repository:
             chunks=len(chunks),
             stored_size=sum(sizes.values()),
             claims=claims,
+            adopted=tuple(dict.fromkeys(e.label_text for e in live(known, Action.ADOPTED))),
         )
 
     def forget(self, uri: Uri) -> Forgotten:

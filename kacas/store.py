@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
-from kacas.formats import file, npy, objects
+from kacas.formats import file, link, npy, objects
 from kacas.formats.npy import LazyArray
 from kacas.model.description import Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.uri import parse_uri
@@ -108,6 +108,9 @@ class Store:
 
     def store_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
         return file.store_file(self._repository, path, label)
+
+    def link_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
+        return link.link_file(self._repository, path, label)
 
     def store_stream(self, stream: BinaryIO, *, label: str | None = None) -> str:
         return file.store_stream(self._repository, stream, label)

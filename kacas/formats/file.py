@@ -36,7 +36,7 @@ class FileSource:
         if not stat.S_ISREG(self._before.st_mode):
             os.close(self._fd)
             what = "a directory" if stat.S_ISDIR(self._before.st_mode) else "not a regular file"
-            raise UnreadableSourceError(f"{path} is {what}; store_file takes regular files", path=str(path))
+            raise UnreadableSourceError(f"{path} is {what}; only regular files can be stored or linked", path=str(path))
 
     def _unreadable(self, exc: OSError) -> UnreadableSourceError:
         return UnreadableSourceError(

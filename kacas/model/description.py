@@ -22,7 +22,8 @@ class Description:
 
     size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
     (a chunk shared with other content counts in full). chunks: number of distinct chunks.
-    shape, dtype: for arrays only, else None.
+    shape, dtype: for arrays only, else None. adopted: paths of files that were linked and are read for the chunks
+    that are in no pack.
     """
 
     uri: str
@@ -35,6 +36,7 @@ class Description:
     claims: tuple[Claim, ...]
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    adopted: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float:
