@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from kacas.errors import SourceChangedError, UnreadableSourceError
-from kacas.formats.file import FileSource
+from kacas.formats.file import FileSource, store_file
 from kacas.model.entry import Kind
 from kacas.repository import Repository
 
@@ -56,11 +56,12 @@ def link_file(repository: Repository, path: str | os.PathLike[str], label: str |
     An empty file is simply stored: there is nothing to leave elsewhere.
     """
     place = adopted_path(repository, path)
+    name = Path(path).name if label is None else label
     source = LinkedSource(place, sync=repository.volume.durable)
     try:
-        name = Path(path).name if label is None else label
-        elsewhere = os.fsencode(place) if source.size else None
-        return str(repository.put(source, Kind.FILE, name, adopted_path=elsewhere))
+        if not source.size:
+            return store_file(repository, place, name)
+        return str(repository.put(source, Kind.FILE, name, adopted_path=os.fsencode(place)))
     finally:
         source.close()
 

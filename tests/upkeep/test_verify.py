@@ -252,7 +252,7 @@ def test_good_bytes_under_a_wrong_identity_are_found_by_a_full_look(store: Store
 def test_an_entry_that_gives_another_size_is_found(store: Store) -> None:
     raw = b"what is there"
     entry = entry_of(raw, hashlib.sha1(raw).digest())
-    plant(store, raw, [Entry(**{**vars(entry), "size": 5})])
+    plant(store, raw, [entry._replace(size=5)])
     assert uris_of(verify(store)) == {f"sha1://{hashlib.sha1(raw).hexdigest()}?label=planted"}
 
 
