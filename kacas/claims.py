@@ -10,11 +10,14 @@ from kacas.disk.adopted import adopted_files
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
 from kacas.errors import CollisionError, DamagedError, NotFoundError
-from kacas.fetch import Fetch, open_content, same_bytes
+from kacas.fetch import Content, Fetch, open_content
+from kacas.model.codec import MIB
 from kacas.model.description import Forgotten, HistoryItem
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE
 from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
 from kacas.model.uri import Uri
+
+_COMPARE_SIZE = 4 * MIB
 
 
 class Claims:
@@ -132,3 +135,17 @@ def has_same(entry: Entry, known: list[Entry]) -> bool:
         (other.owner, other.root, other.kind, other.label) == (entry.owner, entry.root, entry.kind, entry.label)
         for other in live(known, Action(entry.action))
     )
+
+
+def same_bytes(one: Content, other: Content) -> bool:
+    """Compare byte by byte, in bounded memory."""
+    if one.size != other.size:
+        return False
+    left, right = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
+    for start in range(0, one.size, _COMPARE_SIZE):
+        size = min(_COMPARE_SIZE, one.size - start)
+        one.read_into(start, memoryview(left)[:size])
+        other.read_into(start, memoryview(right)[:size])
+        if left[:size] != right[:size]:
+            return False
+    return True

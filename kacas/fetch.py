@@ -31,7 +31,6 @@ _RUN_SIZE = 4 * MIB  # neighbouring payloads are read in one call up to this siz
 _RUN_GAP = 64 * 1024  # and what lies between them is read along
 _PARALLEL_ABOVE = 1 * MIB  # below this a thread costs more than it saves
 _ADOPTED_PIECES = 16  # of an adopted file are read by one thread, 4 MiB
-_COMPARE_SIZE = 4 * MIB
 _NODES_KEPT = 256  # per content: 10 KiB each
 
 
@@ -371,17 +370,3 @@ def open_content(fetch: Fetch, root: bytes, size: int, adopted: AdoptedFiles | N
     if found != size:
         raise DamagedContentError(f"root {root.hex()} has {found} bytes, its entry says {size}", digest=root.hex())
     return content
-
-
-def same_bytes(one: Content, other: Content) -> bool:
-    """Compare byte by byte, in bounded memory."""
-    if one.size != other.size:
-        return False
-    left, right = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
-    for start in range(0, one.size, _COMPARE_SIZE):
-        size = min(_COMPARE_SIZE, one.size - start)
-        one.read_into(start, memoryview(left)[:size])
-        other.read_into(start, memoryview(right)[:size])
-        if left[:size] != right[:size]:
-            return False
-    return True

@@ -21,7 +21,9 @@ from kacas import (
     Store,
     UnreadableSourceError,
 )
-from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.cuts import CHUNK_TARGET, PeriodicCutter
+from kacas.model.entry import Kind
+from kacas.model.source import BufferSource
 from kacas.settings import Settings
 from tests.formats.conftest import LARGE, SMALL, flip, gone, grown
 
@@ -86,6 +88,20 @@ def test_any_range_of_a_linked_file_is_the_files(linked: tuple[Path, Path, str],
     with Store.open(place) as store:
         for start, stop in ranges:
             assert store.load_bytes(uri, start, stop) == LARGE[start:stop]
+
+
+@pytest.mark.parametrize("head", [0, 128])
+@pytest.mark.parametrize("step", [100_000, 3_000, 40], ids=["no nodes", "nodes", "nodes of nodes"])
+def test_a_chunk_is_found_in_the_file_through_head_and_nodes(store: Store, large: Path, step: int, head: int) -> None:
+    uri = str(
+        store.repository.put(
+            BufferSource(LARGE[head:]), Kind.FILE, "x", cutter=PeriodicCutter(step), head=LARGE[:head],
+            adopted_path=os.fsencode(large),
+        )
+    )  # fmt: skip
+    for start in (0, 100, 130, 2 * MIB + 1, len(LARGE) - 100):
+        assert store.load_bytes(uri, start, start + 90_001) == LARGE[start : start + 90_001]
+    assert store.describe(uri).adopted
 
 
 def test_a_linked_npy_file_is_an_array_to_be_sliced(store: Store, tmp_path: Path) -> None:
