@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Extra arguments, e.g.  make test ARGS="-k uri -x"   make bench ARGS=--quick
 ARGS ?=
 
-.PHONY: help demo test test-heavy lint format bench bench-peers clean
+.PHONY: help demo test test-heavy lint format bench bench-directories bench-peers clean
 
 help:
 	@echo "make demo         store, load, damage and kill: see what kacas does (about a minute)"
@@ -14,8 +14,9 @@ help:
 	@echo "make test-heavy   the long ones"
 	@echo "make lint         ruff, mypy --strict, the import linter, the house rules"
 	@echo "make format       let ruff rewrite the code"
-	@echo "make bench-peers  install the systems that make bench compares with, in environments of their own"
-	@echo "make bench        the figures of docs/benchmarks.md (ARGS=--quick for a small run)"
+	@echo "make bench-peers  install the systems that the benchmarks compare with"
+	@echo "make bench        the figures of docs/benchmarks.md: arrays and documents (ARGS=--quick for a small run)"
+	@echo "make bench-directories    the same: directories and edited files"
 	@echo "make clean        remove the virtual environments and all that was generated"
 
 $(STAMP): pyproject.toml
@@ -51,6 +52,9 @@ bench-peers:
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.engine --kachery-python .venv-kachery/bin/python $(ARGS)
+
+bench-directories: $(STAMP)
+	$(BIN)/python -m bench.directories --kachery-python .venv-kachery/bin/python $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-kachery demo-out bench-out build dist

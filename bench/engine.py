@@ -8,28 +8,24 @@ What a peer leaves to a later sync is measured and shown apart. See docs/benchma
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.measure import PeakMemory, Series, paired, ratio, total
+from bench.measure import Figures, PeakMemory, Series, paired, ratio, total
 from bench.report import Target, by_system, table
-from bench.worker import ROOT, Worker
+from bench.running import kachery_python, new_run, options_parser, publish, require_disk, run_environment, say
+from bench.worker import Worker
 from bench.workloads import GIB, MIB, random_block, recording_block, write_npy
 
 ARRAYS = {"recording": recording_block, "random": random_block}
 DOCUMENT_SIZE = 1024
 MEMORY_LIMIT_MIB = 256
-
-Figures = dict[str, dict[str, Series]]  # system → figure → series
 
 
 @dataclass
@@ -44,9 +40,7 @@ class Plan:
     run: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        # Nothing is deleted before the end: making files soon after deleting as many is ten times slower.
-        self.run = Path(tempfile.mkdtemp(prefix="run-", dir=self.workdir))
+        self.run = new_run(self.workdir)
 
     @property
     def systems(self) -> list[str]:
@@ -61,14 +55,7 @@ class Plan:
 
     def worker(self, system: str) -> Worker:
         python = self.kachery_python if system == "kachery-cloud" and self.kachery_python else sys.executable
-        environment = {
-            "KACAS_DIR": str(self.run / "default"),
-            "KACAS_CACHE_DIR": str(self.run / "cache"),
-            "KACAS_OWNER": "bench",
-            "XDG_CONFIG_HOME": str(self.run / "config"),
-            "HOME": str(self.run),
-        }
-        return Worker(system, python=python, environment=environment)
+        return Worker(system, python=python, environment=run_environment(self.run))
 
 
 def measure_array(plan: Plan, name: str, workers: dict[str, Worker]) -> Figures:
@@ -197,14 +184,9 @@ def markdown(plan: Plan, arrays: dict[str, Figures], documents: Figures, memory:
     )
 
 
-def run(plan: Plan) -> tuple[dict[str, object], str]:
-    """Measure everything. Returns what goes into the JSON file, and the Markdown."""
-    free = shutil.disk_usage(plan.workdir).free
-    if free < plan.disk_needed:
-        raise SystemExit(
-            f"{plan.workdir} has {free / GIB:.0f} GiB free, {plan.disk_needed / GIB:.0f} are needed: "
-            "give another --workdir, a smaller --size-mib or fewer --rounds"
-        )
+def run(plan: Plan, output: Path) -> None:
+    """Measure everything, write the JSON file and print the Markdown."""
+    require_disk(plan.workdir, plan.disk_needed)
     for name, make in ARRAYS.items():
         say(f"making {plan.array_path(name)}")
         write_npy(plan.array_path(name), make, plan.size)
@@ -221,68 +203,34 @@ def run(plan: Plan) -> tuple[dict[str, object], str]:
         documents = measure_documents(plan, workers)
     say("watching memory")
     memory = measure_memory(plan)
-    measured: dict[str, Figures] = {**arrays, "documents": documents}
-    report: dict[str, object] = {
-        "machine": machine.describe(plan.workdir),
-        "versions": versions,
-        "size": plan.size,
-        "rounds": plan.rounds,
-        "figures": {
-            name: {system: {what: series.as_json() for what, series in one.items()} for system, one in by.items()}
-            for name, by in measured.items()
-        },
-        "memory": memory,
-        "targets": [target.as_json() for target in targets(arrays, documents, memory)],
-    }
-    about = ", ".join(f"{what}: {value}" for what, value in machine.describe(plan.workdir).items())
-    return report, f"{about}; {', '.join(versions.values())}\n\n" + markdown(plan, arrays, documents, memory)
-
-
-def say(what: str) -> None:
-    """Progress, on stderr."""
-    print(what, file=sys.stderr, flush=True)
+    publish(
+        output,
+        plan.workdir,
+        plan={"size": plan.size, "rounds": plan.rounds},
+        versions=versions,
+        measured={**arrays, "documents": documents},
+        memory=memory,
+        targets=targets(arrays, documents, memory),
+        markdown=markdown(plan, arrays, documents, memory),
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.engine",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = options_parser("bench.engine", __doc__ or "", output="engine.json")
     parser.add_argument("--quick", action="store_true", help="64 MiB, 2 rounds, 200 documents")
     parser.add_argument("--size-mib", type=int, help="size of each array (1024)")
-    parser.add_argument("--rounds", type=int, help="rounds after the warm-up (5)")
-    parser.add_argument("--kachery-python", metavar="PATH", help="a Python that has kachery-cloud: see bench/peers.sh")
-    parser.add_argument(
-        "--workdir",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "kacas-bench",
-        help="where arrays are made and kept, and stores are made and deleted (%(default)s)",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "bench-out" / "engine.json", help="the JSON file (%(default)s)"
-    )
     options = parser.parse_args(arguments)
-    kachery_python = options.kachery_python and shutil.which(options.kachery_python)
-    if not kachery_python:
-        say("kachery-cloud is left out: install it with `make bench-peers`, then give --kachery-python PATH")
     plan = Plan(
         size=(options.size_mib or (64 if options.quick else 1024)) * MIB,
         rounds=options.rounds or (2 if options.quick else 5),
         documents=200 if options.quick else 1000,
         workdir=options.workdir,
-        kachery_python=kachery_python or None,
+        kachery_python=kachery_python(options.kachery_python),
     )
     try:
-        report, tables = run(plan)
+        run(plan, options.output)
     finally:
         shutil.rmtree(plan.run, ignore_errors=True)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(tables)
-    say(f"\nwritten: {options.output}")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,15 @@ def leave_page_cache(directory: Path) -> None:
                 os.close(descriptor)
 
 
+def delete_large_files(directory: Path, size: int) -> None:
+    """Delete the files below `directory` of `size` bytes and more."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.lstat(path).st_size >= size:
+                os.unlink(path)
+
+
 def anonymous_memory(pid: int) -> int:
     """Bytes of anonymous memory that a process holds now; 0 if it is gone or the system does not tell."""
     line = _first_line_with(Path(f"/proc/{pid}/status"), "RssAnon")

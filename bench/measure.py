@@ -33,6 +33,9 @@ class Series:
         }
 
 
+Figures = dict[str, dict[str, Series]]  # system → figure → series
+
+
 def figure(value: float) -> str:
     """Three significant digits at most, thousands separated."""
     if value >= 100:
@@ -40,12 +43,10 @@ def figure(value: float) -> str:
     return f"{value:.3g}"
 
 
-def paired(
-    rounds: int, turns: dict[str, Callable[[int], dict[str, float]]], *, warm_up: int = 1
-) -> dict[str, dict[str, Series]]:
+def paired(rounds: int, turns: dict[str, Callable[[int], dict[str, float]]], *, warm_up: int = 1) -> Figures:
     """Let every system take its turn `rounds` times: A B C, A B C, ...; figures of the warm-up are dropped.
 
-    A turn gets its round's number and returns named figures. Returns system → figure → series.
+    A turn gets its round's number and returns named figures.
     """
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in turns}
     for number in range(warm_up + rounds):

@@ -65,15 +65,19 @@ class Kacas:
         return str(self._store.load_file(key))
 
 
+def import_kachery_cloud() -> tuple[Any, str]:
+    """The module, told to stay off the network, and its version."""
+    os.environ.update(KACHERY_CLOUD_EPHEMERAL="TRUE", KACHERY_CLOUD_DIR=os.devnull)
+    import kachery_cloud
+
+    return kachery_cloud, f"kachery-cloud {importlib.metadata.version('kachery-cloud')}"
+
+
 class KacheryCloud:
     """kachery-cloud's local functions: no sync, no network."""
 
     def __init__(self) -> None:
-        os.environ.update(KACHERY_CLOUD_EPHEMERAL="TRUE", KACHERY_CLOUD_DIR=os.devnull)
-        import kachery_cloud
-
-        self.version = f"kachery-cloud {importlib.metadata.version('kachery-cloud')}"
-        self._kachery: Any = kachery_cloud
+        self._kachery, self.version = import_kachery_cloud()
 
     def open(self, directory: Path) -> None:
         directory.mkdir(parents=True)

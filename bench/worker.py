@@ -25,12 +25,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Worker:
-    """A system in another process. `call("store", ...)` is `Requests.store(...)` there."""
+    """A system in another process, which runs the module `program`.
 
-    def __init__(self, system: str, *, python: str, environment: dict[str, str]) -> None:
+    `call("store", ...)` is `Requests.store(...)` there.
+    """
+
+    def __init__(self, system: str, *, python: str, environment: dict[str, str], program: str = "bench.worker") -> None:
         self.system = system
         self._process = subprocess.Popen(
-            [python, "-m", "bench.worker", system],
+            [python, "-m", program, system],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -134,10 +137,10 @@ class Requests:
         return {}
 
 
-def main() -> None:
+def serve(requests: object) -> None:
+    """Answer until stdin ends: {"request": "store", ...} is `requests.store(...)`."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
-    requests = Requests(sys.argv[1])
     for line in sys.stdin:
         arguments = json.loads(line)
         answer = getattr(requests, arguments.pop("request"))(**arguments)
@@ -145,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Requests(sys.argv[1]))

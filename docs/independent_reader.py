@@ -1,7 +1,7 @@
 """Restore every file of a kacas store without kacas:  python independent_reader.py STORE DEST [--list]
 
-Written from formats.md alone. Each distinct SHA-1 that has a keep entry becomes DEST/<sha1>, a linked file too. Damage
-is named on stderr and the rest restored: exit code 1, else 0. --list only prints SHA-1, size, labels, linked paths.
+Written from formats.md alone. Each distinct SHA-1 that has a keep or member entry becomes DEST/<sha1>, a linked file too.
+Damage is named on stderr and the rest restored: exit code 1, else 0. --list only prints SHA-1, size, labels, linked paths.
 """
 
 import hashlib
@@ -74,8 +74,8 @@ class Store:
         check_at = 100 + owner_size + label_size + 16 * cancels
         need(check_at + 8 == total and blake3(data[:check_at]).digest(8) == data[check_at:total], "an entry is damaged")
         label = os.fsdecode(bytes(data[100 + owner_size :][:label_size]))
-        if action in (0, 4):
-            self.keeps[sha1].add((label if action else root, size, label))
+        if action in (0, 3, 4):
+            self.keeps[sha1].add((label if action == 4 else root, size, label))
         return data[total:]
 
     def payload(self, digest, kinds):

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kacas.disk.volume import is_network
 from kacas.formats.npy import LazyArray
-from kacas.model.description import Description, Forgotten, HistoryItem
+from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem
 from kacas.settings import Settings
 from kacas.store import Store
 
@@ -68,16 +68,43 @@ def batch() -> AbstractContextManager[None]:
     return default_store().batch()
 
 
-def store_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
+def store_file(path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False) -> str:
     """Store a file; returns its permanent URI. The label is the file's name unless given.
 
     >>> _ = Path("notes.txt").write_text("test-content" + chr(10))
     >>> store_file("notes.txt")
     'sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230?label=notes.txt'
 
-    Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
+    A file that was stored before and has not changed since, as its size and times say, is not read again; with
+    `rehash` it is. Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
     """
-    return default_store().store_file(path, label=label)
+    return default_store().store_file(path, label=label, rehash=rehash)
+
+
+def store_dir(
+    path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    exclude: Iterable[str] = (),
+    partial: bool = False,
+) -> str:
+    """Store a directory with all below it; returns its permanent URI, sha1dir://….
+
+    >>> Path("run7/raw").mkdir(parents=True)
+    >>> _ = Path("run7/raw/notes.txt").write_text("test-content" + chr(10))
+    >>> uri = store_dir("run7")
+    >>> uri
+    'sha1dir://3638713307c09caf30febcd7ece07c78ba38075a?label=run7'
+    >>> load_text("sha1dir://" + uri[10:50] + "/raw/notes.txt")
+    'test-content\\n'
+
+    Kept are names, content, the executable bit, symbolic links (as links: what they lead to is not), and empty directories.
+    Not kept: times, owners, other modes. Sockets, pipes and devices are skipped with a SkippedWarning, as is a kacas
+    store itself. exclude: shell patterns, held against names ("*.tmp"), or, with a slash, against paths ("raw/*.bak").
+    Raises UnreadableSourceError if a part cannot be read, or changes again and again; with `partial`, the
+    rest is stored and a SkippedWarning names what is missing.
+    """
+    return default_store().store_dir(path, label=label, exclude=exclude, partial=partial)
 
 
 def link_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
@@ -175,6 +202,48 @@ def load_bytes(uri: str, start: int | None = None, stop: int | None = None) -> b
     b'example'
     """
     return default_store().load_bytes(uri, start, stop)
+
+
+def load_dir(uri: str, dest: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Restore a directory, or a directory in one, as `dest`; returns its path.
+
+    >>> _ = Path("photo").mkdir(); _ = Path("photo/a.txt").write_text("first")
+    >>> load_dir(store_dir("photo"), "again").name
+    'again'
+    >>> Path("again/a.txt").read_text()
+    'first'
+
+    Every byte is verified; a file has its name only when it is complete. What an interrupted run restored is not
+    written again. Nothing outside of `dest` is touched. A file that is there with other content raises
+    DestinationError, unless `overwrite`; what the directory does not have is left alone.
+    Raises NotFoundError, DestinationError, and DamagedContentError (the rest is restored, the damaged files named).
+    """
+    return default_store().load_dir(uri, dest, overwrite=overwrite)
+
+
+def list_dir(uri: str, path: str = "") -> list[DirectoryItem]:
+    """What a stored directory holds, or the directory at `path` in it, sorted by name.
+
+    >>> _ = Path("box").mkdir(); _ = Path("box/a.txt").write_text("first")
+    >>> for item in list_dir(store_dir("box")):
+    ...     print(item.type, item.name, item.size)
+    file a.txt 5
+    """
+    return default_store().list_dir(uri, path)
+
+
+def diff(uri: str, other: str) -> Iterator[Difference]:
+    """How the stored directory `other` differs from `uri`, path by path; equal subdirectories are not read.
+
+    >>> _ = Path("v1").mkdir(); _ = Path("v1/a.txt").write_text("first")
+    >>> before = store_dir("v1")
+    >>> _ = Path("v1/a.txt").write_text("second"); _ = Path("v1/b.txt").write_text("new")
+    >>> for found in diff(before, store_dir("v1")):
+    ...     print(found.change, found.path)
+    content a.txt
+    added b.txt
+    """
+    return default_store().diff(uri, other)
 
 
 def load_text(uri: str) -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
 from kacas.disk.adopted import adopted_files
 from kacas.disk.batch import Batch
+from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
-from kacas.errors import CollisionError, DamagedError, NotFoundError
+from kacas.errors import CollisionError, DamagedError, NewerFormatError, NotFoundError
 from kacas.fetch import Content, Fetch, open_content
 from kacas.model.codec import MIB
 from kacas.model.description import Forgotten, HistoryItem
-from kacas.model.digest import DIGEST_SIZE, ID_SIZE
+from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind
 from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
 from kacas.model.uri import Uri
 
+_GROUP = 4096  # payloads that are looked for together
 _COMPARE_SIZE = 4 * MIB
 
 
@@ -57,6 +60,40 @@ class Claims:
         batch.rely(pack_id for _, pack_id in published)
         batch.skip_entry(entry)
         return False
+
+    def whole(self, batch: Batch, identities: Collection[Identity]) -> set[Identity]:
+        """Those that the store has, as an entry says, with every payload: they can be claimed without being read.
+
+        The batch then relies on the packs of entry and root. What only an open batch has is left out.
+        """
+        self._lookup.refresh_soon()  # a pack that somebody deleted is noticed
+        published = self._lookup.entries_of_many({identity.sha1 for identity in identities})
+        named = {
+            identity: packs
+            for identity in identities
+            if (packs := [pack_id for entry, pack_id in published.get(identity.sha1, ()) if _names(entry, identity)])
+        }
+        confirmed = self._lookup.confirmed({identity.root for identity in named})
+        trees = {root for root, location in confirmed.items() if location.kind != PayloadKind.CHUNK}
+        unsure = trees - self._lookup.whole(trees)
+        incomplete = {i.root for i in named if i.root in unsure and not self._is_complete(i)}
+        found = {identity for identity in named if identity.root in confirmed.keys() - incomplete}
+        for identity in found:
+            batch.rely([confirmed[identity.root].pack_id, *named[identity]])
+        return found
+
+    def _is_complete(self, identity: Identity) -> bool:
+        """Whether every payload of the tree is in a pack, seen now; that is remembered until damage or loss is found."""
+        fetch = Fetch(self._lookup, self._threads)
+        try:
+            chunks = (child.digest for child in open_content(fetch, identity.root, identity.size).chunks())
+            while group := set(islice(chunks, _GROUP)):
+                if len(self._lookup.confirmed(group)) < len(group):
+                    return False
+        except (DamagedError, NewerFormatError):
+            return False  # then the content is read and stored again, which heals it
+        self._lookup.mark_whole({identity.root})
+        return True
 
     def settle(self, batch: Batch) -> None:
         """A last look, before the batch ends, at what others stored and forgot meanwhile."""
@@ -124,9 +161,13 @@ class Claims:
             known = [known for known, _ in self._lookup.entries(entry.sha1)]
             cancelled = {entry_id for other in known for entry_id in other.cancels}
             yield HistoryItem(
-                str(Uri(entry.sha1, entry.label_text)), entry.kind_name, entry.size, entry.time_ns / 1e9,
+                entry.uri, entry.kind_name, entry.size, entry.time_ns / 1e9,
                 entry.label_text, entry.entry_id in cancelled,
             )  # fmt: skip
+
+
+def _names(entry: Entry, identity: Identity) -> bool:
+    return entry.names_layout and (entry.root, entry.size) == (identity.root, identity.size)
 
 
 def has_same(entry: Entry, known: list[Entry]) -> bool:

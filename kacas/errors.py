@@ -194,3 +194,7 @@ class WriteError(StoreError):
 
 class StoreClosedError(KacasError, ValueError):
     """The store, batch or reader was closed, or belongs to another process (after fork)."""
+
+
+class SkippedWarning(UserWarning):
+    """Parts of a directory were not stored: sockets and devices, or, with `partial`, what cannot be read."""

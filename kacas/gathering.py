@@ -1,19 +1,26 @@
-"""Small contents of a batch, kept back until there are enough to look up, encode and write together."""
+"""Batches: their block, and small contents, kept back until there are enough to look up, encode and write together."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from types import TracebackType
+from typing import NamedTuple
 
 from kacas.claims import Claims
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
+from kacas.ingest import Ingested
 from kacas.model.codec import MIB, Encoder
-from kacas.model.digest import PayloadKind
-from kacas.model.entry import Action, Entry
+from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest, new_sha1
+from kacas.model.entry import Action, Entry, Kind
 from kacas.model.pack_format import PayloadHeader
 
 _GROUP_COUNT = 512
@@ -22,13 +29,40 @@ _THREAD_ABOVE = 1 * MIB  # a group that is smaller is mostly Python's work, whic
 _IN_FLIGHT = 2
 
 
+class _Small(NamedTuple):
+    """One small content. entry: the claim on it; None for a directory's member, whose entry is made with its group."""
+
+    sha1: bytes
+    raw: bytes
+    entry: Entry | None
+    kind: int
+
+
+def _entries(group: list[_Small]) -> list[Entry]:
+    now, ids = time.time_ns(), secrets.token_bytes(ID_SIZE * len(group))
+    return [
+        small.entry
+        or _member(
+            ids[at * ID_SIZE : (at + 1) * ID_SIZE],
+            Ingested(small.sha1, chunk_digest(small.raw), len(small.raw)),
+            small.kind,
+            now,
+        )
+        for at, small in enumerate(group)
+    ]
+
+
+def _member(entry_id: bytes, content: Ingested, kind: int, time_ns: int) -> Entry:
+    return Entry(entry_id, content.sha1, content.root, content.size, time_ns, kind, b"", b"", Action.MEMBER)
+
+
 class GatheringBatch(Batch):
     """A batch that takes small contents with their entries: `gather`. Each must fit in one chunk."""
 
     def __init__(self, volume: Volume, lookup: Lookup, claims: Claims) -> None:
         super().__init__(volume, lookup)
         self._claims = claims
-        self._group: list[tuple[Entry, bytes]] = []
+        self._group: list[_Small] = []
         self._group_size = 0
         self._gathered: dict[bytes, list[Entry]] = {}
         self._gather_lock = threading.Lock()
@@ -37,18 +71,35 @@ class GatheringBatch(Batch):
         self._flying: deque[Future[None]] = deque()
 
     def gather(self, entry: Entry, raw: bytes) -> None:
-        """Take an entry and the one chunk that is its content; the batch is read and written later.
+        """Take an entry and the one chunk that is its content; they are written later, with others.
 
         Raises what failed with earlier ones: CollisionError, StoreError. The batch has then failed as a whole.
         """
         with self._gather_lock:
-            self._check_open()
-            self._group.append((entry, raw))
-            self._group_size += len(raw)
             self._gathered.setdefault(entry.sha1, []).append(entry)
+        self._take(_Small(entry.sha1, raw, entry, entry.kind))
+
+    def gather_member(self, raw: bytes, kind: Kind) -> bytes:
+        """As `gather`, for content that a directory will keep. Returns its SHA-1."""
+        sha1 = new_sha1()
+        sha1.update(raw)
+        digest = sha1.digest()
+        self._take(_Small(digest, raw, None, kind))
+        return digest
+
+    def _take(self, small: _Small) -> None:
+        with self._gather_lock:
+            self._check_open()
+            self._group.append(small)
+            self._group_size += len(small.raw)
             full = len(self._group) >= _GROUP_COUNT or self._group_size >= _GROUP_SIZE
         if full:
             self._send()
+
+    def add_member(self, content: Ingested, kind: Kind) -> None:
+        """Name the layout of content that was appended, unless that is done already. Raises CollisionError."""
+        entry = _member(secrets.token_bytes(ID_SIZE), content, kind, time.time_ns())
+        self.add_entries(self._wanted([entry]))
 
     def entries(self, sha1: bytes) -> list[Entry]:
         return super().entries(sha1) + self._gathered.get(sha1, [])
@@ -73,16 +124,17 @@ class GatheringBatch(Batch):
             self._flying.popleft().result()
         self._flying.append(self._worker.submit(self._append_group, group))
 
-    def _append_group(self, group: list[tuple[Entry, bytes]]) -> None:
+    def _append_group(self, group: list[_Small]) -> None:
         try:
-            self._append_chunks({entry.root: raw for entry, raw in group})
-            self.add_entries(self._wanted([entry for entry, _ in group]))
+            entries = _entries(group)
+            self._append_chunks({entry.root: small.raw for entry, small in zip(entries, group, strict=True)})
+            self.add_entries(self._wanted(entries))
         except BaseException as exc:
             self._fail(exc)  # URIs of the group were handed out: what is left must not be published as if it were all
             raise
         with self._gather_lock:
-            for entry, _ in group:
-                self._gathered.pop(entry.sha1, None)
+            for small in group:
+                self._gathered.pop(small.sha1, None)
 
     def _append_chunks(self, chunks: dict[bytes, bytes]) -> None:
         encoder: Encoder | None = getattr(self._local, "encoder", None)
@@ -128,3 +180,37 @@ class GatheringBatch(Batch):
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.shutdown(wait=True, cancel_futures=True)
+
+
+class BatchScope:
+    """`with repository.batch():`. Leave it in the thread that entered it."""
+
+    def __init__(
+        self,
+        current: ContextVar[GatheringBatch | None],
+        begin: Callable[[], GatheringBatch],
+        end: Callable[[GatheringBatch], None],
+    ) -> None:
+        """current: the batch that puts go into, set inside the block. end: publishes it."""
+        self._current = current
+        self._begin = begin
+        self._end = end
+        self._batch: GatheringBatch | None = None  # None: the outer batch is joined
+
+    def __enter__(self) -> None:
+        if self._current.get() is None:
+            self._batch = self._begin()
+            self._current.set(self._batch)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        self._current.set(None)
+        try:
+            if kind is None:
+                self._end(batch)
+        finally:
+            batch.discard()  # nothing, if it was finished

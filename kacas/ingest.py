@@ -33,6 +33,8 @@ class Sink(Protocol):
 
     def append(self, payloads: Sequence[Payload]) -> None: ...
 
+    def note_whole(self, root: bytes) -> None: ...
+
 
 class Ingested(NamedTuple):
     """sha1: of head and source. root: of the layout that was appended. size: bytes of the content."""
@@ -149,6 +151,8 @@ class Ingest:
             encoders.shutdown(wait=True, cancel_futures=True)
             hasher.shutdown(wait=True, cancel_futures=True)
         root = tree.finish(head, description)
+        if chunks is not None:
+            sink.note_whole(root)
         return Ingested(sha1.digest(), root, done)
 
     def _next_block(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], tree: _Tree) -> bytearray:

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
-from kacas.claims import Claims
+from kacas.claims import Claims, has_same
 from kacas.disk.adopted import AdoptedFiles, adopted_files
+from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
+from kacas.disk.merger import Merger
+from kacas.disk.statistics import count
 from kacas.disk.volume import Volume
 from kacas.errors import (
     DamagedError,
@@ -28,9 +30,9 @@ from kacas.errors import (
     WrongKindError,
 )
 from kacas.fetch import Content, Fetch, open_content
-from kacas.gathering import GatheringBatch
+from kacas.gathering import BatchScope, GatheringBatch
 from kacas.ingest import Ingest, Ingested, identify
-from kacas.model.cuts import CHUNK_TARGET, Cutter, file_cutter
+from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.digest import ID_SIZE
 from kacas.model.entry import Action, Entry, Kind, live
@@ -52,6 +54,7 @@ class Repository:
         self.cache = cache
         self.lookup = Lookup(volume, cache)
         self.claims = Claims(self.lookup, owner.encode("utf-8", "surrogateescape"), threads)
+        self._merger = Merger(volume, self.lookup)
         self._threads = threads
         self._progress = progress
         self._ingest = Ingest(threads)
@@ -85,7 +88,7 @@ class Repository:
     def batch(self) -> AbstractContextManager[None]:
         """Puts of this thread (or asyncio task) are published together at the end; an inner batch joins the outer."""
         self._check_open()
-        return _BatchScope(self)
+        return BatchScope(self.current_batch, self.begin_batch, self.end_batch)
 
     def begin_batch(self) -> GatheringBatch:
         """A batch that `end_batch` publishes."""
@@ -96,6 +99,7 @@ class Repository:
         batch.flush()
         self.claims.settle(batch)
         batch.finish()
+        self._merger.merge_if_due()
 
     def _within_batch(self, work: Callable[[GatheringBatch], T]) -> T:
         """Do it in the batch that is open here, or in one of its own."""
@@ -122,18 +126,20 @@ class Repository:
         head: bytes = b"",
         description: dict[str, object] | None = None,
         adopted_path: bytes | None = None,
-    ) -> Uri:
-        """Store head and source as one content and claim it for the owner.
+    ) -> Entry:
+        """Store head and source as one content and claim it for the owner. Returns the claim.
 
-        adopted_path: of the file that the bytes come from, to leave its chunks there and store only what verifies them.
-        Raises CollisionError, what the source raises, and StoreError if the store cannot be written.
+        cutter: by default the store's for files. adopted_path: of the file that the bytes come from, to leave its
+        chunks there and store only what verifies them. Raises CollisionError, what the source raises,
+        NewerFormatError if the store's cutter is unknown, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
+        file_cutter = self.volume.file_cutter()  # for arrays too: a store of an unknown kind is only read
 
-        def work(batch: GatheringBatch) -> Uri:
+        def work(batch: GatheringBatch) -> Entry:
             ingested = self._ingest.put(
                 source,
-                cutter or file_cutter(),
+                cutter or file_cutter,
                 batch,
                 head=head,
                 description=description,
@@ -144,7 +150,19 @@ class Repository:
             if adopted_path is not None:
                 self.claims.adopt(batch, entry, adopted_path)
             self.claims.claim(batch, entry)
-            return Uri(ingested.sha1, label or "")
+            return entry
+
+        return self._within_batch(work)
+
+    def claim(self, identity: Identity, kind: Kind, label: str | None) -> bool:
+        """Claim content that the store has, without its bytes. False if not all of it is surely here: then put it."""
+        encoded_label = label_bytes(label or "")
+
+        def work(batch: GatheringBatch) -> bool:
+            if not self.claims.whole(batch, [identity]):
+                return False
+            self.claims.claim(batch, self._entry(Ingested(*identity), kind, encoded_label))
+            return True
 
         return self._within_batch(work)
 
@@ -152,18 +170,47 @@ class Repository:
         """Store bytes; inside a batch, small ones are kept back and written in groups. Raises as `put`."""
         batch = self.current_batch.get()
         if batch is None or len(data) > CHUNK_TARGET:
-            return self.put(BufferSource(data), kind, label)
+            return Uri(self.put(BufferSource(data), kind, label).sha1, label or "")
         self._check_open()
         raw = bytes(data)
         entry = self._entry(identify(raw), kind, label_bytes(label or ""))
-        known = self.claims.known(batch, entry.sha1)
-        if any(other.root != entry.root for other in known):
+        mine = batch.entries(entry.sha1)
+        other_root = any(other.root != entry.root for other in mine)
+        if other_root:
             batch.flush()  # to be compared with what is known, byte by byte
-            return self.put(BufferSource(raw), kind, label)
-        adopted = any(other.action == Action.ADOPTED for other in known)  # then a claim does not mean stored bytes
-        if not known or adopted or self.claims.is_new(batch, entry):
+        linked = any(other.action == Action.ADOPTED for other in mine)
+        if other_root or linked or self.lookup.entries(entry.sha1):
+            # Known is not enough: it is looked whether the chunk is there and good, and else stored again.
+            self.put(BufferSource(raw), kind, label)
+        elif not has_same(entry, mine):
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")
+
+    def put_member(
+        self,
+        content: bytes | Source,
+        kind: Kind,
+        *,
+        cutter: Cutter | None = None,
+        head: bytes = b"",
+        description: dict[str, object] | None = None,
+    ) -> tuple[bytes, int]:
+        """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`.
+
+        Returns SHA-1 and size.
+        """
+
+        file_cutter = self.volume.file_cutter()
+
+        def work(batch: GatheringBatch) -> tuple[bytes, int]:
+            if isinstance(content, bytes) and len(content) <= CHUNK_TARGET:
+                return batch.gather_member(content, kind), len(content)
+            source = BufferSource(content) if isinstance(content, bytes) else content
+            found = self._ingest.put(source, cutter or file_cutter, batch, head=head, description=description)
+            batch.add_member(found, kind)
+            return found.sha1, found.size
+
+        return self._within_batch(work)
 
     def _entry(self, content: Ingested, kind: Kind, label: bytes) -> Entry:
         return Entry(
@@ -208,13 +255,9 @@ class Repository:
     @staticmethod
     def _layouts(uri: Uri, entries: list[Entry]) -> list[Entry]:
         kept = [entry for entry in entries if entry.names_layout and uri.root in (None, entry.root)]
-        # Layouts that need no file elsewhere come first; and a path is no label.
-        adopted = {entry.root for entry in kept if entry.action == Action.ADOPTED}
-        newest = sorted(
-            kept,
-            key=lambda entry: (entry.root not in adopted, entry.action != Action.ADOPTED, entry.time_ns),
-            reverse=True,
-        )
+        # Layouts that need no file elsewhere come first.
+        adopted = {entry.root for entry in entries if entry.action == Action.ADOPTED}
+        newest = sorted(kept, key=lambda entry: (entry.root not in adopted, entry.time_ns), reverse=True)
         return list({entry.root: entry for entry in reversed(newest)}.values())[::-1]
 
     def _content(self, entry: Entry, adopted: AdoptedFiles | None) -> Content:
@@ -259,6 +302,22 @@ class Repository:
             content.read_into(first, view)
         return buffer.getvalue()
 
+    def read_many(self, sizes: dict[bytes, int]) -> dict[bytes, memoryview]:
+        """Contents that are one chunk each, by SHA-1, read in few large reads; sizes: what each is said to have.
+
+        Those that the index does not know as such, or with another size, are left out. Raises DamagedError.
+        """
+        self._check_open()
+        found = self.lookup.entries_of_many(sizes)
+        roots = {
+            sha1: entry.root
+            for sha1, known in found.items()
+            for entry, _ in known
+            if entry.names_layout and entry.size == sizes[sha1] <= CHUNK_TARGET
+        }
+        chunks = self._fetch.chunks({root: sizes[sha1] for sha1, root in roots.items()})
+        return {sha1: chunks[root] for sha1, root in roots.items() if root in chunks}
+
     # --- claims -----------------------------------------------------------------------------
 
     def describe(self, uri: Uri) -> Description:
@@ -274,7 +333,7 @@ class Repository:
         )
         chunks = {child.digest for child in content.chunks()}
         return Description(
-            uri=str(Uri(uri.sha1, uri.label or entry.label_text)),
+            uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri,
             sha1=uri.sha1.hex(),
             root=content.root.hex(),
             kind=entry.kind_name,
@@ -298,24 +357,7 @@ class Repository:
     def stats(self) -> StoreStats:
         """Counted from the tables of every pack that can be read."""
         self._check_open()
-        packs = pack_size = chunks = raw_size = payload_size = entries = 0
-        contents: set[bytes] = set()
-        for pack_id in self.volume.list_packs():
-            table = self.lookup.tables.read(pack_id)
-            if table is None:
-                continue
-            packs += 1
-            pack_size += self.volume.pack_size(pack_id)
-            chunks += len(table.records)
-            raw_size += int(table.records["raw_size"].sum())
-            payload_size += int(table.records["payload_size"].sum())
-            entries += table.entry_count
-            contents.update(entry.sha1 for entry in table.entries() if entry.action == Action.KEEP)
-        settings = self.volume.settings
-        return StoreStats(
-            str(self.volume.path), settings.store_id, settings.format_version, settings.durability, packs, pack_size,
-            chunks, raw_size, payload_size, entries, len(contents),
-        )  # fmt: skip
+        return count(self.volume, self.lookup.tables)
 
     def rebuild_index(self) -> int:
         """Make the index anew from the packs' tables. Returns the number of chunk records."""
@@ -324,33 +366,6 @@ class Repository:
 
     def wrong_kind(self, uri: Uri, why: str) -> WrongKindError:
         """The error for content that exists but is not what was asked for; raise it."""
-        kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.action == Action.KEEP}
+        kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.names_layout}
         stored = f"it was stored as {' and '.join(sorted(kinds))}" if kinds else "load it with load_bytes or load_file"
         return WrongKindError(f"{uri}: {why}; {stored}", sha1=uri.sha1.hex())
-
-
-class _BatchScope:
-    """`with repository.batch():`. Leave it in the thread that entered it."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._batch: GatheringBatch | None = None  # None: the outer batch is joined
-
-    def __enter__(self) -> None:
-        current = self._repository.current_batch
-        if current.get() is None:
-            self._batch = self._repository.begin_batch()
-            current.set(self._batch)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        batch, self._batch = self._batch, None
-        if batch is None:
-            return
-        self._repository.current_batch.set(None)
-        try:
-            if kind is None:
-                self._repository.end_batch(batch)
-        finally:
-            batch.discard()  # nothing, if it was finished

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kacas.errors import InvalidSettingError, NewerFormatError
+from kacas.model.content_cuts import CONTENT_CUTTER
 
 STORE_FORMAT = 1
 DURABILITIES = ("full", "relaxed")
@@ -133,11 +134,15 @@ def _size(name: str, text: str) -> int:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """The kacas.toml of a store. store_id: 32 hex digits; durability: "full" or "relaxed"."""
+    """The kacas.toml of a store. store_id: 32 hex digits; durability: "full" or "relaxed".
+
+    cutter: how its files are cut; a store that does not say is of the time when there was but one way.
+    """
 
     store_id: str
     durability: str = "full"
     sharing: str = "private"
+    cutter: str = CONTENT_CUTTER
     format_version: int = STORE_FORMAT
     created: str = ""
     file_system: str = ""
@@ -148,7 +153,8 @@ class StoreSettings:
         return (
             "# A kacas store. The id and the format belong to the packs: do not edit them.\n"
             f'[store]\nid = "{self.store_id}"\nformat = {self.format_version}\ncreated = "{self.created}"\n\n'
-            f'[settings]\ndurability = "{self.durability}"\nsharing = "{self.sharing}"\n\n'
+            f'[settings]\ndurability = "{self.durability}"\nsharing = "{self.sharing}"\n'
+            f'cutter = "{self.cutter}"\n\n'
             f'[probed]\nfile_system = "{self.file_system}"\nhard_links = {str(self.hard_links).lower()}\n'
         )
 
@@ -168,6 +174,7 @@ class StoreSettings:
                 store_id=store["id"],
                 durability=settings["durability"],
                 sharing=settings["sharing"],
+                cutter=settings.get("cutter", CONTENT_CUTTER),
                 format_version=version,
                 created=str(store.get("created", "")),
                 file_system=str(probed.get("file_system", "")),
@@ -176,6 +183,6 @@ class StoreSettings:
             valid = re.fullmatch(r"[0-9a-f]{32}", parsed.store_id) and parsed.format_version == STORE_FORMAT
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise InvalidSettingError(f"{where} is damaged ({exc}); restore it from a backup or a sister host") from exc
-        if not valid or parsed.durability not in DURABILITIES:
+        if not valid or parsed.durability not in DURABILITIES or not isinstance(parsed.cutter, str):
             raise InvalidSettingError(f"{where} holds values that kacas does not know; restore it from a backup")
         return parsed

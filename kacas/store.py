@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
+from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
-from kacas.formats import file, link, npy, objects
+from kacas.formats import file, link, npy, objects, tree_restore, tree_store
 from kacas.formats.npy import LazyArray
-from kacas.model.description import Description, Forgotten, HistoryItem, StoreStats
-from kacas.model.uri import parse_uri
+from kacas.formats.tree import Trees
+from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem, StoreStats
 from kacas.repository import Repository
 from kacas.settings import Settings
 
@@ -36,7 +37,9 @@ class Store:
         self._repository = repository
         self._settings = settings
         self._progress = progress
+        self._trees = Trees(repository)
         self._files = MaterialisedFiles(repository.cache, settings.cache_size)
+        self._identities = Identities(repository.cache)
 
     @classmethod
     def open(
@@ -85,6 +88,7 @@ class Store:
     def close(self) -> None:
         """Release the index and files. Open file objects and lazy arrays stay usable."""
         self._repository.close()
+        self._identities.close()
 
     def __enter__(self) -> Store:
         return self
@@ -106,11 +110,11 @@ class Store:
 
     # --- store ------------------------------------------------------------------------------
 
-    def store_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
-        return file.store_file(self._repository, path, label)
+    def store_file(self, path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False) -> str:
+        return file.store_file(self._repository, self._identities, path, label, rehash)
 
     def link_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
-        return link.link_file(self._repository, path, label)
+        return link.link_file(self._repository, self._identities, path, label)
 
     def store_stream(self, stream: BinaryIO, *, label: str | None = None) -> str:
         return file.store_stream(self._repository, stream, label)
@@ -130,36 +134,69 @@ class Store:
     def store_pkl(self, value: Any, *, label: str | None = None) -> str:
         return objects.store_pkl(self._repository, value, label)
 
+    def store_dir(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        label: str | None = None,
+        exclude: Iterable[str] = (),
+        partial: bool = False,
+    ) -> str:
+        return tree_store.store_dir(self._repository, path, label, exclude, partial)
+
     # --- load -------------------------------------------------------------------------------
 
     def load_file(self, uri: str, *, dest: str | os.PathLike[str] | None = None) -> Path:
-        return file.load_file(self._repository, self._files, parse_uri(uri), dest)
+        return file.load_file(self._repository, self._files, self._trees.content_uri(uri), dest)
 
     def load_bytes(self, uri: str, start: int | None = None, stop: int | None = None) -> bytes:
-        return self._repository.read(parse_uri(uri), start, stop)
+        return self._repository.read(self._trees.content_uri(uri), start, stop)
 
     def load_text(self, uri: str) -> str:
-        return objects.load_text(self._repository, parse_uri(uri))
+        return objects.load_text(self._repository, self._trees.content_uri(uri))
 
     def load_json(self, uri: str) -> Any:
-        return objects.load_json(self._repository, parse_uri(uri))
+        return objects.load_json(self._repository, self._trees.content_uri(uri))
 
     def load_npy(self, uri: str) -> NDArray[Any]:
-        return npy.load_npy(self._repository, parse_uri(uri))
+        return npy.load_npy(self._repository, self._trees.content_uri(uri))
 
     def load_pkl(self, uri: str) -> Any:
-        return objects.load_pkl(self._repository, parse_uri(uri))
+        return objects.load_pkl(self._repository, self._trees.content_uri(uri))
 
     def open_file(self, uri: str) -> io.BufferedReader:
-        return file.open_file(self._repository, parse_uri(uri))
+        return file.open_file(self._repository, self._trees.content_uri(uri))
 
     def open_npy(self, uri: str) -> LazyArray:
-        return npy.open_npy(self._repository, parse_uri(uri))
+        return npy.open_npy(self._repository, self._trees.content_uri(uri))
+
+    def load_dir(self, uri: str, dest: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        directory = self._trees.directory(uri)
+        return tree_restore.load_dir(self._repository, self._trees, directory, dest, overwrite=overwrite)
+
+    def list_dir(self, uri: str, path: str = "") -> list[DirectoryItem]:
+        return self._trees.list(uri, path)
+
+    def is_dir(self, uri: str) -> bool:
+        """Whether the URI names a directory. Raises NotFoundError for a path that the directory does not have."""
+        return self._trees.is_directory(uri)
+
+    def size(self, uri: str) -> int:
+        """Bytes of the content; of a directory, of all files in it together. Raises as `describe`."""
+        if self.is_dir(uri):
+            return self.describe(uri).total_size or 0
+        return self._repository.resolve(self._trees.content_uri(uri))[1].size
+
+    def diff(self, uri: str, other: str) -> Iterator[Difference]:
+        return self._trees.differences(uri, other)
 
     # --- ask --------------------------------------------------------------------------------
 
     def exists(self, uri: str) -> bool:
-        return self._repository.exists(parse_uri(uri))
+        try:
+            return self._repository.exists(self._trees.content_uri(uri, directory=True))
+        except NotFoundError:
+            return False  # of a path in a directory
 
     def find(self, uri: str) -> Description | None:
         try:
@@ -168,10 +205,10 @@ class Store:
             return None
 
     def describe(self, uri: str) -> Description:
-        return npy.described(self._repository, parse_uri(uri))
+        return self._trees.described(npy.described(self._repository, self._trees.content_uri(uri, directory=True)))
 
     def forget(self, uri: str) -> Forgotten:
-        return self._repository.forget(parse_uri(uri))
+        return self._repository.forget(self._trees.content_uri(uri, directory=True))
 
     def history(self) -> Iterator[HistoryItem]:
         return self._repository.history()

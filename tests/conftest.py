@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import kacas
 
 # Timings never fail a test: a busy machine is no defect.
-settings.register_profile("kacas", deadline=None)
+settings.register_profile("kacas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kacas")
 
 

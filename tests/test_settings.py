@@ -168,7 +168,12 @@ def test_a_users_file_that_is_no_text_is_refused_in_words(tmp_path: Path) -> Non
 
 
 STORE = StoreSettings(
-    "0123456789abcdef" * 2, "relaxed", created="2026-01-02T03:04:05Z", file_system="ext4", hard_links=False
+    "0123456789abcdef" * 2,
+    "relaxed",
+    created="2026-01-02T03:04:05Z",
+    file_system="ext4",
+    hard_links=False,
+    cutter="another",
 )
 
 
@@ -181,7 +186,7 @@ STORE = StoreSettings(
 def test_a_stores_settings_come_back_as_they_were(
     store_id: bytes, durability: str, file_system: str, links: bool
 ) -> None:
-    stored = StoreSettings(store_id.hex(), durability, file_system=file_system, hard_links=links)
+    stored = replace(STORE, store_id=store_id.hex(), durability=durability, file_system=file_system, hard_links=links)
     assert StoreSettings.parse(stored.render(), "kacas.toml") == stored
 
 
@@ -189,6 +194,7 @@ def test_what_a_store_does_not_say_has_its_default() -> None:
     text = f'[store]\nid = "{STORE.store_id}"\nformat = 1\n'
     text += '[settings]\ndurability = "full"\nsharing = "private"\n'
     assert StoreSettings.parse(text, "kacas.toml") == StoreSettings(STORE.store_id)
+    assert StoreSettings(STORE.store_id).cutter == "fastcdc2020-128k-256k-1m-nc2-seed0"
 
 
 @pytest.mark.parametrize("version", [STORE_FORMAT + 1, 99])
@@ -218,6 +224,8 @@ def test_a_newer_format_is_named_even_if_nothing_else_is_understood() -> None:
         ("format = 1", ""),
         ('durability = "relaxed"', 'durability = "paranoid"'),
         ('durability = "relaxed"', 'durability = ["full"]'),
+        ('cutter = "another"', "cutter = 7"),
+        ('cutter = "another"', 'cutter = ["another"]'),
         ('durability = "relaxed"', ""),
         ("[store]", "[stare]"),
         ("[store]", "["),

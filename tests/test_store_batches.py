@@ -104,10 +104,10 @@ def test_an_exception_in_the_outer_batch_takes_the_inner_with_it(store: Store) -
 
 
 def test_chunks_are_shared_within_a_batch(store: Store) -> None:
-    chunk = os.urandom(CHUNK_TARGET)
+    chunk = np.frombuffer(os.urandom(CHUNK_TARGET), np.uint8)
     with store.batch():
-        store.store_bytes(chunk + b"one")
-        store.store_bytes(chunk + b"two")
+        store.store_npy(np.append(chunk, np.uint8(1)))
+        store.store_npy(np.append(chunk, np.uint8(2)))
         for _ in range(50):
             store.store_text("the same")
     stats = store.stats()

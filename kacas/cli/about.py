@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kacas.settings import Settings
 
-_LIBRARIES = ("blake3", "zstandard", "lmdb", "numpy", "simplejson", "click", "rich")
+_LIBRARIES = ("blake3", "zstandard", "lmdb", "pyfastcdc", "numpy", "simplejson", "click", "rich")
 
 
 @click.command(cls=ExampleCommand, examples=["kacas config", "kacas --store /data/lab/store config --json"])

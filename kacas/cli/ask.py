@@ -27,6 +27,8 @@ def info(session: Session, uri: str, as_json: bool) -> None:
         output.json_line(dataclasses.asdict(found) | {"ratio": found.ratio})
         return
     pairs = [("uri", found.uri), ("kind", found.kind), ("size", output.exact_size(found.size))]
+    if found.files is not None:
+        pairs.append(("holds", f"{output.count(found.files, 'file')}, {output.exact_size(found.total_size or 0)}"))
     if found.shape is not None:
         pairs += [
             ("shape", " × ".join(map(str, found.shape)) or "() (one value)"),
@@ -59,10 +61,10 @@ def find(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
 
     Missing ones are named on stderr, and the exit code is 3 if there are any.
     """
-    from kacas.model.uri import parse_uri
+    from kacas.model.uri import parse_any_uri
 
     for uri in uris:
-        parse_uri(uri)
+        parse_any_uri(uri)
     missing = 0
     with session.open_store() as store:
         for uri in uris:
@@ -89,10 +91,10 @@ def forget(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
     All or none: if one URI is not here, none is forgotten. The bytes stay readable until the store is
     collected; storing the content again claims it again.
     """
-    from kacas.model.uri import parse_uri
+    from kacas.model.uri import parse_any_uri
 
     for uri in uris:
-        parse_uri(uri)
+        parse_any_uri(uri)
     with session.open_store() as store, store.batch():
         answers = [store.forget(uri) for uri in dict.fromkeys(uris)]
     for answer in answers:
@@ -121,12 +123,12 @@ def log(session: Session, count: int | None, as_json: bool) -> None:
                 output.json_line(dataclasses.asdict(item))
             else:
                 if empty:
-                    output.line(f"{'time':25}  {'kind':5}  {'size':>10}  {'uri':47}  label")
+                    output.line(f"{'time':25}  {'kind':9}  {'size':>10}  {'uri':50}  label")
                 # The URI without its label is as good, and of one width; the label is readable beside it.
                 uri = item.uri.partition("?")[0]
                 label = output.plain(item.label) + (" (forgotten)" if item.forgotten else "")
                 size = output.human_size(item.size)
-                row = f"{output.local_time(item.time_s)}  {item.kind:5}  {size:>10}  {uri:47}  {label}"
+                row = f"{output.local_time(item.time_s)}  {item.kind:9}  {size:>10}  {uri:50}  {label}"
                 output.line(row.rstrip())
             empty = False
         if empty and count != 0 and not as_json:

@@ -23,6 +23,7 @@ _EXAMPLE = "sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230"
     examples=[
         f"kacas load {_EXAMPLE}",
         f"kacas load {_EXAMPLE} -o notes.txt",
+        "kacas load sha1dir://644de046f59c059a4459190a8d7e0078d4365dd0 -o results",
     ],
 )
 @click.argument("uri")
@@ -32,21 +33,28 @@ _EXAMPLE = "sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230"
     metavar="PATH",
     type=click.Path(readable=False),
     callback=filled,
-    help="Write a copy here: a file's name, or a directory to put it in.",
+    help="Write a copy here: a file's name, or a directory to put it in. A directory is restored as this.",
 )
+@click.option("--overwrite", is_flag=True, help="Restoring a directory, replace files that differ.")
 @click.pass_obj
-def load(session: Session, uri: str, dest: str | None) -> None:
-    """Give content as a file and print its path.
+def load(session: Session, uri: str, dest: str | None, overwrite: bool) -> None:
+    """Give content as a file, or restore a directory, and print its path.
 
     Without --dest the file is in the host-local cache: read-only, and there for a day at least. Every byte
     is verified while it is written. For a part of something large, use cat.
+
+    A directory (sha1dir://…) needs --dest. What an earlier, interrupted run restored is kept; a file that is
+    there with other content is an error unless --overwrite.
     """
     if dest == "-":
         raise click.UsageError(f"to write to standard output, use: kacas cat {uri}")
-    if dest is not None:
-        dest = _checked_destination(dest)
     with session.open_store() as store:
-        path = store.load_file(uri, dest=dest)
+        if store.is_dir(uri):
+            if dest is None:
+                raise click.UsageError("a directory is restored to a place that you name: --dest PATH")
+            path = store.load_dir(uri, dest, overwrite=overwrite)
+        else:
+            path = store.load_file(uri, dest=None if dest is None else _checked_destination(dest))
     output.path_line(path)
 
 

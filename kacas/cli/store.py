@@ -63,7 +63,7 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
     cls=ExampleCommand,
     examples=[
         "kacas store recording.dat",
-        "kacas store --json *.npy",
+        "kacas store results --exclude '*.tmp' --exclude .git",
         "tar c results | kacas store - --label results.tar",
     ],
 )
@@ -76,13 +76,30 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
     callback=filled,
 )
 @click.option("--label", help="The name to remember, instead of the file's own.")
+@click.option(
+    "--exclude",
+    metavar="PATTERN",
+    multiple=True,
+    help="In directories, leave out names like this (*.tmp), or paths if it has a slash (raw/*.bak). Repeatable.",
+)
+@click.option("--partial", is_flag=True, help="Store a directory though parts of it cannot be read; they are named.")
+@click.option("--rehash", is_flag=True, help="Read files that are known to be unchanged, too.")
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
-def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: bool) -> None:
-    """Store files and print their URIs.
+def store(
+    session: Session,
+    paths: tuple[str, ...],
+    label: str | None,
+    exclude: tuple[str, ...],
+    partial: bool,
+    rehash: bool,
+    as_json: bool,
+) -> None:
+    """Store files and directories and print their URIs.
 
-    PATH is a file, or - for standard input. The URIs come in the order of the paths, one per line, when all
-    are stored safely; on an error none is printed. The store is made if it is not there.
+    PATH is a file, a directory, or - for standard input. The URIs come in the order of the paths, one per line, when all
+    are stored safely; on an error none is printed. The store is made if it is not there. A file that has not
+    changed since it was stored, as its size and times say, is not read again; --rehash reads it.
     """
     if label is not None and len(paths) > 1:
         raise click.UsageError("--label is for one PATH: each of several keeps its own name")
@@ -105,16 +122,15 @@ def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: 
                         output.note("reading from the terminal; end with Ctrl-D")
                     with Stdin() as stdin:
                         uri = opened.store_stream(stdin, label=label)
+                elif os.path.isdir(path):
+                    uri = opened.store_dir(path, label=label, exclude=exclude, partial=partial)
                 else:
-                    uri = opened.store_file(path, label=label)
+                    uri = opened.store_file(path, label=label, rehash=rehash)
                 bar.finished(size or 0)
                 rows.append({"uri": uri, "size": 0, "path": path})
         if as_json:
-            from kacas.model.uri import parse_uri
-
             for row in rows:
-                entry, _ = opened.repository.resolve(parse_uri(row["uri"]))
-                row["size"] = entry.size
+                row["size"] = opened.size(row["uri"])
     for row in rows:
         if as_json:
             output.json_line(row)
@@ -123,7 +139,7 @@ def store(session: Session, paths: tuple[str, ...], label: str | None, as_json: 
 
 
 def _stored_size(path: str) -> int | None:
-    """The size of a file, None for standard input. What cannot be stored is refused before any work."""
+    """The size of a file, None for standard input and directories. What cannot be stored is refused before any work."""
     from kacas.errors import UnreadableSourceError
 
     if path == "-":
@@ -134,11 +150,7 @@ def _stored_size(path: str) -> int | None:
         why = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise UnreadableSourceError(f"{path} cannot be read: {why}", path=path) from exc
     if stat.S_ISDIR(status.st_mode):
-        raise UnreadableSourceError(
-            f"{path} is a directory; this version stores files. Name its files ({path.rstrip('/')}/*), "
-            f"or keep it as one: tar c {path} | kacas store - --label NAME.tar",
-            path=path,
-        )
+        return None
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableSourceError(
             f"{path} is not a regular file; to store what it yields: kacas store - < {path}", path=path

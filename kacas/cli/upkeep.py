@@ -31,8 +31,8 @@ def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> Non
     """Read the whole store and say what is wrong with it.
 
     Every problem is listed under its pack, with the URIs that it touches; the exit code is 5 if there is
-    any. Leftovers of writers that died are only notes. To heal a content, store it again: what is found
-    damaged here is not used any more.
+    any. Leftovers of writers that died, and damage in packs that were merged into a good one, are only
+    notes. To heal a content, store it again: what is found damaged here is not used any more.
     """
     from kacas.upkeep import verify as upkeep
 
@@ -63,6 +63,8 @@ def _print_report(report: VerifyReport) -> None:
             output.line(f"  {problem.kind}: {problem.message}")
         for uri in sorted({uri for problem in problems for uri in problem.uris}):
             output.line(f"  cannot be loaded: {uri}")
+    for problem in report.redundant:
+        output.line(f"note: pack {problem.pack} is {problem.kind}; all that it held is in a merged pack too")
     for name in report.orphans:
         output.line(f"note: packs/{name} is no pack: left by a writer that died, or one at work now")
     counted = (

@@ -17,6 +17,7 @@ PACK_SIZE = 256 << 20  # bytes; a fuller pack is published and the next one begu
 _PACK_PAYLOADS = 1 << 16  # bounds the memory that the table takes before it is written
 _MAX_SKIPPED = 1 << 16
 _PACK_ENTRIES_SIZE = 16 << 20
+_MAX_TREES = 1 << 16
 
 
 class Batch:
@@ -36,6 +37,7 @@ class Batch:
         self._entries_size = 0
         self._own: dict[bytes, list[Entry]] = {}
         self._relied: set[bytes] = set()
+        self._trees: set[bytes] = set()  # roots: when the batch has ended, all below them is in packs
         self.skipped: list[Entry] = []
         self._packs: set[bytes] = set()
         self._ended = False
@@ -105,6 +107,12 @@ class Batch:
         else:
             self.add_entry(entry)  # bounds the memory: a second claim does no harm
 
+    def note_whole(self, root: bytes) -> None:
+        """Every payload of the root's tree, chunks included, was appended or is known."""
+        with self._lock:
+            if len(self._trees) < _MAX_TREES:
+                self._trees.add(root)
+
     def pending(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
         """Where payloads of this batch's unpublished pack are; read them with `read`."""
         with self._lock:
@@ -128,6 +136,7 @@ class Batch:
                     self._publish()
                 self._lookup.settle(self._relied - self._packs)
                 self._check_relied()
+                self._lookup.mark_whole(self._trees)
             finally:
                 self._end()
 

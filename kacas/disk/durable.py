@@ -91,6 +91,9 @@ class Temporary:
         except OSError as exc:
             self.discard()
             raise translate(exc, self.path, "setting the mode of") from exc
+        except BaseException:
+            self.discard()  # Ctrl-C: the caller has nothing yet that it could discard
+            raise
 
     def append(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Write the parts behind what is there, in as few calls as the kernel allows."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Iterable
-from operator import mul
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,29 +17,19 @@ from numpy.typing import NDArray
 
 from kacas.disk import index_environment
 from kacas.disk.index_environment import IndexUnusableError
+from kacas.disk.index_rows import KEY_SIZE, as_damaged, decode_row, encode_rows, pack_number_of
 from kacas.model.digest import ID_SIZE, SHA1_SIZE, checksum
 from kacas.model.entry import Action, Entry, EntryError, decode_entry
 from kacas.model.location import Location
-from kacas.model.pack_format import Records, Table
+from kacas.model.merging import RULE, MergeRule, sources_of, tier_of
+from kacas.model.pack_format import Table
 
-_KEY_SIZE = 16
-_VALUE = np.dtype(
-    [
-        ("tail", "V8"), ("pack", "<u4"), ("payload_size", "<u4"), ("raw_size", "<u4"), ("offset_low", "<u4"),
-        ("offset_high", "<u4"), ("parameters_size", "<u2"), ("kind", "u1"), ("codec", "u1"), ("check", "<u4"),
-    ]
-)  # fmt: skip
-_VALUE_STRUCT = struct.Struct("<8sIIIIIHBBI")
-_WORDS = struct.Struct("<13I")  # key and value, the check last
-_DAMAGED = 0x80  # a bit of `kind`: a load found the payload damaged; not for dedup, and read only as a last resort
 _NUMBER = struct.Struct(">I")
 # Holds the last number given to a pack: a number is never given twice, or what still points to a pack
 # that is gone would point to another.
 _COUNTER = _NUMBER.pack(0)
 _LOG = struct.Struct(">16sQ16s")  # owner hash, time, entry id
-# Odd factors: the sum changes with any single flipped bit.
-_FACTORS = [int(f) for f in np.random.Generator(np.random.PCG64(20261122)).integers(1 << 31, size=12) * 2 + 1]
-assert _VALUE.itemsize == _VALUE_STRUCT.size == 36
+_ENTRY_KEY_SIZE = SHA1_SIZE + ID_SIZE  # and the pack's number: merged packs hold entries that others hold too
 
 T = TypeVar("T")
 
@@ -56,15 +45,18 @@ class Index:
         tables = self._shared.tables
         self._chunks, self._entries, self._log = tables["chunks"], tables["entries"], tables["log"]
         self._packs, self._pack_numbers = tables["packs"], tables["pack_numbers"]
+        self._covered, self._small = tables["covered"], tables["small"]
+        self._whole = tables["whole"]
         self._pack_of: dict[int, bytes] = {}
 
     def _open_tables(self) -> dict[str, Any]:
         def create(environment: lmdb.Environment) -> dict[str, Any]:
             tables = {
                 name: environment.open_db(name.encode())
-                for name in ("entries", "log", "packs", "pack_numbers")
+                for name in ("entries", "log", "packs", "pack_numbers", "small", "whole")
             }  # fmt: skip
-            tables["chunks"] = environment.open_db(b"chunks", dupsort=True, dupfixed=True)
+            for name in ("chunks", "covered"):
+                tables[name] = environment.open_db(name.encode(), dupsort=True, dupfixed=True)
             return tables
 
         return self._run(create)
@@ -93,8 +85,39 @@ class Index:
 
         return self._run(read)
 
-    def add(self, tables: Iterable[tuple[bytes, Table]]) -> None:
-        """Take in tables in one transaction; a pack that is there already is skipped."""
+    def covered_ids(self) -> set[bytes]:
+        """Packs that a merged pack covers whose table is in the index: theirs need not be."""
+
+        def read(environment: lmdb.Environment) -> set[bytes]:
+            with environment.begin() as txn:
+                numbers = set(txn.cursor(self._packs).iternext(keys=True, values=False)) - {_COUNTER}
+                return {bytes(source) for source, number in txn.cursor(self._covered) if number in numbers}
+
+        return self._run(read)
+
+    def unknown(self, pack_ids: Iterable[bytes]) -> set[bytes]:
+        """Those whose tables are not in the index, and need to be."""
+
+        def read(environment: lmdb.Environment) -> set[bytes]:
+            with environment.begin() as txn:
+                return {one for one in pack_ids if not self._is_known(txn, one)}
+
+        return self._run(read)
+
+    def _is_known(self, txn: lmdb.Transaction, pack_id: bytes) -> bool:
+        return txn.get(pack_id, db=self._pack_numbers) is not None or any(
+            txn.get(number, db=self._packs) is not None for number in self._coverers(txn, pack_id)
+        )
+
+    def _coverers(self, txn: lmdb.Transaction, pack_id: bytes) -> list[bytes]:
+        cursor = txn.cursor(self._covered)
+        return [bytes(number) for number in cursor.iternext_dup()] if cursor.set_key(pack_id) else []
+
+    def add(self, tables: Iterable[tuple[bytes, Table]], rule: MergeRule = RULE) -> None:
+        """Take in tables in one transaction; a pack that is there already, or covered, is skipped.
+
+        What a merged pack covers is taken out. rule: which of them are small.
+        """
 
         def write(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as txn:
@@ -104,17 +127,25 @@ class Index:
                 counter = txn.get(_COUNTER, db=self._packs)
                 number = _NUMBER.unpack(counter)[0] if counter else 0
                 for pack_id, table in tables:
-                    if txn.get(pack_id, db=self._pack_numbers) is not None:
+                    if self._is_known(txn, pack_id):
                         continue
                     number += 1
                     key = _NUMBER.pack(number)
                     txn.put(key, pack_id, db=self._packs)
                     txn.put(pack_id, key, db=self._pack_numbers)
-                    rows.append(_chunk_rows(table.records, number))
+                    if rule.is_small(table):
+                        txn.put(_small_key(pack_id, key), pack_id, db=self._small)
+                    rows.append(encode_rows(table.records, number))
+                    first = len(entries)
                     for entry, encoded in table.encoded_entries():
-                        entries.append((entry.sha1 + entry.entry_id, key + encoded))
+                        if entry.action == Action.MERGED:
+                            continue
+                        entries.append((entry.sha1 + entry.entry_id + key, bytes(encoded)))
                         if entry.action == Action.KEEP:
                             log.append((_log_key(entry), entry.sha1))
+                    if sources := sources_of(table) - {pack_id}:
+                        self._cover(txn, key, sources)
+                        self._drop_dead(txn, rows[-1], entries[first:])
                 txn.put(_COUNTER, _NUMBER.pack(number), db=self._packs)
                 self._put_chunks(txn, rows)
                 txn.cursor(self._entries).putmulti(sorted(entries))
@@ -122,25 +153,97 @@ class Index:
 
         self._run(write)
 
+    def _cover(self, txn: lmdb.Transaction, key: bytes, sources: frozenset[bytes]) -> None:
+        for source in sources:
+            self._take_out(txn, source)
+        for source in sorted(sources):
+            for other in self._coverers(txn, source):
+                if txn.get(other, db=self._packs) is None:
+                    txn.delete(source, other, db=self._covered)
+            txn.put(source, key, db=self._covered)
+        self._pack_of.clear()
+
+    def _take_out(self, txn: lmdb.Transaction, pack_id: bytes) -> None:
+        key = txn.pop(pack_id, db=self._pack_numbers)
+        if key is not None:
+            txn.delete(key, db=self._packs)
+            txn.delete(_small_key(pack_id, bytes(key)), db=self._small)
+
+    def _drop_dead(self, txn: lmdb.Transaction, rows: NDArray[np.void], entries: list[tuple[bytes, bytes]]) -> None:
+        """Rows of a merged pack are about to be added: those that its sources left behind would only lie about."""
+        packs: dict[bytes, bool] = {}
+
+        def is_dead(number: bytes) -> bool:
+            if number not in packs:
+                packs[number] = txn.get(number, db=self._packs) is None
+            return packs[number]
+
+        cursor = txn.cursor(self._chunks)
+        for row in rows.tolist():
+            key = row[:KEY_SIZE]
+            for value in list(cursor.iternext_dup()) if cursor.set_key(key) else ():
+                if is_dead(_NUMBER.pack(pack_number_of(bytes(value)))):
+                    txn.delete(key, value, db=self._chunks)
+        for key, _ in entries:
+            for other in list(self._same_entry(txn, key[:_ENTRY_KEY_SIZE])):
+                if is_dead(other[_ENTRY_KEY_SIZE:]):
+                    txn.delete(other, db=self._entries)
+
+    def _same_entry(self, txn: lmdb.Transaction, prefix: bytes) -> Iterator[bytes]:
+        """Keys of one entry, in whatever packs it is."""
+        cursor = txn.cursor(self._entries)
+        more = cursor.set_range(prefix)
+        while more and (key := bytes(cursor.key())).startswith(prefix):
+            yield key
+            more = cursor.next()
+
     def _put_chunks(self, txn: lmdb.Transaction, rows: list[NDArray[np.void]]) -> None:
         joined = np.concatenate(rows) if rows else np.empty(0, "V52")
         if not joined.size:
             return
         items = sorted(joined.tolist())
-        pairs = [(item[:_KEY_SIZE], item[_KEY_SIZE:]) for item in items]
+        pairs = [(item[:KEY_SIZE], item[KEY_SIZE:]) for item in items]
         # Sorted append packs the pages full: 47-64 bytes a record instead of 312.
         txn.cursor(self._chunks).putmulti(pairs, append=txn.stat(self._chunks)["entries"] == 0)
 
     def remove(self, pack_ids: Iterable[bytes]) -> None:
-        """Packs that are gone: what points to them is ignored from now on."""
+        """Packs that are gone, or unreadable: what points to them is ignored from now on, what they cover is not covered."""
 
         def write(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as txn:
                 for pack_id in pack_ids:
-                    key = txn.pop(pack_id, db=self._pack_numbers)
-                    if key is not None:
-                        txn.delete(key, db=self._packs)
+                    self._take_out(txn, pack_id)
+                    txn.delete(pack_id, db=self._covered)
+                txn.drop(self._whole, delete=False)
             self._pack_of.clear()
+
+        self._run(write)
+
+    def piled_up(self, count: int) -> list[bytes]:
+        """The `count` oldest small packs of one tier that nothing covers; none if no tier has so many."""
+
+        def read(environment: lmdb.Environment) -> list[bytes]:
+            found: list[bytes] = []
+            tier = b""
+            with environment.begin() as txn:
+                for key, pack_id in txn.cursor(self._small):
+                    if key[:1] != tier:
+                        tier, found = key[:1], []
+                    found.append(bytes(pack_id))
+                    if len(found) == count:
+                        return found
+            return []
+
+        return self._run(read)
+
+    def set_aside(self, pack_ids: set[bytes]) -> None:
+        """These are not small packs to be merged, whatever their size."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
+                for key, pack_id in list(txn.cursor(self._small)):
+                    if pack_id in pack_ids:
+                        txn.delete(key, db=self._small)
 
         self._run(write)
 
@@ -149,7 +252,7 @@ class Index:
 
         def read(environment: lmdb.Environment) -> dict[bytes, list[Location]]:
             found: dict[bytes, list[Location]] = {}
-            wanted = {digest[:_KEY_SIZE]: digest for digest in digests}
+            wanted = {digest[:KEY_SIZE]: digest for digest in digests}
             with environment.begin() as txn:
                 for key, value in txn.cursor(self._chunks).getmulti(list(wanted), dupdata=True):
                     digest = wanted[key]
@@ -161,19 +264,9 @@ class Index:
         return self._run(read)
 
     def _location(self, txn: lmdb.Transaction, digest: bytes, value: bytes) -> Location | None:
-        if len(value) != _VALUE.itemsize:
-            return None
-        words = _WORDS.unpack(digest[:_KEY_SIZE] + value)
-        tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, check = _VALUE_STRUCT.unpack(value)
-        if check != sum(map(mul, words[:12], _FACTORS)) & 0xFFFFFFFF or tail != digest[16:24]:
-            return None
-        pack_id = self._pack_id(txn, pack)
-        if pack_id is None:
-            return None
-        return Location(
-            pack_id, high << 32 | low, payload_size, raw_size, parameters_size, kind & ~_DAMAGED, codec,
-            bool(kind & _DAMAGED),
-        )  # fmt: skip
+        row = decode_row(digest, value)
+        pack_id = self._pack_id(txn, row.pack) if row else None
+        return Location(pack_id, *row[1:]) if row and pack_id else None
 
     def _pack_id(self, txn: lmdb.Transaction, number: int) -> bytes | None:
         if number not in self._pack_of:
@@ -188,14 +281,39 @@ class Index:
 
         def write(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as txn:
+                txn.drop(self._whole, delete=False)
                 cursor = txn.cursor(self._chunks)
-                for _, value in cursor.getmulti([digest[:_KEY_SIZE]], dupdata=True):
+                for key, value in cursor.getmulti([digest[:KEY_SIZE]], dupdata=True):
                     if self._location(txn, digest, value) == location:
-                        txn.delete(digest[:_KEY_SIZE], value, db=self._chunks)
-                        row = np.frombuffer(digest[:_KEY_SIZE] + value, _ROW).copy()
-                        row["kind"] |= _DAMAGED
-                        marked = _seal(row).tobytes()[_KEY_SIZE:]
-                        txn.put(digest[:_KEY_SIZE], marked, db=self._chunks)
+                        txn.delete(key, value, db=self._chunks)
+                        txn.put(key, as_damaged(digest, value), db=self._chunks)
+
+        self._run(write)
+
+    def mark_whole(self, roots: Iterable[bytes]) -> None:
+        """Every payload below these roots was seen in packs just now. Holds until something is found damaged or gone."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(self._whole, write=True) as txn:
+                txn.cursor().putmulti([(root, b"") for root in sorted(roots)])
+
+        self._run(write)
+
+    def whole(self, roots: Iterable[bytes]) -> set[bytes]:
+        """Those that are marked and nothing was found amiss since."""
+
+        def read(environment: lmdb.Environment) -> set[bytes]:
+            with environment.begin(self._whole) as txn:
+                return {root for root in roots if txn.get(root) is not None}
+
+        return self._run(read)
+
+    def unmark_whole(self) -> None:
+        """Something is missing: what was whole may not be."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
+                txn.drop(self._whole, delete=False)
 
         self._run(write)
 
@@ -211,17 +329,26 @@ class Index:
             with environment.begin() as txn:
                 cursor = txn.cursor(self._entries)
                 for sha1 in sha1s:
+                    here: dict[bytes, tuple[Entry, bytes]] = {}
                     more = cursor.set_range(sha1)
                     while more and cursor.key()[:SHA1_SIZE] == sha1:
-                        value = cursor.value()
-                        entry = _decode(value)
-                        pack_id = self._pack_id(txn, _NUMBER.unpack_from(value)[0]) if entry else None
-                        if entry is not None and pack_id is not None and entry.sha1 == sha1:
-                            found.setdefault(sha1, []).append((entry, pack_id))
+                        if known := self._entry(txn, *cursor.item()):
+                            here[known[0].entry_id] = known
                         more = cursor.next()
+                    if here:
+                        found[sha1] = list(here.values())
             return found
 
         return self._run(read)
+
+    def _entry(self, txn: lmdb.Transaction, key: bytes, value: bytes) -> tuple[Entry, bytes] | None:
+        """The entry of this row with its pack; None if the row is damaged or the pack gone."""
+        try:
+            entry, _ = decode_entry(value)
+        except EntryError:
+            return None  # a damaged hint is no hint
+        pack_id = self._pack_id(txn, *_NUMBER.unpack_from(key, _ENTRY_KEY_SIZE))
+        return (entry, pack_id) if pack_id and key.startswith(entry.sha1 + entry.entry_id) else None
 
     def log(self, owner: bytes, before: bytes | None = None, count: int = 1000) -> tuple[list[Entry], bytes | None]:
         """The owner's keep entries, newest first, a page at a time: (entries, where the next page begins)."""
@@ -239,51 +366,19 @@ class Index:
                     if key[: len(prefix)] != prefix:
                         return page, None
                     position = bytes(key)
-                    value = txn.get(sha1 + key[-ID_SIZE:], db=self._entries)
-                    entry = _decode(value) if value else None
-                    if (
-                        value
-                        and entry is not None
-                        and entry.owner == owner
-                        and self._pack_id(txn, *_NUMBER.unpack_from(value))
-                    ):
-                        page.append(entry)
+                    for same in self._same_entry(txn, sha1 + key[-ID_SIZE:]):
+                        known = self._entry(txn, same, txn.get(same, b"", db=self._entries))
+                        if known and known[0].owner == owner:
+                            page.append(known[0])
+                            break
                     more = cursor.prev()
             return page, position if more else None
 
         return self._run(read)
 
 
-_ROW = np.dtype([("key", "V16"), *((name, _VALUE.fields[name][0]) for name in _VALUE.names or ())])  # type: ignore[index]
-assert _ROW.itemsize == _WORDS.size == 52
-
-
-def _chunk_rows(records: Records, number: int) -> NDArray[np.void]:
-    """The table's records as keys and values, one 52-byte row each."""
-    rows = np.zeros(len(records), _ROW)
-    digests = np.ascontiguousarray(records["digest"]).view(np.uint8).reshape(-1, 32)
-    rows["key"] = np.ascontiguousarray(digests[:, :16]).view("V16").ravel()
-    rows["tail"] = np.ascontiguousarray(digests[:, 16:24]).view("V8").ravel()
-    rows["pack"] = number
-    for name in ("payload_size", "raw_size", "parameters_size", "kind", "codec"):
-        rows[name] = records[name]
-    rows["offset_low"] = records["offset"] & np.uint64(0xFFFFFFFF)
-    rows["offset_high"] = records["offset"] >> np.uint64(32)
-    return _seal(rows)
-
-
-def _seal(rows: NDArray[np.void]) -> NDArray[np.void]:
-    """Fill in the checks; returns the rows as opaque 52-byte items."""
-    words = rows.view(np.uint32).reshape(-1, 13)
-    words[:, 12] = (words[:, :12] * np.array(_FACTORS, np.uint32)).sum(axis=1, dtype=np.uint32)
-    return rows.view("V52")
-
-
-def _decode(value: bytes) -> Entry | None:
-    try:
-        return decode_entry(value, _NUMBER.size)[0]
-    except EntryError:
-        return None  # a damaged hint is no hint
+def _small_key(pack_id: bytes, key: bytes) -> bytes:
+    return bytes((tier_of(pack_id),)) + key
 
 
 @functools.lru_cache(16)

@@ -24,14 +24,14 @@ import lmdb
 
 from kacas.disk.durable import make_directory
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 # One large fixed map; under `ulimit -v` the first that fits.
 _MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)
 _MAX_READERS = 4096
 _YOUNG_S = 60
 _MAX_DEAD_USERS = 2  # since a process last closed it in order; then the index begins anew
 _LOCKS_SIZE = 64 * (_MAX_READERS + 64)  # a cache line for each reader, and the head
-_TABLES = 6
+_TABLES = 9
 
 
 class IndexUnusableError(Exception):

@@ -23,6 +23,7 @@ from kacas.disk.volume import Volume
 from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.entry import Entry
 from kacas.model.location import Location
+from kacas.model.merging import RULE
 from kacas.model.pack_format import Table
 
 _IMPORT_RECORDS = 1 << 19  # per transaction: bounds memory to some 100 MiB whatever the store's size
@@ -38,6 +39,8 @@ class Lookup:
 
     def __init__(self, volume: Volume, cache: Path) -> None:
         self._volume = volume
+        self.cache = cache
+        self.rule = RULE
         self.packs = OpenPacks(volume)
         self.tables = Tables(volume, self.packs)
         self._place = index_environment.place_in(cache)
@@ -118,23 +121,28 @@ class Lookup:
 
     def refresh(self) -> int:
         """Take in tables of packs that appeared, leave out those that went. Returns the chunk records taken in."""
-        none: set[bytes] = set()
         if self._seen and not self.tables.problems:
             # The common case: nothing but our own packs is new. Names are compared as they come.
             names = self._list()
             if self._seen <= names:
                 new = self._volume.pack_ids_of(names - self._seen)
                 self._seen = names
-                return self._import(sorted(new - self._ask(Index.pack_ids, none))) if new else 0
-        known = self._ask(Index.pack_ids, none)
+                return self._import(self._ask(lambda index: index.unknown(new), new)) if new else 0
+        known, covered = self._known()
         # Known before listed: a pack published in between is never taken for gone.
         names = self._list()
         listed = self._volume.pack_ids_of(names)
+        self.tables.pardon(covered)
         # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
-        if gone := (known - listed) | (known & self.tables.problems.keys()):
+        if gone := ((known | covered) - listed) | (known & self.tables.problems.keys()):
             self._ask(lambda index: index.remove(gone), None)
+            known, covered = self._known()  # without a merged pack, its sources count again
         self._seen = names
-        return self._import(sorted(listed - known)) if self._index is not None else 0
+        return self._import(listed - known - covered) if self._index is not None else 0
+
+    def _known(self) -> tuple[set[bytes], set[bytes]]:
+        none: set[bytes] = set()
+        return self._ask(Index.pack_ids, none), self._ask(Index.covered_ids, none)
 
     def _list(self) -> set[str]:
         begun = time.monotonic()
@@ -143,12 +151,14 @@ class Lookup:
         self._look_again = ended + min(_MAX_LOOK_PAUSE_S, 10 * (ended - begun))
         return names
 
-    def _import(self, pack_ids: list[bytes]) -> int:
+    def _import(self, pack_ids: set[bytes]) -> int:
         total, waiting, waiting_records = 0, [], 0
-        for pack_id in pack_ids:
-            table = self.tables.read_whole(pack_id)
+        covered: set[bytes] = set()
+        for pack_id in sorted(pack_ids, reverse=True):  # merged packs before what they cover
+            table = self.tables.read_whole(pack_id) if pack_id not in covered else None
             if table is None:
                 continue
+            covered |= self.tables.sources(pack_id)
             waiting.append((pack_id, table))
             waiting_records += len(table.records) + table.entry_count
             total += len(table.records)
@@ -160,7 +170,7 @@ class Lookup:
         return total
 
     def _add(self, tables: list[tuple[bytes, Table]]) -> None:
-        self._ask(lambda index: index.add(tables), None)
+        self._ask(lambda index: index.add(tables, self.rule), None)
 
     def published(self, pack_id: bytes, table: Table) -> None:
         """A pack of ours was published: other processes of this host see it at once."""
@@ -197,6 +207,16 @@ class Lookup:
             self._open_index()
         return self.refresh()
 
+    # --- small packs ------------------------------------------------------------------------
+
+    def piled_up(self) -> list[bytes]:
+        """Small packs that are due to be merged into one; none if there are too few, or without an index."""
+        return self._ask(lambda index: index.piled_up(self.rule.fan_in), [])
+
+    def set_aside(self, pack_ids: set[bytes]) -> None:
+        """These cannot be merged: do not name them again."""
+        self._ask(lambda index: index.set_aside(pack_ids), None)
+
     # --- payloads ---------------------------------------------------------------------------
 
     def locate(self, digests: Iterable[bytes]) -> dict[bytes, list[Location]]:
@@ -229,6 +249,22 @@ class Lookup:
     def mark_damaged(self, digest: bytes, location: Location) -> None:
         """A load found no good bytes there: storing the content again must not count on it."""
         self._ask(lambda index: index.mark_damaged(digest, location), None)
+
+    def mark_whole(self, roots: set[bytes]) -> None:
+        """Every payload below these roots was seen in packs just now."""
+        if new := roots - self.whole(roots):
+            self._ask(lambda index: index.mark_whole(new), None)
+
+    def whole(self, roots: set[bytes]) -> set[bytes]:
+        """Those below which every payload was seen in packs of this store, with no damage found and no pack lost since."""
+        none: set[bytes] = set()
+        if not roots or self.tables.problems:
+            return none
+        return self._ask(lambda index: index.whole(roots), none)
+
+    def unmark_whole(self) -> None:
+        """A payload is in no pack: what was taken for whole must be looked through again."""
+        self._ask(Index.unmark_whole, None)
 
     # --- entries ----------------------------------------------------------------------------
 

@@ -35,8 +35,9 @@ Payload = tuple[PayloadHeader, bytes | memoryview]
 class PackWriter:
     """One pack under construction. Thread-safe for `append` and `read`."""
 
-    def __init__(self, volume: Volume, purpose: Purpose = Purpose.STORED) -> None:
-        self.pack_id = secrets.token_bytes(ID_SIZE)
+    def __init__(self, volume: Volume, purpose: Purpose = Purpose.STORED, pack_id: bytes = b"") -> None:
+        """pack_id: if it is not to be any random one; never used before."""
+        self.pack_id = pack_id or secrets.token_bytes(ID_SIZE)
         self._header = PackHeader(self.pack_id, volume.store_id, purpose).encode()
         self._durable = volume.durable
         self._file = Temporary(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from kacas.disk.pack_reader import OpenPacks
 from kacas.disk.volume import Volume
@@ -10,15 +11,22 @@ from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.digest import DIGEST_SIZE
 from kacas.model.entry import Action, Entry, entries_of
 from kacas.model.location import Location
+from kacas.model.merging import sources_of
 from kacas.model.pack_format import CHUNK_RECORD, PackFormatError, Table
 
 # Entries of packs are kept in memory up to this size, so that a second miss reads nothing: 64 MiB is
 # about 500,000 entries. What does not fit is read again for each miss.
 _KEPT_SIZE = 64 << 20
+_NONE: frozenset[bytes] = frozenset()
+
+T = TypeVar("T")
 
 
 class Tables:
-    """Reads and searches tables of listed packs. `problems`: packs that could not be read, and why. Thread-safe."""
+    """Reads and searches tables of listed packs. Thread-safe.
+
+    `problems`: packs that could not be read, and why. What a readable merged pack covers is neither read nor a problem.
+    """
 
     def __init__(self, volume: Volume, packs: OpenPacks) -> None:
         self._volume = volume
@@ -26,6 +34,7 @@ class Tables:
         self._kept: dict[bytes, bytes] = {}
         self._kept_size = 0
         self._malformed: dict[bytes, DamagedPackError] = {}
+        self._sources: dict[bytes, frozenset[bytes]] = {}
         self.problems: dict[bytes, KacasError] = {}
 
     def read(self, pack_id: bytes) -> Table | None:
@@ -33,15 +42,36 @@ class Tables:
         try:
             table = self._packs.get(pack_id).read_table()
         except FileNotFoundError:
+            self._sources.pop(pack_id, None)
             self.problems.pop(pack_id, None)
             return None
         except (DamagedPackError, NewerFormatError) as exc:
             # A pack replaced by a good copy is opened anew the next time.
             self._packs.forget(pack_id)
+            self._sources.pop(pack_id, None)
             self.problems[pack_id] = exc
             return None
         self._set_problem(pack_id, self._malformed.get(pack_id))
+        if sources := sources_of(table):
+            self._sources[pack_id] = sources
         return table
+
+    def sources(self, pack_id: bytes) -> frozenset[bytes]:
+        """The packs that this one covers, as far as it was read and is good: all that they hold is in it."""
+        return self._sources.get(pack_id, _NONE) if pack_id not in self.problems else _NONE
+
+    def uncovered(self) -> Iterator[tuple[bytes, Table]]:
+        """The packs that can be read, with their tables, but for those that a merged one covers."""
+        return ((pack_id, table) for pack_id, table in self._uncovered(self.read) if table is not None)
+
+    def _uncovered(self, look: Callable[[bytes], T | None]) -> Iterator[tuple[bytes, T | None]]:
+        """What `look`, which must read the pack, says of each; merged packs come before what they cover."""
+        covered: set[bytes] = set()
+        for pack_id in sorted(self._volume.list_packs(), reverse=True):
+            if pack_id not in covered:
+                found = look(pack_id)
+                covered |= self.sources(pack_id)
+                yield pack_id, found
 
     def read_whole(self, pack_id: bytes) -> Table | None:
         """As `read`, with every entry decoded. One that cannot be is a problem, though the digest matched."""
@@ -67,37 +97,36 @@ class Tables:
 
     def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
         """Every entry of the SHA-1 in any pack that is there now, with its pack."""
-        found = []
-        listed = self._volume.list_packs()
-        for pack_id in listed:
-            data = self._entries_data(pack_id)
-            if sha1 in data:
+        found: dict[bytes, tuple[Entry, bytes]] = {}
+        looked_at = set()
+        for pack_id, data in self._uncovered(self._entries_data):
+            looked_at.add(pack_id)
+            if data is not None and sha1 in data:
                 # The bytes may stand anywhere, in a label too: only what begins where entries begin is one.
-                found += [(entry, pack_id) for entry in entries_of(data, sha1)]
-        self._drop_gone(listed)
-        return found
+                found |= {entry.entry_id: (entry, pack_id) for entry in entries_of(data, sha1)}
+        self._drop_others(looked_at)
+        return list(found.values())
 
     def kept_by(self, owner: bytes, *, most: int | None) -> list[Entry] | None:
         """The owner's keep entries in any order; None if the tables hold more than `most` entries."""
-        mine: list[Entry] = []
+        mine: dict[bytes, Entry] = {}
         total = 0
-        for pack_id in self._volume.list_packs():
-            table = self.read(pack_id)
-            if table is None:
-                continue
+        for _, table in self.uncovered():
             total += table.entry_count
             if most is not None and total > most:
                 return None
-            mine += [entry for entry in table.entries() if entry.owner == owner and entry.action == Action.KEEP]
-        return mine
+            for entry in table.entries():
+                if entry.owner == owner and entry.action == Action.KEEP:
+                    mine[entry.entry_id] = entry
+        return list(mine.values())
 
-    def _entries_data(self, pack_id: bytes) -> bytes:
+    def _entries_data(self, pack_id: bytes) -> bytes | None:
         kept = self._kept.get(pack_id)
         if kept is not None:
             return kept
         table = self.read(pack_id)
         if table is None:
-            return b""
+            return None
         data = bytes(table.entries_data)
         if self._kept_size + len(data) <= _KEPT_SIZE:
             # Two threads may count one pack twice: then a little less is kept. A lock would not survive a fork.
@@ -105,20 +134,38 @@ class Tables:
             self._kept_size += len(data)
         return data
 
-    def _drop_gone(self, listed: set[bytes]) -> None:
-        for pack_id in self._kept.keys() - listed:
+    def _drop_others(self, looked_at: set[bytes]) -> None:
+        """Forget packs that are gone, or covered."""
+        for pack_id in self._kept.keys() - looked_at:
             self._kept_size -= len(self._kept.pop(pack_id, b""))
-        for pack_id in self.problems.keys() - listed:
+        for pack_id in self._sources.keys() - looked_at:
+            self._sources.pop(pack_id, None)
+        self.pardon(self.problems.keys() - looked_at)
+
+    def pardon(self, pack_ids: set[bytes]) -> None:
+        """Problems of these packs are none: they are gone, or all that they hold is in a merged pack."""
+        for pack_id in self.problems.keys() & pack_ids:
             self.problems.pop(pack_id, None)
 
     def locations(self, digest: bytes) -> Iterator[Location]:
-        """Where the payload is, from every table; in a pack whose table is damaged, by walking its payload headers."""
-        for pack_id in self._volume.list_packs():
-            table = self.read(pack_id)
-            if table is not None:
-                yield from _locations_in(table, pack_id, digest)
-            elif pack_id in self.problems and not isinstance(self.problems[pack_id], NewerFormatError):
-                yield from self._walk(pack_id, digest)
+        """Where the payload is, from every table; in a pack whose table is damaged, by walking its payload headers.
+
+        The last are the packs that those which have it were merged from: whoever asks on found no good copy before.
+        """
+        spare: set[bytes] = set()
+        for pack_id, table in self._uncovered(self.read):
+            places = list(self._locations_in(pack_id, table, digest))
+            if places:
+                spare |= self.sources(pack_id)
+            yield from places
+        for pack_id in sorted(spare & self._volume.list_packs()) if spare else ():
+            yield from self._locations_in(pack_id, self.read(pack_id), digest)
+
+    def _locations_in(self, pack_id: bytes, table: Table | None, digest: bytes) -> Iterator[Location]:
+        if table is not None:
+            yield from _locations_in(table, pack_id, digest)
+        elif pack_id in self.problems and not isinstance(self.problems[pack_id], NewerFormatError):
+            yield from self._walk(pack_id, digest)
 
     def _walk(self, pack_id: bytes, digest: bytes) -> Iterator[Location]:
         try:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kacas.disk.durable import make_directory, publish_bytes, translate
-from kacas.errors import InvalidSettingError, StoreError, StoreNotFoundError
-from kacas.settings import StoreSettings
+from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
+from kacas.model.content_cuts import CONTENT_CUTTER, ContentCutter
+from kacas.settings import STORE_FORMAT, StoreSettings
 
 _PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
@@ -61,6 +62,16 @@ class Volume:
     @property
     def pack_mode(self) -> int:
         return _PACK_MODE
+
+    def file_cutter(self) -> ContentCutter:
+        """What cuts files in this store. Raises NewerFormatError if this kacas does not know how."""
+        if self.settings.cutter != CONTENT_CUTTER:
+            raise NewerFormatError(
+                f"the store at {self.path} cuts files by {self.settings.cutter[:80]!r}, which this kacas does not know: "
+                f"it reads the store, but does not write to it. Upgrade kacas (it knows {CONTENT_CUTTER!r})",
+                needed=STORE_FORMAT + 1,
+            )
+        return ContentCutter()
 
     def pack_path(self, pack_id: bytes) -> Path:
         return self.packs / f"{pack_id.hex()}.pack"

@@ -10,13 +10,16 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import BinaryIO
 
+from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.disk.memory import check_affordable
 from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
 from kacas.fetch import Content
+from kacas.formats.npy import Layout, array_layout, recognised
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
+from kacas.model.npy_header import MAX_HEADER_SIZE
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -26,17 +29,20 @@ _READ_AHEAD = 256 * 1024
 class FileSource:
     """A regular file. It must not change from the first byte to the last."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        """fd: of the file, opened already; it is closed with the source."""
         self._path = path
+        self._start = 0
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            self._before = os.fstat(self._fd)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
+            status = os.fstat(self._fd)
         except OSError as exc:
             raise self._unreadable(exc) from exc
-        if not stat.S_ISREG(self._before.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
-            what = "a directory" if stat.S_ISDIR(self._before.st_mode) else "not a regular file"
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise UnreadableSourceError(f"{path} is {what}; only regular files can be stored or linked", path=str(path))
+        self.state = FileState.of(status)
 
     def _unreadable(self, exc: OSError) -> UnreadableSourceError:
         return UnreadableSourceError(
@@ -45,7 +51,24 @@ class FileSource:
 
     @property
     def size(self) -> int:
-        return self._before.st_size
+        return self.state.size - self._start
+
+    def peek(self, size: int) -> bytes:
+        """At most `size` of the first bytes, which are still to be read."""
+        try:
+            return os.pread(self._fd, size, 0)
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+
+    def start_at(self, offset: int) -> None:
+        """Leave out what comes before; to be called before anything is read."""
+        self._start = os.lseek(self._fd, offset, os.SEEK_SET)
+
+    def sync(self) -> int | None:
+        """Before the first byte is read, so that the file's identity can be trusted: see `sync_source`."""
+        synced_ns = sync_source(self._fd)
+        self.state = FileState.of(os.fstat(self._fd))  # writing back what was mapped may have set its times
+        return synced_ns
 
     def readinto(self, buffer: memoryview) -> int:
         try:
@@ -54,8 +77,7 @@ class FileSource:
             raise self._unreadable(exc) from exc
 
     def check_unchanged(self) -> None:
-        after = os.fstat(self._fd)
-        if _state(after) != _state(self._before):
+        if FileState.of(os.fstat(self._fd)) != self.state:
             raise SourceChangedError(
                 f"{self._path} changed while it was stored; nothing was kept. Store it again when nobody writes to it",
                 path=str(self._path),
@@ -63,10 +85,6 @@ class FileSource:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def _state(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class StreamSource:
@@ -91,19 +109,42 @@ class StreamSource:
         """A stream has no state to compare."""
 
 
-def store_file(repository: Repository, path: str | os.PathLike[str], label: str | None) -> str:
-    """Store a regular file; the label is its name unless given."""
+def store_file(
+    repository: Repository, identities: Identities, path: str | os.PathLike[str], label: str | None, rehash: bool
+) -> str:
+    """Store a regular file; the label is its name unless given. A .npy file is cut like its array.
+
+    One that is known to be unchanged is not read.
+    """
     source = FileSource(Path(path))
     try:
         name = Path(path).name if label is None else label
-        return str(repository.put(source, Kind.FILE, name))
+        known = None if rehash else identities.get_many([source.state]).get(source.state)
+        if known is not None and repository.claim(known, Kind.FILE, name):
+            return str(Uri(known.sha1, name))
+        synced_ns = source.sync()
+        entry = repository.put(source, Kind.FILE, name, **file_layout(source)._asdict())
+        identities.put_many({source.state: Identity(entry.sha1, entry.root, entry.size)}, synced_ns)
+        return str(Uri(entry.sha1, name))
     finally:
         source.close()
 
 
+def file_layout(source: FileSource) -> Layout:
+    """How a file is to be kept. The source then begins behind the head."""
+    # What fits in one chunk is one chunk, whatever it is.
+    if source.size > CHUNK_TARGET:
+        front = source.peek(MAX_HEADER_SIZE)
+        if (header := recognised(front, source.size)) is not None:
+            source.start_at(header.size)
+            return array_layout(front[: header.size], header)
+    return Layout()
+
+
 def store_stream(repository: Repository, stream: BinaryIO, label: str | None) -> str:
     """Store what a binary stream yields."""
-    return str(repository.put(StreamSource(stream), Kind.FILE, label))
+    entry = repository.put(StreamSource(stream), Kind.FILE, label)
+    return str(Uri(entry.sha1, label or ""))
 
 
 def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: str | os.PathLike[str] | None) -> Path:

@@ -6,9 +6,11 @@ import errno
 import os
 from pathlib import Path
 
+from kacas.disk.identities import FileState, Identities
 from kacas.errors import SourceChangedError, UnreadableSourceError
-from kacas.formats.file import FileSource, store_file
+from kacas.formats.file import FileSource, file_layout, store_file
 from kacas.model.entry import Kind
+from kacas.model.uri import Uri
 from kacas.repository import Repository
 
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS)  # of file systems that have nothing to sync
@@ -23,7 +25,7 @@ class LinkedSource(FileSource):
         if sync:
             try:
                 os.fsync(self._fd)
-                self._before = os.fstat(self._fd)  # syncing a mapped file changes its time stamps
+                self.state = FileState.of(os.fstat(self._fd))  # syncing a mapped file changes its time stamps
             except OSError as exc:
                 if exc.errno not in _NO_SYNC:
                     os.close(self._fd)
@@ -34,7 +36,7 @@ class LinkedSource(FileSource):
             there = os.stat(self._path)
         except OSError as exc:
             raise self._unreadable(exc) from exc
-        if _state(there) != _state(self._before):
+        if FileState.of(there) != self.state:
             raise SourceChangedError(
                 f"{self._path} changed while it was linked; nothing was kept. Link it again when nobody writes to it",
                 path=str(self._path),
@@ -46,12 +48,8 @@ class LinkedSource(FileSource):
             )
 
 
-def _state(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def link_file(repository: Repository, path: str | os.PathLike[str], label: str | None) -> str:
-    """Keep a regular file where it is; the label is its name unless given. Raises as store_file.
+def link_file(repository: Repository, identities: Identities, path: str | os.PathLike[str], label: str | None) -> str:
+    """Keep a regular file where it is; the label is its name unless given. It is cut as store_file cuts it, and raises as that.
 
     An empty file is simply stored: there is nothing to leave elsewhere.
     """
@@ -60,8 +58,10 @@ def link_file(repository: Repository, path: str | os.PathLike[str], label: str |
     source = LinkedSource(place, sync=repository.volume.durable)
     try:
         if not source.size:
-            return store_file(repository, place, name)
-        return str(repository.put(source, Kind.FILE, name, adopted_path=os.fsencode(place)))
+            return store_file(repository, identities, place, name, rehash=True)
+        layout = file_layout(source)._asdict()
+        entry = repository.put(source, Kind.FILE, name, adopted_path=os.fsencode(place), **layout)
+        return str(Uri(entry.sha1, name))
     finally:
         source.close()
 

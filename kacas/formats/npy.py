@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kacas.disk.memory import check_affordable
 from kacas.errors import UnsupportedDataError, WrongKindError
 from kacas.fetch import Content
-from kacas.model.cuts import array_cutter
+from kacas.model.cuts import Cutter, array_cutter
 from kacas.model.description import Description
 from kacas.model.entry import Kind
 from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, encode_header, is_fortran, parse_header
@@ -80,6 +80,32 @@ def _gathered(array: NDArray[Any]) -> Iterator[memoryview]:
         yield from _gathered(row)
 
 
+def recognised(front: bytes, size: int) -> NpyHeader | None:
+    """The header of a file of `size` bytes that is a .npy array to the byte; None for any other.
+
+    front: its first MAX_HEADER_SIZE bytes, or all.
+    """
+    try:
+        header = parse_header(front)
+    except ValueError:
+        return None
+    return header if header.size + header.data_size == size else None
+
+
+class Layout(NamedTuple):
+    """How content is to be kept: what cuts it, the bytes that are its head, what its manifest says of it."""
+
+    cutter: Cutter | None = None
+    head: bytes = b""
+    description: dict[str, object] | None = None
+
+
+def array_layout(head: bytes, header: NpyHeader) -> Layout:
+    """Of data in memory order behind its .npy header: cut in one way, wherever it comes from."""
+    shape = header.shape[::-1] if header.fortran_order else header.shape
+    return Layout(array_cutter(shape, max(1, header.dtype.itemsize)), head, {"kind": "npy"})
+
+
 def store_npy(repository: Repository, array: Any, label: str | None) -> str:
     """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects."""
     if isinstance(array, np.ma.MaskedArray):
@@ -90,9 +116,9 @@ def store_npy(repository: Repository, array: Any, label: str | None) -> str:
         raise UnsupportedDataError(f"this is not an array: {exc}") from exc
     source = ArraySource(values)
     head = encode_header(values.dtype, values.shape, source.fortran_order)
-    shape = values.shape[::-1] if source.fortran_order else values.shape
-    cutter = array_cutter(shape, max(1, values.dtype.itemsize))
-    return str(repository.put(source, Kind.NPY, label, cutter=cutter, head=head, description={"kind": "npy"}))
+    header = NpyHeader(values.dtype, values.shape, source.fortran_order, len(head))
+    entry = repository.put(source, Kind.NPY, label, **array_layout(head, header)._asdict())
+    return str(Uri(entry.sha1, label or ""))
 
 
 class LazyArray:

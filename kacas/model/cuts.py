@@ -21,7 +21,7 @@ class Cutter(Protocol):
 
 
 class PeriodicCutter:
-    """Cuts after every `step` bytes, and anew at each multiple of `period`: pieces of a file, rows of an array."""
+    """Cuts after every `step` bytes, and anew at each multiple of `period`: rows of an array."""
 
     def __init__(self, step: int, period: int | None = None) -> None:
         if step <= 0 or (period is not None and period < step):
@@ -43,11 +43,6 @@ class PeriodicCutter:
         if final and at < size:
             ends.append(size)
         return ends
-
-
-def file_cutter() -> PeriodicCutter:
-    """Fixed pieces. (Content-defined cutting comes with a later format feature; roots then differ, URIs do not.)"""
-    return PeriodicCutter(CHUNK_TARGET)
 
 
 def array_cutter(shape: tuple[int, ...], itemsize: int, target: int = CHUNK_TARGET) -> PeriodicCutter:

@@ -23,7 +23,8 @@ class Description:
     size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
     (a chunk shared with other content counts in full). chunks: number of distinct chunks.
     shape, dtype: for arrays only, else None. adopted: paths of files that were linked and are read for the chunks
-    that are in no pack.
+    that are in no pack. files, total_size: of all below a directory (its own size is that of the document that lists
+    its names), else None.
     """
 
     uri: str
@@ -37,6 +38,8 @@ class Description:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     adopted: tuple[str, ...] = ()
+    files: int | None = None
+    total_size: int | None = None
 
     @property
     def ratio(self) -> float:
@@ -67,7 +70,10 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class StoreStats:
-    """Sizes are bytes. raw_size: sum of distinct chunks before encoding; pack_size: of all pack files."""
+    """Sizes are bytes. raw_size: sum of distinct chunks before encoding; pack_size: of all pack files.
+
+    packs, pack_size: all that are there; the rest is not counted again in packs that a merged one covers.
+    """
 
     path: str
     store_id: str
@@ -84,3 +90,31 @@ class StoreStats:
     @property
     def ratio(self) -> float:
         return self.raw_size / self.payload_size if self.payload_size else 1.0
+
+
+@dataclass(frozen=True)
+class DirectoryItem:
+    """One name in a directory, as `list_dir` shows it.
+
+    type: "file", "directory" or "link". size: bytes of a file, else None. uri: of a file or directory. target: of a link.
+    """
+
+    name: str
+    type: str
+    size: int | None
+    executable: bool
+    uri: str | None
+    target: str | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One path at which two directories differ.
+
+    change: "added", "removed", "content", "mode" (the executable bit) or "type". before, after: types, None where absent.
+    """
+
+    path: str
+    change: str
+    before: str | None
+    after: str | None

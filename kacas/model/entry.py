@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 from kacas.model.digest import ID_SIZE, checksum
-from kacas.model.uri import MAX_LABEL_SIZE, label_text
+from kacas.model.uri import MAX_LABEL_SIZE, DirectoryUri, Uri, label_text
 
 MAX_OWNER_SIZE = 256  # bytes of UTF-8
 MAX_PATH_SIZE = 4096  # bytes: PATH_MAX of Linux
@@ -28,15 +29,17 @@ class Kind(IntEnum):
     JSON = 3
     PKL = 4
     BYTES = 5
+    DIRECTORY = 6
 
 
 class Action(IntEnum):
-    """What an entry does. The numbers are the format's; 2 is MERGED."""
+    """What an entry does. The numbers are the format's."""
 
     KEEP = 0
     FORGET = 1
+    MERGED = 2  # no claim: says that its pack holds all of the packs that `cancels` names
     MEMBER = 3  # names a layout for a directory's member: kept by the directory, claimed by nobody
-    ADOPTED = 4  # names a layout whose bytes lie in the file at the path that is its label: no claim either
+    ADOPTED = 4  # no claim: says that the file at the path that is its label holds what a keep entry beside it keeps
 
 
 class Origin(IntEnum):
@@ -58,8 +61,9 @@ class EntryError(ValueError):
 class Entry(NamedTuple):
     """entry_id: 16 random bytes. time_ns: since the epoch. label, owner: UTF-8 bytes.
 
-    A FORGET entry has the root of 32 zeros and names in `cancels` the entry ids that it ends. The label of an ADOPTED
-    entry is the absolute path of the file, as bytes.
+    A FORGET entry has the root of 32 zeros and names in `cancels` the entry ids that it ends. A MERGED entry is no
+    claim: it says that its pack holds all that the packs hold whose ids are in `cancels`; SHA-1 and root are zeros.
+    The label of an ADOPTED entry is the absolute path of the file, as bytes.
     """
 
     entry_id: bytes
@@ -77,12 +81,18 @@ class Entry(NamedTuple):
 
     @property
     def names_layout(self) -> bool:
-        """Whether it says which root the SHA-1 has."""
-        return self.action in (Action.KEEP, Action.MEMBER, Action.ADOPTED)
+        """Whether it says which root the SHA-1 has. (An ADOPTED entry stands beside a KEEP entry that does.)"""
+        return self.action in (Action.KEEP, Action.MEMBER)
 
     @property
     def kind_name(self) -> str:
         return Kind(self.kind).name.lower() if self.kind in Kind._value2member_map_ else f"kind-{self.kind}"
+
+    @property
+    def uri(self) -> str:
+        """The URI that was handed out for it."""
+        kind = DirectoryUri if self.kind == Kind.DIRECTORY else Uri
+        return str(kind(self.sha1, self.label_text))
 
     @property
     def label_text(self) -> str:
@@ -142,23 +152,27 @@ def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
     return entry, stop
 
 
-def entries_of(data: bytes, sha1: bytes) -> list[Entry]:
-    """The entries of one SHA-1 among encoded entries. Steps from entry to entry; stops at what is none."""
-    found, at, stop = [], 0, len(data) - _FIXED.size
+def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:
+    """Everything with this SHA-1 among encoded entries. Steps from entry to entry; stops at what is none."""
+    at, stop = 0, len(data) - _FIXED.size
     while at <= stop:
         if data.startswith(sha1, at + SHA1_OFFSET):
             try:
-                found.append(decode_entry(data, at)[0])
+                yield decode_entry(data, at)[0]
             except EntryError:
-                return found
+                return
         (size,) = _SIZE.unpack_from(data, at)
         if size < _FIXED.size:
-            return found
+            return
         at += size
-    return found
+
+
+def entries_of(data: bytes, sha1: bytes) -> list[Entry]:
+    """The claims on one SHA-1 among encoded entries."""
+    return [entry for entry in encoded_entries_of(data, sha1) if entry.action != Action.MERGED]
 
 
 def live(entries: list[Entry], action: Action = Action.KEEP) -> list[Entry]:
     """Entries of the action that no forget entry names."""
-    cancelled = {entry_id for entry in entries for entry_id in entry.cancels}
+    cancelled = {entry_id for entry in entries if entry.action == Action.FORGET for entry_id in entry.cancels}
     return [entry for entry in entries if entry.action == action and entry.entry_id not in cancelled]

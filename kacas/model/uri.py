@@ -2,7 +2,10 @@
 
     sha1://<40 hex>[?label=<percent-encoded>][&root=<64 hex>]
 
-Old URIs may also carry `location=` (the first holder's path); it is accepted and dropped.
+    sha1dir://<40 hex>[/path/in/it][?label=<percent-encoded>]
+
+Old URIs may also carry `location=` (the first holder's path), and name a directory with its label,
+sha1dir://<40 hex>.<label>/path: the former is accepted and dropped, the latter understood.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ MAX_LABEL_SIZE = 1024  # bytes of UTF-8
 MAX_URI_SIZE = 16384  # characters; a label of 1,024 bytes takes 3,072, an old location some thousands
 
 _URI = re.compile(r"sha1://([0-9a-f]{40})(?:\?(.*))?", re.ASCII | re.DOTALL)
+_DIRECTORY = re.compile(r"sha1dir://([0-9a-f]{40})(?:\.([^/?]*))?(/[^?]*)?(?:\?(.*))?", re.ASCII | re.DOTALL)
 _ROOT = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _QUERY_VALUE = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*+,;:@/?]|%[0-9A-Fa-f]{2})*", re.ASCII)
 _BARE_HEX = re.compile(r"[0-9a-fA-F]{40}", re.ASCII)
@@ -61,8 +65,55 @@ class Uri:
         return f"sha1://{self.sha1.hex()}" + ("?" + "&".join(query) if query else "")
 
 
+@dataclass(frozen=True)
+class DirectoryUri:
+    """A parsed sha1dir URI. sha1: of the tree document; path: names from there on, () for the directory itself."""
+
+    sha1: bytes
+    label: str = ""
+    path: tuple[bytes, ...] = ()
+
+    def __str__(self) -> str:
+        path = "".join("/" + quote_from_bytes(name, safe="!$&'()*+,;=:@") for name in self.path)
+        query = "?label=" + quote_from_bytes(label_bytes(self.label), safe="") if self.label else ""
+        return f"sha1dir://{self.sha1.hex()}{path}{query}"
+
+
+def parse_any_uri(text: str) -> Uri | DirectoryUri:
+    """Parse a URI of content, or of a directory or something in it; raises InvalidUriError."""
+    match = _DIRECTORY.fullmatch(str(text)[: MAX_URI_SIZE + 1])
+    if match is not None and len(text) <= MAX_URI_SIZE:
+        if text[-1].isspace():
+            raise InvalidUriError(f"{_shown(text)} ends with white space; remove it", uri=text)
+        label, root = _label_and_root(text, match[4] or "")
+        if root is not None:
+            raise InvalidUriError(f"{_shown(text)}: the URI of a directory carries no root", uri=text)
+        old_label = _decoded(text, match[2] or "")
+        return DirectoryUri(bytes.fromhex(match[1]), label or old_label, _path(text, match[3] or ""))
+    return parse_uri(text)
+
+
+def _decoded(text: str, label: str) -> str:
+    try:
+        decoded = label_text(unquote_to_bytes(label))
+        label_bytes(decoded)
+        return decoded
+    except InvalidLabelError as exc:
+        raise InvalidUriError(f"{_shown(text)}: {exc}", uri=text) from exc
+
+
+def _path(text: str, path: str) -> tuple[bytes, ...]:
+    names = tuple(unquote_to_bytes(name) for name in path.rstrip("/").split("/")[1:])
+    for name in names:
+        if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+            raise InvalidUriError(
+                f"{_shown(text)}: {name!r} is not a name in a directory; write the path as list_dir shows it", uri=text
+            )
+    return names
+
+
 def parse_uri(text: str) -> Uri:
-    """Parse a URI; raises InvalidUriError, which says what is wrong and the nearest valid form."""
+    """Parse a URI of content; raises InvalidUriError, which says what is wrong and the nearest valid form."""
     if not isinstance(text, str):
         raise InvalidUriError(f"a URI is text like sha1://<40 hex>, not {type(text).__name__}", uri=repr(text)[:200])
     if len(text) > MAX_URI_SIZE:
@@ -74,19 +125,20 @@ def parse_uri(text: str) -> Uri:
         raise InvalidUriError(
             f"{_shown(text)} is not a kacas URI: remove the white space around it: {text.strip()}", uri=text
         )
+    label, root = _label_and_root(text, match[2] or "")
+    return Uri(bytes.fromhex(match[1]), label, root)
+
+
+def _label_and_root(text: str, query: str) -> tuple[str, bytes | None]:
     label, root = "", None
-    for key, value in _query(text, match[2] or ""):
+    for key, value in _query(text, query):
         if key == "label":
-            try:
-                label = label_text(unquote_to_bytes(value))
-                label_bytes(label)
-            except InvalidLabelError as exc:
-                raise InvalidUriError(f"{_shown(text)}: {exc}", uri=text) from exc
+            label = _decoded(text, value)
         elif key == "root":
             if not _ROOT.fullmatch(value):
                 raise InvalidUriError(f"{_shown(text)}: root must be 64 lower-case hex digits", uri=text)
             root = bytes.fromhex(value)
-    return Uri(bytes.fromhex(match[1]), label, root)
+    return label, root
 
 
 def _query(text: str, query: str) -> list[tuple[str, str]]:
@@ -118,7 +170,7 @@ def _hint(text: str) -> str:
         return f"did you mean sha1://{stripped.lower()} ?"
     lowered = stripped.lower()
     for scheme, why in (
-        ("sha1dir://", "directories are not supported by this version of kacas"),
+        ("sha1dir://", "what names a directory is sha1dir:// and 40 lower-case hex digits, then /path, then ?label="),
         ("sha1-enc://", "encrypted URIs are not supported by this version of kacas"),
         ("kachery:", "kachery-2 URIs name the SHA-1 inside; write it as sha1://<40 hex>"),
     ):

@@ -1,7 +1,8 @@
 """Verify: read every byte of a store and say what is wrong, and which URIs it touches.
 
 First pass: every pack, payload by payload, decoded and digested. Second pass: every content, its tree
-walked and its bytes hashed to the SHA-1 that its URI promises.
+walked and its bytes hashed to the SHA-1 that its URI promises. Merged packs come before what they were merged from:
+damage in a pack that a good one replaces touches nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kacas.model.codec import DecodeError, Decoder
 from kacas.model.digest import new_sha1, payload_digest
 from kacas.model.entry import Action, Entry
 from kacas.model.location import Location
+from kacas.model.merging import sources_of
 from kacas.model.pack_format import (
     HEADER_SIZE,
     PAYLOAD_HEADER_SIZE,
@@ -55,18 +57,22 @@ class Problem:
 
 @dataclass
 class VerifyReport:
-    """packs, chunks (payloads), contents: how many were looked at; checked_size: payload and content bytes read."""
+    """packs, chunks (payloads), contents: how many were looked at; checked_size: payload and content bytes read.
+
+    redundant: what is wrong with packs of which all is in a good merged pack too; nothing is read from them.
+    """
 
     packs: int = 0
     chunks: int = 0
     contents: int = 0
     checked_size: int = 0
     problems: list[Problem] = field(default_factory=list)
+    redundant: list[Problem] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """No problem found. Orphans are leftovers of writers that died; they hold nothing that a URI needs."""
+        """No problem found. Orphans (leftovers of writers that died) and redundant packs hold nothing that a URI needs."""
         return not self.problems
 
 
@@ -92,11 +98,13 @@ class _Verification:
         self._adopted: dict[bytes, list[Entry]] = {}
         self._cancelled: set[bytes] = set()
         self._bad: dict[bytes, list[Problem]] = {}
+        self._faulty: set[bytes] = set()
+        self._covered: set[bytes] = set()  # by merged packs that are good
 
     def run(self) -> VerifyReport:
         volume, report = self._repository.volume, self._report
         self._lookup.refresh()
-        packs = sorted(volume.list_packs())
+        packs = sorted(volume.list_packs(), reverse=True)  # merged ones before what they cover
         report.orphans = volume.list_orphans()
         total = sum(map(volume.pack_size, packs))
         done = 0
@@ -126,30 +134,41 @@ class _Verification:
             entries = list(table.entries())
         except (DamagedPackError, NewerFormatError, PackFormatError) as exc:
             self._lookup.packs.forget(pack_id)
-            self._lookup.tables.read_whole(pack_id)  # remembers the problem
+            if pack_id not in self._covered:
+                self._lookup.tables.read_whole(pack_id)  # remembers the problem
             self._pack_problem(pack_id, exc if isinstance(exc, KacasError) else reader.damage(str(exc)))
             return reader.size
         for entry in entries:
-            if entry.action == Action.KEEP:
+            if entry.names_layout:
                 self._entries.setdefault((entry.sha1, entry.root), entry)
             elif entry.action == Action.ADOPTED:
                 self._adopted.setdefault(entry.sha1, []).append(entry)
-            self._cancelled.update(entry.cancels)
+            elif entry.action == Action.FORGET:
+                self._cancelled.update(entry.cancels)
         with ThreadPoolExecutor(2, "kacas-verify") as pool:
             rows = list(_locations(table, pack_id))
             for problems in pool.map(lambda part: self._check_payloads(reader, part), [rows[0::2], rows[1::2]]):
                 for digest, message, location in problems:
                     self._lookup.mark_damaged(digest, location)
-                    problem = Problem("damaged", pack_id.hex(), digest.hex(), (), message)
-                    self._bad.setdefault(digest, []).append(problem)
+                    self._note(pack_id, Problem("damaged", pack_id.hex(), digest.hex(), (), message))
         self._check_gaps(reader, table)
+        self._check_sources(reader, table, {entry.entry_id for entry in entries})
         self._report.chunks += len(table.records)
         self._report.checked_size += reader.size
         return reader.size
 
     def _pack_problem(self, pack_id: bytes, exc: KacasError) -> None:
         kind = {ForeignPackError: "foreign", NewerFormatError: "newer"}.get(type(exc), "damaged")
-        self._report.problems.append(Problem(kind, pack_id.hex(), "", (), str(exc)))
+        self._note(pack_id, Problem(kind, pack_id.hex(), "", (), str(exc)))
+
+    def _note(self, pack_id: bytes, problem: Problem) -> None:
+        self._faulty.add(pack_id)
+        if pack_id in self._covered:
+            self._report.redundant.append(problem)
+        elif problem.digest:
+            self._bad.setdefault(bytes.fromhex(problem.digest), []).append(problem)
+        else:
+            self._report.problems.append(problem)
 
     def _check_payloads(
         self, reader: PackReader, rows: list[tuple[bytes, Location]]
@@ -176,6 +195,22 @@ class _Verification:
             at = location.stop
         if at != footer.table_offset:
             self._pack_problem(reader.pack_id, reader.damage(f"bytes from {at} on belong to no payload"))
+
+    def _check_sources(self, reader: PackReader, table: Table, entry_ids: set[bytes]) -> None:
+        """All that its sources hold must be in a merged pack: nobody looks into them any more."""
+        sources = sources_of(table)
+        digests = set(table.records["digest"].tolist()) if sources else set()
+        for source in sorted(sources & self._repository.volume.list_packs()) if sources else ():
+            try:
+                held = self._lookup.packs.get(source).read_table()
+                held_ids = {entry.entry_id for entry in held.entries()}
+            except (FileNotFoundError, DamagedPackError, NewerFormatError, PackFormatError):
+                continue  # it is checked by itself
+            if not (digests.issuperset(held.records["digest"].tolist()) and entry_ids >= held_ids):
+                lack = f"it does not hold all of pack {source.hex()}.pack, which it says it does; move it out of packs/"
+                self._pack_problem(reader.pack_id, reader.damage(lack))
+        if reader.pack_id not in self._faulty:
+            self._covered |= sources
 
     # --- contents ---------------------------------------------------------------------------
 

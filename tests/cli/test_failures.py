@@ -121,6 +121,19 @@ def test_a_store_of_a_newer_kacas_gives_6(kacas: Runner, tmp_path: Path) -> None
     assert "upgrade kacas" in answer.error
 
 
+def test_a_store_that_is_cut_in_an_unknown_way_gives_6_when_it_is_written(
+    kacas: Runner, notes: Path, tmp_path: Path
+) -> None:
+    uri = kacas("store", notes).text.strip()
+    settings = tmp_path / "store" / "kacas.toml"
+    settings.chmod(0o644)
+    settings.write_text(settings.read_text().replace("fastcdc2020", "fastcdc2099"))
+    answer = kacas("store", notes)
+    assert answer.code == 6
+    assert "Upgrade kacas" in answer.error
+    assert kacas("cat", uri).out == notes.read_bytes()
+
+
 @pytest.mark.parametrize(
     "size, shown",
     [

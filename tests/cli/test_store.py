@@ -6,10 +6,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from kacas import Store
+from kacas.disk.identities import FileState, Identities, Identity
+from kacas.model.uri import parse_uri
 from tests.cli.conftest import PROGRAM, Runner, packs
 
 NOTES_URI = "sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230?label=notes.txt"
@@ -142,13 +146,6 @@ def test_an_empty_path_is_not_the_current_directory(kacas: Runner) -> None:
         assert "the path is empty" in answer.error
 
 
-def test_a_directory_is_refused_with_a_way_out(kacas: Runner, tmp_path: Path) -> None:
-    answer = kacas("store", tmp_path)
-    assert answer.code == 8
-    assert "is a directory" in answer.error
-    assert "tar c" in answer.error
-
-
 def test_a_pipe_is_refused_with_a_way_out(kacas: Runner, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     answer = kacas("store", tmp_path / "pipe")
@@ -215,3 +212,20 @@ def test_store_works_where_kacas_store_is_understood_behind_the_command(
     assert kacas("store", notes, "--store", tmp_path / "elsewhere").code == 0
     assert packs(tmp_path / "elsewhere")
     assert not (tmp_path / "store").exists()
+
+
+def test_rehash_reads_what_is_known_to_be_unchanged(kacas: Runner, tmp_path: Path) -> None:
+    """The cache is made to say something false, as only a broken clock could."""
+    for name in ("right", "wrong"):
+        (tmp_path / name).write_text(name)
+    right, wrong = (hashlib.sha1(name.encode()).hexdigest() for name in ("right", "wrong"))
+    kacas("store", tmp_path / "wrong")
+    with Store.open(tmp_path / "store") as store:
+        entry, _ = store.repository.resolve(parse_uri(f"sha1://{wrong}"))
+        identities = Identities(store.repository.cache)
+    state = FileState.of((tmp_path / "right").stat())
+    identities.put_many({state: Identity(entry.sha1, entry.root, entry.size)}, time.time_ns() + 10**10)
+    identities.close()
+    assert kacas("store", tmp_path / "right").text == f"sha1://{wrong}?label=right\n"
+    assert kacas("store", "--rehash", tmp_path / "right").text == f"sha1://{right}?label=right\n"
+    assert kacas("store", tmp_path / "right").text == f"sha1://{right}?label=right\n"

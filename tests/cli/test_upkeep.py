@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kacas import Store
+from kacas.model.merging import MergeRule
 from tests.cli.conftest import Runner, flip_byte, packs
 
 
@@ -37,6 +39,23 @@ def test_verify_names_the_damaged_pack_and_the_uris_and_gives_5(kacas: Runner, t
     assert found.object["clean"] is False
     assert {problem["pack"] for problem in found.object["problems"]} == {pack.stem}
     assert uri in {known for problem in found.object["problems"] for known in problem["uris"]}
+
+
+def test_verify_notes_damage_in_a_pack_that_was_merged(kacas: Runner, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        store.repository.lookup.rule = MergeRule(fan_in=2)
+        store.store_text("one")
+        (pack,) = packs(tmp_path / "store")
+        store.store_text("two")
+    assert len(packs(tmp_path / "store")) == 3
+    flip_byte(pack, 130)
+    answer = kacas("verify")
+    assert answer.code == 0
+    assert f"note: pack {pack.stem} is damaged; all that it held is in a merged pack too" in answer.lines
+    assert answer.lines[-1].endswith(": clean")
+    found = kacas("verify", "--json").object
+    assert (found["clean"], found["problems"]) == (True, [])
+    assert [problem["pack"] for problem in found["redundant"]] == [pack.stem]
 
 
 def test_storing_again_heals_what_verify_found(kacas: Runner, tmp_path: Path) -> None:

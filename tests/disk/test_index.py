@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,7 +222,7 @@ def test_a_value_with_any_flipped_bit_is_as_if_it_were_not_there(tmp_path: Path)
     index.close()
 
     for bit in range(36 * 8):
-        with lmdb.open(str(data_file(place)), max_dbs=6) as environment:
+        with lmdb.open(str(data_file(place)), max_dbs=8) as environment:
             chunks = environment.open_db(b"chunks", dupsort=True, dupfixed=True, create=False)
             with environment.begin(write=True) as txn:
                 value = bytearray(txn.get(digest(1)[:16], db=chunks))
@@ -233,7 +234,7 @@ def test_a_value_with_any_flipped_bit_is_as_if_it_were_not_there(tmp_path: Path)
         assert index.locate([digest(2)])[digest(2)], "the others are not disturbed"
         index.close()
         value[bit // 8] ^= 1 << bit % 8
-        with lmdb.open(str(data_file(place)), max_dbs=6) as environment:
+        with lmdb.open(str(data_file(place)), max_dbs=8) as environment:
             chunks = environment.open_db(b"chunks", dupsort=True, dupfixed=True, create=False)
             with environment.begin(write=True) as txn:
                 txn.delete(digest(1)[:16], db=chunks)
@@ -248,9 +249,9 @@ def test_an_entry_with_a_flipped_byte_is_as_if_it_were_not_there(tmp_path: Path)
     index = Index(place)
     index.add([(pack_id(1), table([], [entry(1), entry(2)]))])
     index.close()
-    key = entry(1).sha1 + entry(1).entry_id
-    for at in range(4, 4 + len(entry(1).encode())):
-        with lmdb.open(str(data_file(place)), max_dbs=6) as environment:
+    key = entry(1).sha1 + entry(1).entry_id + struct.pack(">I", 1)  # the first pack's number
+    for at in range(len(entry(1).encode())):
+        with lmdb.open(str(data_file(place)), max_dbs=8) as environment:
             entries = environment.open_db(b"entries", create=False)
             with environment.begin(write=True) as txn:
                 good = txn.get(key, db=entries)
@@ -260,7 +261,7 @@ def test_an_entry_with_a_flipped_byte_is_as_if_it_were_not_there(tmp_path: Path)
         assert index.entries(entry(2).sha1) == [(entry(2), pack_id(1))]
         assert index.log(b"me") == ([entry(2)], None)
         index.close()
-        with lmdb.open(str(data_file(place)), max_dbs=6) as environment:
+        with lmdb.open(str(data_file(place)), max_dbs=8) as environment:
             entries = environment.open_db(b"entries", create=False)
             with environment.begin(write=True) as txn:
                 txn.put(key, good, db=entries)

@@ -17,6 +17,7 @@ from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.codec import Codec
 from kacas.model.digest import PayloadKind, checksum, chunk_digest
 from kacas.model.entry import Action, Entry
+from kacas.model.merging import merged_entry, merged_pack_id
 from kacas.model.pack_format import FOOTER_SIZE, HEADER_SIZE, PayloadHeader
 
 
@@ -185,6 +186,15 @@ def test_entries_that_are_damaged_though_the_table_is_whole_make_the_pack_unread
     lookup = open_lookup()
     with pytest.raises(KacasError, match=writer.pack_id.hex()):
         lookup.proved_entries(entry(5).sha1)
+
+
+def test_a_merged_pack_whose_entries_are_damaged_covers_nothing(volume: Volume, open_lookup: Open) -> None:
+    source = write(volume, [1], [entry(1)])
+    writer = PackWriter(volume, pack_id=merged_pack_id(1, os.urandom(14)))
+    writer.finish([merged_entry(os.urandom(16), 1, [source]).encode(), b"not an entry"])
+    lookup = open_lookup()
+    assert len(lookup.proved_entries(entry(1).sha1)) == 1
+    assert [location.pack_id for location in lookup.locate([digest(1)])[digest(1)]] == [source]
 
 
 def test_an_identity_inside_a_list_of_cancelled_ids_is_no_entry(volume: Volume, open_lookup: Open) -> None:

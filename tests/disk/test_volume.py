@@ -51,7 +51,11 @@ def test_the_settings_file_is_plain_toml_that_says_what_the_store_is(tmp_path: P
     table = tomllib.loads((tmp_path / "store" / "kacas.toml").read_text("utf-8"))
     assert table["store"]["id"] == volume.store_id.hex()
     assert table["store"]["format"] == 1
-    assert table["settings"] == {"durability": "relaxed", "sharing": "private"}
+    assert table["settings"] == {
+        "durability": "relaxed",
+        "sharing": "private",
+        "cutter": "fastcdc2020-128k-256k-1m-nc2-seed0",
+    }
     assert table["probed"] == {"file_system": file_system(tmp_path), "hard_links": True}
 
 

@@ -17,6 +17,7 @@ import kacas
 from kacas.formats import pickles
 from kacas.model.cuts import PeriodicCutter
 from kacas.model.entry import Kind
+from kacas.model.merging import MergeRule
 from kacas.model.pack_format import FOOTER_SIZE, HEADER_SIZE, decode_footer
 from kacas.model.source import BufferSource
 
@@ -40,6 +41,24 @@ def sha1(data: bytes) -> str:
 
 def files_in(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()} if directory.exists() else {}
+
+
+def test_it_restores_each_merged_content_once_and_without_the_sources(store: kacas.Store, tmp_path: Path) -> None:
+    store.repository.lookup.rule = MergeRule(fan_in=3)
+    expected = {}
+    for number in range(9):
+        text = f"text {number}"
+        store.store_text(text, label="a")
+        expected[sha1(text.encode())] = text.encode()
+    store.store_text("text 0", label="a")  # publishes nothing, and merges what was merged
+    listed = run(store.path, tmp_path / "unused", "--list")
+    assert sorted(listed.stdout.split("\n")[:-1]) == sorted(f"{name} 6 a" for name in expected)
+    for pack in (store.path / "packs").iterdir():
+        if not pack.name.startswith("fff2"):
+            pack.unlink()  # all is in the one merged pack of the second tier
+    done = run(store.path, tmp_path / "restored")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert files_in(tmp_path / "restored") == expected
 
 
 def test_it_imports_nothing_of_kacas_and_has_at_most_150_lines() -> None:

@@ -12,6 +12,7 @@ from kacas.model.cuts import PeriodicCutter
 from kacas.model.digest import PayloadKind
 from kacas.model.entry import Kind
 from kacas.model.source import BufferSource
+from kacas.model.uri import Uri
 from kacas.upkeep.verify import verify
 from tests.faults import contents
 from tests.faults.contents import Content
@@ -80,7 +81,8 @@ def put(store: kacas.Store, content: Content) -> str:
     if content.label != "tree":
         return content.put(store)
     source = BufferSource(content.data)
-    return str(store.repository.put(source, Kind.BYTES, content.label, cutter=PeriodicCutter(1000)))
+    entry = store.repository.put(source, Kind.BYTES, content.label, cutter=PeriodicCutter(1000))
+    return str(Uri(entry.sha1, content.label or ""))
 
 
 def tree() -> Content:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import kacas
-from tests.faults import strace
+from kacas.disk import identities
+from kacas.disk.identities import sync_source
+from tests.faults import contents, strace
 from tests.faults.contents import MIB
 from tests.faults.examination import open_store
 from tests.faults.programs import puts
-from tests.faults.programs.counted import ARRAY, KNOWN
+from tests.faults.programs.counted import ARRAY, KNOWN, UNCHANGED
 from tests.faults.strace import Call
 
 SYNCS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync")
@@ -159,6 +163,30 @@ def test_a_large_put_is_written_once_and_read_never(count: Count) -> None:
     assert len(ARRAY.data) <= trace.size("array-put", WRITES) <= len(ARRAY.data) * 1.002
     assert trace.count("array-put", WRITES) <= len(ARRAY.data) // MIB + 4
     assert trace.size("array-put", READS) < 4096
+
+
+def test_an_unchanged_file_is_opened_and_none_of_its_bytes_read(
+    count: Count, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, kacas.Store.open(tmp_path / "store") as store:
+        # The cache's clock is an hour ahead: what was written just now has settled.
+        patch.setattr(identities, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + 3600 * 10**9))
+        for name, size in UNCHANGED.items():
+            (tmp_path / name).write_bytes(contents.random_bytes(name, size).data)
+            with open(tmp_path / name, "rb") as file:
+                if sync_source(file.fileno()) is None:
+                    pytest.skip("the file system of the tests does not tell of writes through mappings")
+            store.store_file(tmp_path / name)
+    trace = count("unchanged-files")
+    calls = trace.calls["unchanged-files"]
+    for name in UNCHANGED:
+        touching = [call.name for call in calls if str(tmp_path / name) in call.paths]
+        assert len(touching) == 1, touching
+        assert touching[0] in OPENS
+    # The payload headers of two roots.
+    assert trace.size("unchanged-files", READS) <= 2 * 64
+    assert trace.count("unchanged-files", WRITES) == 0
+    assert len([call for call in calls if call.name in SYNCS]) <= 1, "the packs directory, as for any known content"
 
 
 def test_a_load_of_a_small_content_reads_one_payload(count: Count) -> None:

@@ -149,6 +149,9 @@ def use_everything(store_path: Path, rounds: int = 2) -> None:
             stored = {content.put(store): content for content in single}
             with store.batch():
                 stored |= {content.put(store): content for content in contents.batch()}
+            for _ in range(3):  # a file that has settled, so that it is remembered
+                uri = store.store_file(os.__file__, rehash=bool(round_number))
+                assert store.load_bytes(uri) == Path(os.__file__).read_bytes()
             for uri, content in stored.items():
                 content.check(store, uri)
                 assert store.exists(uri)

@@ -14,7 +14,7 @@ from tests.faults import contents, strace
 from tests.faults.examination import check_sound, check_verified, known_contents, make_store, open_store, said
 from tests.faults.programs import puts
 
-WORKLOADS = ("new", "singles", "batch", "large")
+WORKLOADS = ("new", "singles", "batch", "large", "merging")
 # Every call that changes what is on the disk; those with two names are one call of different systems.
 STORE_CALLS = {
     "sync": "fsync",
@@ -105,6 +105,13 @@ def test_a_kill_while_encoders_write_blocks_loses_no_uri(tmp_path: Path, templat
 def test_a_kill_while_the_index_is_written_loses_nothing(tmp_path: Path, template: Path, calls: str) -> None:
     kills = kill_at_each(tmp_path, template, calls, itertools.count(1), ("new", "singles"))
     assert kills >= 2
+
+
+@pytest.mark.parametrize("name", ["sync", "link"])
+def test_a_kill_at_any_step_of_a_merge_loses_no_uri(tmp_path: Path, template: Path, name: str) -> None:
+    kills = kill_at_each(tmp_path, template, STORE_CALLS[name], itertools.count(1), ("merging",))
+    # Four puts and three merges, one of them of merged packs.
+    assert kills >= 7 * (2 if name == "sync" else 1)
 
 
 @pytest.mark.heavy

@@ -93,12 +93,10 @@ def test_any_range_of_a_linked_file_is_the_files(linked: tuple[Path, Path, str],
 @pytest.mark.parametrize("head", [0, 128])
 @pytest.mark.parametrize("step", [100_000, 3_000, 40], ids=["no nodes", "nodes", "nodes of nodes"])
 def test_a_chunk_is_found_in_the_file_through_head_and_nodes(store: Store, large: Path, step: int, head: int) -> None:
-    uri = str(
-        store.repository.put(
-            BufferSource(LARGE[head:]), Kind.FILE, "x", cutter=PeriodicCutter(step), head=LARGE[:head],
-            adopted_path=os.fsencode(large),
-        )
-    )  # fmt: skip
+    uri = store.repository.put(
+        BufferSource(LARGE[head:]), Kind.FILE, "x", cutter=PeriodicCutter(step), head=LARGE[:head],
+        adopted_path=os.fsencode(large),
+    ).uri  # fmt: skip
     for start in (0, 100, 130, 2 * MIB + 1, len(LARGE) - 100):
         assert store.load_bytes(uri, start, start + 90_001) == LARGE[start : start + 90_001]
     assert store.describe(uri).adopted
@@ -112,6 +110,11 @@ def test_a_linked_npy_file_is_an_array_to_be_sliced(store: Store, tmp_path: Path
     assert (lazy[70_000:70_010, 3] == array[70_000:70_010, 3]).all()
     assert (store.load_npy(uri) == array).all()
     assert store.describe(uri).shape == array.shape
+    with Store.open(tmp_path / "another") as other:
+        stored = {
+            other.describe(again).root for again in (other.store_file(tmp_path / "array.npy"), other.store_npy(array))
+        }
+    assert stored == {store.describe(uri).root}, "cut between rows, as the stored file"
 
 
 def test_a_name_of_any_bytes_is_kept(store: Store, tmp_path: Path) -> None:

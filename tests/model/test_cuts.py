@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kacas.model.codec import MAX_CHUNK_SIZE
-from kacas.model.cuts import CHUNK_TARGET, Cutter, PeriodicCutter, array_cutter, file_cutter
+from kacas.model.cuts import CHUNK_TARGET, Cutter, PeriodicCutter, array_cutter
 
 Shape = tuple[int, ...]
 Array = tuple[Shape, int, int]  # shape, itemsize, target
@@ -122,13 +122,6 @@ def test_an_array_that_grew_along_its_first_axis_keeps_the_cuts_of_what_it_was(a
 )
 def test_the_cuts_of_known_arrays_are_frozen(shape: Shape, itemsize: int, sizes: list[int]) -> None:
     assert sizes_of(all_ends(array_cutter(shape, itemsize), prod(shape) * itemsize)) == sizes
-
-
-@pytest.mark.parametrize("size", [0, 1, CHUNK_TARGET - 1, CHUNK_TARGET, CHUNK_TARGET + 1, 5 * CHUNK_TARGET])
-@pytest.mark.parametrize("block", [100_000, CHUNK_TARGET, 1 << 20])
-def test_a_file_is_cut_in_fixed_pieces(size: int, block: int) -> None:
-    ends = all_ends(file_cutter(), size, [block] * (size // block))
-    assert ends == [min(end, size) for end in range(CHUNK_TARGET, size + CHUNK_TARGET, CHUNK_TARGET)]
 
 
 @settings(deadline=None)

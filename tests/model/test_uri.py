@@ -71,7 +71,7 @@ def test_labels_that_the_ancestor_quoted_are_read(label: str) -> None:
         (f"{URI[:-1]}", "here 39; was it cut off"),
         ("sha1://", "here 0; was it cut off"),
         (f"{URI}/sub/file.txt", f"a file has no parts; did you mean {URI} ?"),
-        (f"sha1dir://{HEX}.folder/sub", "directories are not supported"),
+        (f"sha1dir://{HEX}.folder/sub", "names a directory"),
         (f"sha1-enc://{HEX}.ag_group?label=x", "encrypted URIs are not supported"),
         (f"kachery:default:sha1:{HEX}:a.npy", "sha1://"),
         ("hello", "sha1://<40 hex digits>?label=<name>"),

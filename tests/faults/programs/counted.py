@@ -16,6 +16,7 @@ from tests.faults import contents
 
 KNOWN = contents.text("known")
 ARRAY = contents.noise("large array", 9 * contents.MIB // 128)
+UNCHANGED = {"small-file": 1000, "large-file": 3 * contents.MIB}  # name: size
 MISSING = "sha1://" + "00" * 20
 
 
@@ -52,6 +53,12 @@ def check(found: bool) -> None:
     assert found
 
 
+def put_unchanged(store: kacas.Store) -> None:
+    """The files beside the store that the test has stored already, one of one chunk and one of many."""
+    for name in UNCHANGED:
+        store.store_file(store.path.parent / name)
+
+
 OPERATIONS: dict[str, Callable[[kacas.Store], object]] = {
     "single-put": lambda store: store.store_text("counted"),
     "repeated-put": lambda store: store.store_text("counted"),
@@ -67,6 +74,7 @@ OPERATIONS: dict[str, Callable[[kacas.Store], object]] = {
     "exists": lambda store: check(store.exists(uri(KNOWN))),
     "miss": miss,
     "second-miss": miss,
+    "unchanged-files": put_unchanged,
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import kacas
+from kacas.model.merging import MergeRule
 from tests.faults import contents
 
 
@@ -53,6 +54,14 @@ def run_batch(base: Path, say: Say) -> None:
         # They bind when the batch has ended, and are said only then.
         for uri, label in stored:
             say(uri=uri, label=label)
+
+
+def run_merging(base: Path, say: Say) -> None:
+    """Single puts that merge two packs at a time, and merged ones again."""
+    with kacas.Store.open(base / "store", create=False) as store:
+        store.repository.lookup.rule = MergeRule(fan_in=2)
+        for content in [*contents.singles(), contents.batch()[0]]:
+            put(store, content, say)
 
 
 def run_large(base: Path, say: Say) -> None:

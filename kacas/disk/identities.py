@@ -1,0 +1,311 @@
+"""The identity cache: what a file's content was when it was read last, so that it is not read again while unchanged.
+
+<cache>/identities/files.sqlite    facts about files, not about the store; disposable; survives a restart of the machine
+
+A wrong fact would name other bytes than the file has, so it is clear what the kernel must promise. A write sets the
+file's times, but one through a mapping sets them only when it makes a clean page dirty: later writes to that page change
+the content and not the times, until the page was written back. So a file is synced before it is hashed: then its pages
+are write-protected, and whoever writes through a mapping afterwards faults, which sets the times again. What changed
+less than two seconds before the sync may change again within the same tick of a coarse clock, and is not believed; nor
+is what claims to have changed in the future, which a clock that was set back leaves behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sqlite3
+import struct
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from kacas.disk.durable import make_directory
+from kacas.model.digest import checksum
+
+_SETTLING_NS = 2_000_000_000
+# File systems on which a write through a mapping sets the times when it makes a clean page dirty, or a stat writes back
+# first: ext2 to 4, XFS, Btrfs, F2FS, bcachefs, overlay (as its upper layer), NFS, Ceph, Lustre. On tmpfs it never does.
+_TIMES_TELL = frozenset(
+    [0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0xCA451A4E, 0x794C7630, 0x6969, 0x00C36400, 0x0BD00BD0]
+)
+
+_VERSION = 1
+_MOST_FILES = 4_000_000  # about 140 bytes each
+_BUSY_S = 0.25  # waiting longer for another process would cost more than reading most files
+_PER_QUERY = 500
+_PER_TRANSACTION = 10_000
+_MAX_RENEWALS = 3
+_ROW = struct.Struct("<QQqqq20s32s")
+_CHECK_AT, _CHECK_SIZE = _ROW.size, 8
+# A flipped bit of the head may say "read-only", or another version than ours.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
+_NEWEST = "(SELECT max(place) FROM files)"
+_DEVICE_FACTOR = 0x9E3779B97F4A7C15
+
+T = TypeVar("T")
+
+
+class FileState(NamedTuple):
+    """What changes when a file changes. Times in nanoseconds since the epoch; size in bytes."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Identity(NamedTuple):
+    """SHA-1, root and size of content, as they were computed from its bytes."""
+
+    sha1: bytes
+    root: bytes
+    size: int
+
+
+def sync_source(fd: int) -> int | None:
+    """Sync the regular file behind `fd`, before it is hashed, as the module says.
+
+    Returns the wall-clock time of the beginning, for `put_many`; None if nothing of the file may be remembered: it
+    cannot be synced, its file system does not tell of writes through mappings, or it has just been changed.
+    """
+    begun_ns = time.time_ns()
+    # What is too young is not synced either: its writer did not wait for the disk, and need not wait for it here.
+    if not _times_tell(fd) or not _has_settled(FileState.of(os.fstat(fd)), begun_ns):
+        return None
+    try:
+        _await_running_write(fd)
+        os.fsync(fd)
+    except OSError:
+        return None  # it can still be read: the file's own errors are found there
+    return begun_ns
+
+
+def sync_file_system(fd: int) -> int | None:
+    """As `sync_source`, for all files of the file system that `fd` is on: one call for many small files.
+
+    A single write call that runs for more than two seconds is not waited for: large files want `sync_source`.
+    """
+    begun_ns = time.time_ns()
+    if not _times_tell(fd) or not hasattr(_libc, "syncfs") or _libc.syncfs(fd):
+        return None
+    return begun_ns
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _times_tell(fd: int) -> bool:
+    """By the type of the file system, the first word of what statfs says."""
+    status = (ctypes.c_long * 64)()
+    return _libc.fstatfs(fd, status) == 0 and status[0] & 0xFFFFFFFF in _TIMES_TELL
+
+
+def _await_running_write(fd: int) -> None:
+    """A write call sets the times when it begins, however long it goes on. Seeking for data waits for its lock."""
+    at = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError:
+        return  # all hole: ENXIO; the position is where it was
+    os.lseek(fd, at, os.SEEK_SET)
+
+
+def _has_settled(state: FileState, synced_ns: int) -> bool:
+    return min(state.mtime_ns, state.ctime_ns) >= 0 and max(state.mtime_ns, state.ctime_ns) + _SETTLING_NS <= synced_ns
+
+
+class Identities:
+    """Identities of files by their state. Thread-safe, safe across forks; any number of processes may use one place.
+
+    Nothing that is wrong with the cache is an error: it is begun anew if it is damaged, or done without.
+    """
+
+    def __init__(self, cache: Path, *, most: int = _MOST_FILES) -> None:
+        """most: files that are remembered; those that were stored or asked for longest ago are dropped beyond."""
+        self._connection: sqlite3.Connection | None = None
+        self._place = cache / "identities"
+        self._most = most
+        self._renewals = 0
+        self._given_up = False
+        with _lock:
+            _objects.add(self)
+
+    def close(self) -> None:
+        with _lock:
+            self._disconnect()
+
+    def __del__(self) -> None:
+        self._disconnect()
+
+    def get_many(self, states: Iterable[FileState]) -> dict[FileState, Identity]:
+        """What is known of files in these very states; the others are left out."""
+        wanted = {_file_key(state): state for state in states}
+        files = sorted(wanted)  # in the order of the table: neighbours are read together
+        found: dict[FileState, Identity] = {}
+        aging: list[tuple[int, bytes]] = []
+
+        def read(connection: sqlite3.Connection) -> None:
+            for at in range(0, len(files), _PER_QUERY):
+                part = files[at : at + _PER_QUERY]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT file, row, place < {_NEWEST} - ? FROM files WHERE file IN ({marks})"
+                for file, row, old in connection.execute(query, [self._most // 2, *part]).fetchall():
+                    state = wanted.get(file)  # a damaged table may answer what was not asked
+                    if state is not None and (identity := _decode(row, state)) is not None:
+                        found[state] = identity
+                        if old:
+                            aging.append((file, row))
+
+        self._attempt(read)
+        if aging:
+            self._write(aging, [])
+        return found
+
+    def put_many(self, found: Mapping[FileState, Identity], synced_ns: int | None) -> None:
+        """Remember what files were hashed to, if that can be trusted; what cannot is forgotten.
+
+        synced_ns: from `sync_source` or `sync_file_system`, called before the files were read. Each state must have
+        been the same after that call and after the last byte was read.
+        """
+        rows, unsure = [], []
+        for state, identity in found.items():
+            # Files that have another size than they say, as in /proc, do not tell their changes either.
+            if synced_ns is not None and _has_settled(state, synced_ns) and identity.size == state.size:
+                rows.append((_file_key(state), _encode(state, identity)))
+            else:
+                unsure.append((_file_key(state),))
+        self._write(rows, unsure)
+
+    def _write(self, rows: list[tuple[int, bytes]], unsure: list[tuple[int]]) -> None:
+        def forget(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM files WHERE file = ?", unsure)
+
+        def remember(connection: sqlite3.Connection) -> None:
+            connection.executemany("INSERT OR REPLACE INTO files (file, row) VALUES (?, ?)", part)
+            connection.execute(f"DELETE FROM files WHERE place <= {_NEWEST} - ?", (self._most,))
+
+        if unsure:
+            self._attempt(forget, writes=True)
+        for at in range(0, len(rows), _PER_TRANSACTION):  # other processes get a turn in between
+            part = rows[at : at + _PER_TRANSACTION]
+            self._attempt(remember, writes=True)
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], None], *, writes: bool = False) -> None:
+        with _lock:
+            if self._given_up:
+                return
+            try:
+                connection = self._connected()
+                with connection:  # commits, or rolls back on an error
+                    if writes:
+                        connection.execute("BEGIN IMMEDIATE")
+                    work(connection)
+            except (sqlite3.Error, UnicodeError, OSError) as exc:  # SQLite's words may quote a damaged byte
+                self._recover(exc)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        make_directory(self._place, 0o700, sync=False)
+        connection = self._connection = sqlite3.connect(
+            self._place / "files.sqlite", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        connection.text_factory = bytes  # a damaged row may say that it is text
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                # place: rises with every put, so that the lowest are the oldest. file: device and inode.
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS files "
+                    "(place INTEGER PRIMARY KEY, file INTEGER NOT NULL UNIQUE, row BLOB NOT NULL)"
+                )
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            raise sqlite3.DatabaseError(f"it has version {version}")
+        return connection
+
+    def _recover(self, exc: sqlite3.Error | UnicodeError | OSError) -> None:
+        """Whatever it was, the connection is made anew. A damaged cache is put aside; one that does not work is left."""
+        self._disconnect()
+        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # another process put it aside
+        code &= 0xFF
+        if moved or code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL):
+            return  # this time without
+        if not isinstance(exc, OSError) and code in _DAMAGED and self._renewals < _MAX_RENEWALS:
+            self._renewals += 1
+            self._put_aside()
+            return
+        self._given_up = True
+        warnings.warn(
+            f"the identity cache in {self._place} cannot be used ({exc}); every file is read. "
+            "Set KACAS_CACHE_DIR to a local disk",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _put_aside(self) -> None:
+        """In one step with its journal, so that no process ever opens the one without the other."""
+        aside = self._place.with_name(f"{self._place.name}.damaged.{os.getpid()}.{time.time_ns()}")
+        try:
+            os.rename(self._place, aside)
+        except OSError:
+            return  # another process did, or nothing can be done: it is tried again a few times
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                pass  # it was a cache
+
+
+# SQLite must not be used across a fork, not even closed: so there is no connection while one happens. One lock for all
+# keeps a thread from opening one meanwhile, and a child from inheriting a lock that nobody will release.
+_lock = threading.Lock()
+_objects: weakref.WeakSet[Identities] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    for identities in _objects:
+        identities._disconnect()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def _file_key(state: FileState) -> int:
+    """One row for a file, whatever its state. Inodes that are near stay near; what falls together costs a miss."""
+    return (state.device * _DEVICE_FACTOR + state.inode) & 0x7FFFFFFFFFFFFFFF
+
+
+def _encode(state: FileState, identity: Identity) -> bytes:
+    row = _ROW.pack(*state, identity.sha1, identity.root)
+    return row + checksum(_CHECK_SIZE, row)
+
+
+def _decode(row: object, state: FileState) -> Identity | None:
+    """None for another state and for all that was not written just so: a flipped bit is as if the row were not there."""
+    if not isinstance(row, bytes) or len(row) != _CHECK_AT + _CHECK_SIZE:
+        return None
+    device, inode, size, mtime_ns, ctime_ns, sha1, root = _ROW.unpack_from(row)
+    if (device, inode, size, mtime_ns, ctime_ns) != state or checksum(_CHECK_SIZE, row[:_CHECK_AT]) != row[_CHECK_AT:]:
+        return None
+    return Identity(sha1, root, size)

@@ -1,0 +1,89 @@
+"""What the index's rows look like: a location as a key and a value of fixed size, under a check of its own."""
+
+from __future__ import annotations
+
+import struct
+from operator import mul
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kacas.model.pack_format import Records
+
+KEY_SIZE = 16  # of a digest's 32 bytes; 8 more are in the value
+_VALUE = np.dtype(
+    [
+        ("tail", "V8"), ("pack", "<u4"), ("payload_size", "<u4"), ("raw_size", "<u4"), ("offset_low", "<u4"),
+        ("offset_high", "<u4"), ("parameters_size", "<u2"), ("kind", "u1"), ("codec", "u1"), ("check", "<u4"),
+    ]
+)  # fmt: skip
+_VALUE_STRUCT = struct.Struct("<8sIIIIIHBBI")
+_PACK = struct.Struct("<8xI")
+_WORDS = struct.Struct("<13I")  # key and value, the check last
+_DAMAGED = 0x80  # a bit of `kind`: a load found the payload damaged; not for dedup, and read only as a last resort
+# Odd factors: the sum changes with any single flipped bit.
+_FACTORS = [int(f) for f in np.random.Generator(np.random.PCG64(20261122)).integers(1 << 31, size=12) * 2 + 1]
+_ROW = np.dtype([("key", "V16"), *((name, _VALUE.fields[name][0]) for name in _VALUE.names or ())])  # type: ignore[index]
+assert _VALUE.itemsize == _VALUE_STRUCT.size == 36
+assert _ROW.itemsize == _WORDS.size == 52
+
+
+class Row(NamedTuple):
+    """A decoded value. pack: the number that the index gave to the pack."""
+
+    pack: int
+    offset: int
+    payload_size: int
+    raw_size: int
+    parameters_size: int
+    kind: int
+    codec: int
+    damaged: bool
+
+
+def encode_rows(records: Records, number: int) -> NDArray[np.void]:
+    """The table's records as keys and values, one 52-byte row each."""
+    rows = np.zeros(len(records), _ROW)
+    digests = np.ascontiguousarray(records["digest"]).view(np.uint8).reshape(-1, 32)
+    rows["key"] = np.ascontiguousarray(digests[:, :16]).view("V16").ravel()
+    rows["tail"] = np.ascontiguousarray(digests[:, 16:24]).view("V8").ravel()
+    rows["pack"] = number
+    for name in ("payload_size", "raw_size", "parameters_size", "kind", "codec"):
+        rows[name] = records[name]
+    rows["offset_low"] = records["offset"] & np.uint64(0xFFFFFFFF)
+    rows["offset_high"] = records["offset"] >> np.uint64(32)
+    return _seal(rows)
+
+
+def _seal(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Fill in the checks; returns the rows as opaque 52-byte items."""
+    words = rows.view(np.uint32).reshape(-1, 13)
+    words[:, 12] = (words[:, :12] * np.array(_FACTORS, np.uint32)).sum(axis=1, dtype=np.uint32)
+    return rows.view("V52")
+
+
+def decode_row(digest: bytes, value: bytes) -> Row | None:
+    """None if the value is damaged, or that of another digest."""
+    if len(value) != _VALUE.itemsize:
+        return None
+    words = _WORDS.unpack(digest[:KEY_SIZE] + value)
+    tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, check = _VALUE_STRUCT.unpack(value)
+    if check != sum(map(mul, words[:12], _FACTORS)) & 0xFFFFFFFF or tail != digest[16:24]:
+        return None
+    return Row(
+        pack, high << 32 | low, payload_size, raw_size, parameters_size, kind & ~_DAMAGED, codec, bool(kind & _DAMAGED)
+    )  # fmt: skip
+
+
+def pack_number_of(value: bytes) -> int:
+    """The pack's number in an encoded value. Raises struct.error if it is too short to have one."""
+    (number,) = _PACK.unpack_from(value)
+    return int(number)
+
+
+def as_damaged(digest: bytes, value: bytes) -> bytes:
+    """The value with the mark that its payload is not good."""
+    row = np.frombuffer(digest[:KEY_SIZE] + value, _ROW).copy()
+    row["kind"] |= _DAMAGED
+    return _seal(row).tobytes()[KEY_SIZE:]

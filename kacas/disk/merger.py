@@ -1,0 +1,164 @@
+"""Merging: small packs that have piled up are copied into one, so that many small puts open as fast as one large.
+
+The sources stay until collection removes them. A merge only copies: whenever it ends, the store is right.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kacas.disk.lookup import Lookup
+from kacas.disk.pack_writer import PackWriter, Payload
+from kacas.disk.volume import Volume
+from kacas.errors import DamagedPackError, KacasError, NewerFormatError
+from kacas.model.codec import Codec
+from kacas.model.digest import ID_SIZE, payload_digest
+from kacas.model.merging import RANDOM_SIZE, merged_entry, merged_pack_id, tier_of
+from kacas.model.pack_format import (
+    PAYLOAD_HEADER_SIZE,
+    PackFormatError,
+    Purpose,
+    check_payload,
+    decode_header,
+    decode_payload_header,
+)
+
+_LOCK_NAME = "merge.lock"
+_PAUSE_S = 600  # after a merge that failed
+_LEFT_FREE = 256 << 20  # bytes of the disk that no merge takes: it saves time, they may be needed to store
+
+
+class Merger:
+    """Merges the small packs of one store when they are due. Thread-safe, safe after fork."""
+
+    def __init__(self, volume: Volume, lookup: Lookup) -> None:
+        self._volume = volume
+        self._lookup = lookup
+        self._not_before = 0.0  # on the monotonic clock
+        self._warned = False
+
+    def merge_if_due(self) -> None:
+        """One merge at most: what a put that has just published waits for. It never fails the put; it may warn."""
+        if not self._lookup.piled_up() or time.monotonic() < self._not_before:
+            return
+        try:
+            if _free(self._volume.packs) < _LEFT_FREE:
+                return
+            with _alone(self._lookup.cache / _LOCK_NAME) as alone:
+                if alone:
+                    if self._volume.network:
+                        self._lookup.refresh()  # another host may have merged them just now; this host's index knows
+                    self._merge(self._lookup.piled_up())
+        except (KacasError, OSError) as exc:
+            self._not_before = time.monotonic() + _PAUSE_S
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"small packs could not be merged ({exc}); all that was stored is there, and merging is tried again later",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def _merge(self, small: list[bytes]) -> None:
+        if not small:
+            return
+        tier = tier_of(small[0]) + 1
+        writer = PackWriter(self._volume, pack_id=merged_pack_id(tier, secrets.token_bytes(RANDOM_SIZE)))
+        try:
+            sources, entries = self._copy(small, writer)
+            # What cannot be merged now must not be tried at every put.
+            self._lookup.set_aside(set(small) - set(sources))
+            if len(sources) < 2:
+                writer.discard()
+                return
+            mark = merged_entry(secrets.token_bytes(ID_SIZE), time.time_ns(), sources)
+            table = writer.finish([*entries, mark.encode()])
+        except BaseException:
+            writer.discard()
+            raise
+        self._lookup.settled([writer.pack_id])
+        self._lookup.published(writer.pack_id, table)
+
+    def _copy(self, small: list[bytes], writer: PackWriter) -> tuple[list[bytes], Iterable[bytes]]:
+        """Copy the payloads of all packs that are good. Returns these packs, and their entries as they are encoded."""
+        digests: set[bytes] = set()
+        entries: dict[bytes, bytes] = {}
+        sources = []
+        for pack_id in small:
+            try:
+                payloads, own_entries = self._read(pack_id)
+            except (FileNotFoundError, DamagedPackError, NewerFormatError, PackFormatError):
+                continue
+            new = {header.digest: (header, payload) for header, payload in payloads if header.digest not in digests}
+            writer.append(list(new.values()))
+            digests |= new.keys()
+            entries |= own_entries
+            sources.append(pack_id)
+        return sources, entries.values()
+
+    def _read(self, pack_id: bytes) -> tuple[list[Payload], dict[bytes, bytes]]:
+        """All that the pack holds: payloads as they are encoded, each checked, and entries by their ids.
+
+        Raises FileNotFoundError, DamagedPackError, NewerFormatError or PackFormatError unless all of it is good.
+        """
+        self._lookup.packs.forget(pack_id)  # what is on the disk now
+        table = self._lookup.tables.read(pack_id)
+        if table is None:
+            raise self._lookup.tables.problems.get(pack_id) or FileNotFoundError(pack_id.hex())
+        reader = self._lookup.packs.get(pack_id)
+        data = memoryview(bytearray(reader.size))
+        reader.read_into(data, 0)
+        if decode_header(data).purpose != Purpose.STORED:
+            raise PackFormatError("it may be dropped and fetched again, a merged pack may not")
+        payloads = [_payload_of(data, record) for record in table.records.tolist()]
+        return payloads, {entry.entry_id: bytes(encoded) for entry, encoded in table.encoded_entries()}
+
+
+def _payload_of(data: memoryview, record: tuple[bytes, int, int, int, int, int, int, int]) -> Payload:
+    """The payload that a chunk record names. Raises PackFormatError if it is not exactly that, or damaged."""
+    digest, start, payload_size, raw_size, parameters_size, kind, codec, _ = record
+    header = decode_payload_header(data, start)
+    expected = (kind, codec, payload_size, raw_size, digest, b"")
+    if header._replace(parameters=b"") != expected or len(header.parameters) != parameters_size:
+        raise PackFormatError(f"payload {digest.hex()} and the table disagree")
+    payload = data[start + PAYLOAD_HEADER_SIZE + parameters_size : start + header.total_size]
+    check_payload(header, data, payload, start)
+    try:
+        if codec == Codec.RAW and payload_digest(kind, payload) != digest:
+            raise PackFormatError(f"payload {digest.hex()} does not have its digest")
+    except PackFormatError:
+        raise
+    except ValueError as exc:
+        raise PackFormatError(str(exc)) from exc
+    return header, payload
+
+
+def _free(path: Path) -> int:
+    """Bytes that may still be written to the file system, or 256 TiB where that is not known."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize if status.f_blocks else 1 << 48
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether no other process or thread of this host, that uses the same cache, is inside."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
+    finally:
+        os.close(fd)

@@ -1,0 +1,243 @@
+"""Storing a directory: every file by its own identity, every directory as the document of its names."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kacas.errors import InvalidSettingError, KacasError, SkippedWarning, SourceChangedError, UnreadableSourceError
+from kacas.formats.file import FileSource, file_layout
+from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.entry import Kind
+from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeEntry, TreeError, check_name, encode_tree
+from kacas.model.uri import DirectoryUri
+from kacas.repository import Repository
+
+_TRIES = 3  # for a file that changes while it is read
+_MAX_HARD_LINKS = 1 << 20  # remembered, to read each file once
+_MAX_NAMED = 20  # paths in one message
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def store_dir(
+    repository: Repository,
+    path: str | os.PathLike[str],
+    label: str | None,
+    exclude: Iterable[str],
+    partial: bool,
+) -> str:
+    """Store a directory with all below it; see `kacas.store_dir`."""
+    top = os.path.abspath(path)
+    if not os.path.isdir(top):
+        what = "not a directory; store_file takes files" if os.path.lexists(top) else "not there"
+        raise UnreadableSourceError(f"{path} is {what}", path=str(path))
+    name = os.path.basename(top) if label is None else label
+    with repository.batch():
+        walk = _Walk(repository, exclude)
+        document = walk.store(os.fsencode(top))
+        if walk.problems and not partial:
+            raise walk.error(top)
+        uri = repository.put_small(document, Kind.DIRECTORY, name)
+    walk.warn(top)
+    return str(DirectoryUri(uri.sha1, name))
+
+
+class _Frame(NamedTuple):
+    """A directory whose entries are being taken. path: where it is; relative: from the top, with a slash, or empty."""
+
+    path: bytes
+    relative: bytes
+    identity: tuple[int, int]
+    names: Iterator[os.DirEntry[bytes]]
+    taken: list[TreeEntry]
+
+
+class _Walk:
+    """One pass over a tree, deepest directories first, without recursion."""
+
+    def __init__(self, repository: Repository, exclude: Iterable[str]) -> None:
+        self._repository = repository
+        self._excluded = _patterns(exclude)
+        self._hard_links: dict[tuple[int, int], TreeEntry] = {}
+        self._stored = 0
+        self._own = {
+            (status.st_dev, status.st_ino)
+            for place in (repository.volume.path, repository.cache)
+            for status in [os.stat(place)]
+        }
+        self.problems: list[str] = []
+        self.skipped: list[str] = []
+
+    def store(self, top: bytes) -> bytes:
+        """Store all below `top` but its own document, which is returned."""
+        stack = [frame for frame in [self._open(top, b"", ())] if frame]
+        while stack:
+            frame = stack[-1]
+            below = next((below for entry in frame.names if (below := self._take(entry, frame, stack))), None)
+            if below is not None:
+                stack.append(below)
+                continue
+            stack.pop()
+            document = self._document(frame)
+            if not stack:
+                return document
+            sha1, size = self._repository.put_member(document, Kind.DIRECTORY)
+            stack[-1].taken.append(TreeEntry(os.path.basename(frame.path), EntryType.DIRECTORY, sha1, size))
+        raise UnreadableSourceError(self.problems[0], path=os.fsdecode(top))
+
+    def _open(self, path: bytes, relative: bytes, above: Iterable[_Frame]) -> _Frame | None:
+        try:
+            with os.scandir(path) as found:
+                names = sorted(found, key=lambda entry: entry.name)
+            status = os.stat(path)
+        except OSError as exc:
+            self._problem(path, exc)
+            return None
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._own:
+            self.skipped.append(f"{os.fsdecode(path)} (kacas' own)")
+            return None
+        if identity in (frame.identity for frame in above):
+            self.problems.append(f"{os.fsdecode(path)}: it contains itself")
+            return None
+        return _Frame(path, relative, identity, iter(names), [])
+
+    def _take(self, entry: os.DirEntry[bytes], frame: _Frame, stack: list[_Frame]) -> _Frame | None:
+        """Take one name; returns the frame of a directory that is to be gone into first."""
+        relative = frame.relative + entry.name
+        if self._excluded is not None and self._excluded(os.fsdecode(entry.name), os.fsdecode(relative)):
+            return None
+        try:
+            check_name(entry.name)
+            if entry.is_symlink():
+                frame.taken.append(TreeEntry(entry.name, EntryType.LINK, target=os.readlink(entry.path)))
+            elif entry.is_dir(follow_symlinks=False):
+                return self._open(entry.path, relative + b"/", stack)
+            elif entry.is_file(follow_symlinks=False):
+                frame.taken.append(self._file(entry.path, entry.name))
+            else:
+                self.skipped.append(f"{os.fsdecode(entry.path)} ({_special(entry)})")
+        except OSError as exc:
+            if isinstance(exc, KacasError) and not isinstance(exc, SourceChangedError | UnreadableSourceError):
+                raise  # the store's trouble, not the source's
+            self._problem(entry.path, exc)
+        except TreeError as exc:
+            self.problems.append(f"{os.fsdecode(entry.path)}: {exc}")
+        return None
+
+    def _file(self, path: bytes, name: bytes) -> TreeEntry:
+        for _ in range(_TRIES - 1):
+            try:
+                return self._file_once(path, name)
+            except (SourceChangedError, FileNotFoundError):
+                continue
+        return self._file_once(path, name)
+
+    def _file_once(self, path: bytes, name: bytes) -> TreeEntry:
+        fd = os.open(path, _OPEN)
+        try:
+            before = os.fstat(fd)
+            key = (before.st_dev, before.st_ino)
+            if before.st_nlink > 1 and (known := self._hard_links.get(key)):
+                return known._replace(name=name)
+            executable = bool(before.st_mode & 0o100)
+            if before.st_size > CHUNK_TARGET or not stat.S_ISREG(before.st_mode):
+                source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
+                try:
+                    sha1, size = self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
+                finally:
+                    source.close()
+            else:
+                sha1, size = self._repository.put_member(_read(fd, path, before), Kind.FILE)
+        finally:
+            os.close(fd)
+        self._stored += size
+        self._repository.report_progress("storing", self._stored, None)
+        entry = TreeEntry(name, EntryType.FILE, sha1, size, executable)
+        if before.st_nlink > 1 and len(self._hard_links) < _MAX_HARD_LINKS:
+            self._hard_links[key] = entry
+        return entry
+
+    def _document(self, frame: _Frame) -> bytes:
+        document = encode_tree(frame.taken)
+        if len(document) > MAX_TREE_SIZE:
+            raise UnreadableSourceError(
+                f"{os.fsdecode(frame.path)} holds {len(frame.taken)} names, more than one directory may; split it",
+                path=os.fsdecode(frame.path),
+            )
+        return document
+
+    def _problem(self, path: bytes, exc: OSError) -> None:
+        text = str(exc) if isinstance(exc, KacasError) else f"{os.fsdecode(path)}: {os.strerror(exc.errno or 0)}"
+        self.problems.append(text)
+
+    def error(self, top: str) -> KacasError:
+        return UnreadableSourceError(
+            f"{top} was not stored, as parts of it cannot be read: {_named(self.problems)}. "
+            "Mend these, exclude them, or store the rest with partial=True (kacas store --partial)",
+            path=top,
+        )
+
+    def warn(self, top: str) -> None:
+        for what, paths in (("cannot be read and were left out", self.problems), ("were skipped", self.skipped)):
+            if paths:
+                warnings.warn(f"{len(paths)} in {top} {what}: {_named(paths)}", SkippedWarning, stacklevel=5)
+
+
+def _named(paths: list[str]) -> str:
+    more = f"; and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else ""
+    return "; ".join(paths[:_MAX_NAMED]) + more
+
+
+def _read(fd: int, path: bytes, before: os.stat_result) -> bytes:
+    """All bytes of a small file. One more is asked for, to notice a file that grew."""
+    data = os.read(fd, before.st_size + 1)
+    while 0 < len(data) < before.st_size and (more := os.read(fd, before.st_size + 1 - len(data))):
+        data += more
+    after = os.fstat(fd)
+    if len(data) != before.st_size or (after.st_mtime_ns, after.st_ctime_ns, after.st_size) != (
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+        before.st_size,
+    ):
+        raise SourceChangedError(f"{os.fsdecode(path)} changed while it was stored", path=os.fsdecode(path))
+    return data
+
+
+def _special(entry: os.DirEntry[bytes]) -> str:
+    mode = entry.stat(follow_symlinks=False).st_mode
+    kinds = (
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((what for test, what in kinds if test(mode)), "neither a file nor a directory")
+
+
+class _Excluded:
+    """Shell patterns: without a slash they are held against names, with one against paths from the top."""
+
+    def __init__(self, names: re.Pattern[str] | None, paths: re.Pattern[str] | None) -> None:
+        self._names = names
+        self._paths = paths
+
+    def __call__(self, name: str, relative: str) -> bool:
+        return bool((self._names and self._names.match(name)) or (self._paths and self._paths.match(relative)))
+
+
+def _patterns(exclude: Iterable[str]) -> _Excluded | None:
+    if isinstance(exclude, str):
+        raise InvalidSettingError(f"exclude is a list of patterns, not the text {exclude!r}")
+    patterns = [pattern.rstrip("/") for pattern in exclude]
+    names = [fnmatch.translate(pattern) for pattern in patterns if "/" not in pattern]
+    paths = [fnmatch.translate(pattern.lstrip("/")) for pattern in patterns if "/" in pattern]
+    if not patterns:
+        return None
+    return _Excluded(*(re.compile("|".join(found)) if found else None for found in (names, paths)))

@@ -1,0 +1,224 @@
+"""Directories restored: what is kept, what is refused, and what is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kacas
+from kacas.model.entry import Kind
+from kacas.model.tree import EntryType, TreeEntry, encode_tree
+from kacas.model.uri import DirectoryUri
+from tests.formats.trees import SMALL, Tree, make, read
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    make(tmp_path / "source", SMALL)
+    return tmp_path / "source"
+
+
+def test_restoring_keeps_what_is_right_and_refuses_what_is_not(
+    store: kacas.Store, source: Path, tmp_path: Path
+) -> None:
+    uri, out = store.store_dir(source), tmp_path / "out"
+    store.load_dir(uri, out)
+    kept = (out / "notes.txt").stat()
+    (out / "raw" / "a.bin").unlink()
+    (out / "run.sh").chmod(0o644)
+    (out / "mine.txt").write_text("mine")
+    store.load_dir(uri, out)
+    assert (out / "notes.txt").stat().st_ino == kept.st_ino
+    assert (out / "notes.txt").stat().st_mtime_ns == kept.st_mtime_ns
+    assert read(out) == SMALL | {b"mine.txt": b"mine"}
+    (out / "notes.txt").write_bytes(b"TEST-content\n")
+    with pytest.raises(kacas.DestinationError, match=r"notes\.txt is there with other content"):
+        store.load_dir(uri, out)
+    assert (out / "notes.txt").read_bytes() == b"TEST-content\n"
+    store.load_dir(uri, out, overwrite=True)
+    assert read(out) == SMALL | {b"mine.txt": b"mine"}
+    (out / "empty").unlink()
+    (out / "empty").mkdir()
+    for overwrite in (False, True):
+        with pytest.raises(kacas.DestinationError, match="it is a directory"):
+            store.load_dir(uri, out, overwrite=overwrite)
+    assert not [name for _, _, names in os.walk(out) for name in names if ".tmp." in name]
+
+
+def test_nothing_is_written_through_a_link_in_the_destination(store: kacas.Store, source: Path, tmp_path: Path) -> None:
+    uri, out, victim = store.store_dir(source), tmp_path / "out", tmp_path / "victim"
+    victim.mkdir()
+    out.mkdir()
+    (out / "raw").symlink_to(victim)
+    with pytest.raises(kacas.DestinationError, match="is in the way"):
+        store.load_dir(uri, out, overwrite=True)
+    assert list(victim.iterdir()) == []
+    (out / "raw").unlink()
+    (victim / "file").write_bytes(b"precious")
+    (out / "notes.txt").unlink(missing_ok=True)
+    (out / "notes.txt").symlink_to(victim / "file")
+    with pytest.raises(kacas.DestinationError, match="other content"):
+        store.load_dir(uri, out)
+    store.load_dir(uri, out, overwrite=True)
+    assert (victim / "file").read_bytes() == b"precious"
+    assert read(out) == SMALL
+
+
+def forged(store: kacas.Store, *entries: TreeEntry) -> str:
+    """A document that nobody made from a real directory."""
+    uri = store.repository.put_small(encode_tree(entries), Kind.DIRECTORY, "forged")
+    return str(DirectoryUri(uri.sha1))
+
+
+def test_a_document_that_lies_about_sizes_restores_all_but_the_lie(store: kacas.Store, tmp_path: Path) -> None:
+    truth = [hashlib.sha1(data).digest() for data in (b"small", b"other")]
+    for data in (b"small", b"other"):
+        store.store_bytes(data)
+    uri = forged(
+        store,
+        TreeEntry(b"bad", EntryType.FILE, truth[0], 6),
+        TreeEntry(b"good", EntryType.FILE, truth[1], 5),
+        TreeEntry(b"short", EntryType.FILE, truth[0], 4),
+    )
+    with pytest.raises(kacas.DamagedContentError, match=r"2 files .*bad.*says 6 bytes"):
+        store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == {b"good": b"other"}
+
+
+def test_a_document_that_declares_more_than_the_disk_holds_is_refused_before_anything_is_written(
+    store: kacas.Store, tmp_path: Path
+) -> None:
+    store.store_bytes(b"small")
+    below = TreeEntry(b"file", EntryType.FILE, hashlib.sha1(b"small").digest(), 1 << 60)
+    with pytest.raises(kacas.DestinationError, match="1,152,921,504,606,846,976 bytes"):
+        store.load_dir(forged(store, below), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # A few documents that name one another twice each are 2^60 files.
+    uri = forged(store, below._replace(size=5))
+    for _ in range(60):
+        sub = TreeEntry(b"", EntryType.DIRECTORY, bytes.fromhex(uri[10:50]), 5)
+        uri = forged(store, sub._replace(name=b"a"), sub._replace(name=b"b"))
+    assert store.describe(uri).files == 1 << 60
+    (tmp_path / "there").mkdir()
+    for place in ("out", "there"):
+        with pytest.raises(kacas.DestinationError, match="has no room"):
+            store.load_dir(uri, tmp_path / place)
+    assert not (tmp_path / "out").exists()
+    assert read(tmp_path / "there") == {}
+
+
+def test_a_directory_that_misses_a_part_restores_the_rest_and_names_it(store: kacas.Store, tmp_path: Path) -> None:
+    store.store_bytes(b"there")
+    there = hashlib.sha1(b"there").digest()
+    uri = forged(
+        store,
+        TreeEntry(b"gone", EntryType.FILE, bytes(20), 4),
+        TreeEntry(b"there", EntryType.FILE, there, 5),
+    )
+    with pytest.raises(kacas.DamagedContentError, match=r"out/gone.*not in the store"):
+        store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == {b"there": b"there"}
+    uri = forged(store, TreeEntry(b"sub", EntryType.DIRECTORY, there, 5))
+    with pytest.raises(kacas.WrongKindError, match="/sub is not a directory"):
+        store.load_dir(uri, tmp_path / "again")
+
+
+def test_a_full_disk_at_the_destination_is_told_and_leaves_no_part(
+    store: kacas.Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, real = store.store_dir(source), os.write
+    count = 0
+
+    def full(fd: int, data: bytes) -> int:
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kacas.formats.tree_restore.os.write", full)
+        with pytest.raises(kacas.DestinationError, match="No space left"):
+            store.load_dir(uri, tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert path.read_bytes() == (source / path.relative_to(tmp_path / "out")).read_bytes()
+    store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == SMALL
+
+
+def test_a_file_system_without_unnamed_files_serves_as_well(
+    store: kacas.Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = store.store_dir(source)
+    monkeypatch.setattr("kacas.disk.destination.os.O_TMPFILE", 0x7F000000)  # flags that no file system takes
+    store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == SMALL
+
+
+def test_damage_in_one_file_is_named_and_the_others_are_restored(store: kacas.Store, tmp_path: Path) -> None:
+    tree: Tree = {f"{number:03}".encode(): random.Random(number).randbytes(5000) for number in range(40)}
+    make(tmp_path / "source", tree)
+    uri = store.store_dir(tmp_path / "source")
+    (pack,) = store.repository.volume.packs.glob("*.pack")
+    data = bytearray(pack.read_bytes())
+    at = data.index(tree[b"017"])  # type: ignore[arg-type]
+    data[at + 100] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(data)
+    with pytest.raises(kacas.DamagedContentError, match=r"1 files .*out/017"):
+        store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == {name: data for name, data in tree.items() if name != b"017"}
+
+
+def test_files_get_the_mode_that_the_umask_allows(store: kacas.Store, source: Path, tmp_path: Path) -> None:
+    uri = store.store_dir(source)
+    mask = os.umask(0o027)
+    try:
+        store.load_dir(uri, tmp_path / "out")
+    finally:
+        os.umask(mask)
+    modes = {name: stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in ("notes.txt", "run.sh", "raw")}
+    assert modes == {"notes.txt": 0o640, "run.sh": 0o750, "raw": 0o750}
+
+
+def test_no_descriptor_is_left_open(store: kacas.Store, source: Path, tmp_path: Path) -> None:
+    uri, before = store.store_dir(source), len(os.listdir("/proc/self/fd"))
+    store.load_dir(uri, tmp_path / "out")
+    (tmp_path / "out" / "raw" / "a.bin").write_bytes(b"other")
+    with pytest.raises(kacas.DestinationError):
+        store.load_dir(uri, tmp_path / "out")
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # the pack
+
+
+@pytest.mark.parametrize("files", [300])
+def test_a_restore_that_is_killed_leaves_only_whole_files_and_can_be_resumed(
+    store: kacas.Store, tmp_path: Path, files: int
+) -> None:
+    tree: Tree = {f"{number:03}".encode(): random.Random(number).randbytes(20_000) for number in range(files)}
+    make(tmp_path / "source", tree)
+    uri, out = store.store_dir(tmp_path / "source"), tmp_path / "out"
+    code = (
+        "import os, signal, sys, kacas\n"
+        "real, left = os.write, [100]\n"
+        "def write(fd, data):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]: real(fd, data[:999]); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(fd, data)\n"
+        "os.write = write\n"
+        "kacas.Store.open(sys.argv[1], create=False).load_dir(sys.argv[2], sys.argv[3])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, store.path, uri, out], check=False)
+    assert ended.returncode == -9
+    restored = read(out)
+    assert 0 < len(restored) < files
+    assert restored.items() <= tree.items()
+    store.load_dir(uri, out)
+    assert read(out) == tree
