@@ -1,7 +1,7 @@
 """Restore every file of a kacas store without kacas:  python independent_reader.py STORE DEST [--list]
 
-Written from formats.md alone. Each distinct SHA-1 that has a keep or member entry becomes DEST/<sha1>. Damage is named
-on stderr and the rest restored; exit code 1 if there was any, else 0. --list only prints SHA-1, size, labels.
+Written from formats.md alone. Each distinct SHA-1 that has a keep or member entry becomes DEST/<sha1>, a linked file too.
+Damage is named on stderr and the rest restored: exit code 1, else 0. --list only prints SHA-1, size, labels, linked paths.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ def need(condition, message):
 class Store:
     def __init__(self, path):
         self.places = defaultdict(list)  # digest -> [(pack file, offset of the payload header)]
-        self.keeps = defaultdict(set)  # SHA-1 -> {(root, size, label)}
+        self.keeps = defaultdict(set)  # SHA-1 -> {(root, or path of a linked file; size; label)}
         self.damaged = False
         for pack in sorted(path.glob(f"packs/{'[0-9a-f]' * 32}.pack")):
             try:
                 self.read_pack(pack)
             except FAULTS as exc:
-                self.problem(f"pack {pack.name}: {exc}")
+                self.say(f"pack {pack.name}: {exc}")
 
-    def problem(self, message):
-        self.damaged = True
+    def say(self, message, damaged=True):
+        self.damaged |= damaged
         print(message, file=sys.stderr)
 
     def read_pack(self, path):
@@ -45,7 +45,7 @@ class Store:
             try:
                 places, entries = self.read_table(pack, os.path.getsize(path), path.stem)
             except ValueError as exc:
-                self.problem(f"pack {path.name}: {exc}; rescuing what it holds")
+                self.say(f"pack {path.name}: {exc}; rescuing what it holds")
                 places, at = [], 64
                 while len(front := os.pread(pack.fileno(), 64, at)) == 64 and front[:4] == b"KPAY":
                     places.append((front[16:48], at))
@@ -70,23 +70,21 @@ class Store:
         return iter_unpack("<32sQ16x", table[: 56 * count]), memoryview(table)[56 * count :]
 
     def read_entry(self, data):
-        total, _, sha1, root, size = unpack_from("<I16s20s32sQ", data)
-        action, owner_size, label_size, cancel_count = unpack_from("<BxxHHI", data, 89)
-        check_at = 100 + owner_size + label_size + 16 * cancel_count
-        need(check_at + 8 == total <= len(data), "the sizes of an entry are contradictory")
-        need(blake3(data[:check_at]).digest(8) == data[check_at:total], "the check of an entry fails")
-        if action in (0, 3):
-            self.keeps[sha1].add((root, size, str(data[100 + owner_size :][:label_size], "utf-8", "ignore")))
+        total, sha1, root, size, action, owner_size, label_size, cancels = unpack_from("<I16x20s32sQ9xBxxHHI", data)
+        check_at = 100 + owner_size + label_size + 16 * cancels
+        need(check_at + 8 == total and blake3(data[:check_at]).digest(8) == data[check_at:total], "an entry is damaged")
+        label = os.fsdecode(bytes(data[100 + owner_size :][:label_size]))
+        if action in (0, 3, 4):
+            self.keeps[sha1].add((label if action == 4 else root, size, label))
         return data[total:]
 
     def payload(self, digest, kinds):
-        """(kind, decoded bytes) of the first copy that is good."""
         for path, offset in self.places.get(digest, ()):
             try:
                 with open(path, "rb") as pack:
                     return self.decode(pack, offset, digest, kinds)
             except FAULTS as exc:
-                self.problem(f"pack {path.name}: payload {digest.hex()} at {offset}: {exc}")
+                self.say(f"pack {path.name}: payload {digest.hex()} at {offset}: {exc}")
         raise ValueError(f"there is no good copy of payload {digest.hex()}")
 
     def decode(self, pack, offset, digest, kinds):
@@ -105,11 +103,14 @@ class Store:
         return kind, raw
 
     def content(self, digest, kinds=(CHUNK, MANIFEST), size=None, level=0):
-        """The bytes under a root or child, piece by piece; size, level: of a node, as its parent says."""
+        """The bytes of a file, or under a root or child, in pieces; size, level: of a node, as its parent says."""
+        if isinstance(digest, str):
+            need(os.path.isfile(digest), "it is not there")
+            with open(digest, "rb") as file:
+                return (yield from iter(lambda: file.read(MAX_CHUNK), b""))
         kind, raw = self.payload(digest, kinds)
         if kind == CHUNK:
-            yield raw
-            return
+            return (yield raw)
         if kind == MANIFEST:
             magic, layout, level, zero, size, head, text, count = unpack_from("<5sBBBQIII", raw)
             need((magic, layout, zero) == (b"KMAN\1", 0, 0) and level <= MAX_LEVEL, "an unknown manifest")
@@ -125,17 +126,15 @@ class Store:
             yield from self.content(child, (NODE,) if level else (CHUNK,), child_size, level)
 
     def restore(self, sha1, target):
-        for root, size in {layout[:2] for layout in self.keeps[sha1]}:
-            hasher = hashlib.sha1(usedforsecurity=False)
-            with open(f"{target}.part", "wb", buffering=0) as file:
+        for packed, root, size in sorted({(isinstance(keep[0], bytes), *keep[:2]) for keep in self.keeps[sha1]}):
+            with open(f"{target}.part", "w+b") as file:
                 try:
-                    for piece in self.content(root):
-                        hasher.update(piece)
-                        file.write(piece)
-                    need((file.tell(), hasher.digest()) == (size, sha1), "its size or SHA-1 is another")
+                    file.writelines(self.content(root))
+                    need((file.tell(), file.seek(0)) == (size, 0), "its size is another")
+                    need(hashlib.file_digest(file, "sha1").digest() == sha1, "its SHA-1 is another")
                     return os.replace(f"{target}.part", target)
-                except (ValueError, error) as exc:
-                    self.problem(f"sha1://{sha1.hex()}: {exc}")
+                except FAULTS as exc:
+                    self.say(f"sha1://{sha1.hex()}{'' if packed else f', linked to {root}'}: {exc}", damaged=packed)
         return os.unlink(f"{target}.part")
 
 
@@ -143,7 +142,8 @@ if __name__ == "__main__":
     store = Store(Path(sys.argv[1]))
     for identity, layouts in sorted(store.keeps.items()):
         if "--list" in sys.argv:
-            print(identity.hex(), *{layout[1] for layout in layouts}, *sorted({la[2] for la in layouts}))
+            labels = {os.fsencode(layout[2]).decode(errors="ignore") for layout in layouts}
+            print(identity.hex(), *{layout[1] for layout in layouts}, *sorted(labels))
         else:
             os.makedirs(sys.argv[2], exist_ok=True)
             store.restore(identity, Path(sys.argv[2], identity.hex()))

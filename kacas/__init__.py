@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         find,
         forget,
         history,
+        link_file,
         list_dir,
         load_bytes,
         load_dir,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         store_text,
     )
     from kacas.errors import (
+        AdoptedFileError,
         CollisionError,
         DamagedContentError,
         DamagedError,
@@ -89,6 +91,7 @@ _HOME = {
         "find",
         "forget",
         "history",
+        "link_file",
         "list_dir",
         "load_bytes",
         "load_dir",
@@ -108,6 +111,7 @@ _HOME = {
         "store_text",
     ),
     "kacas.errors": (
+        "AdoptedFileError",
         "CollisionError",
         "DamagedContentError",
         "DamagedError",
@@ -163,13 +167,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description",
+    "AdoptedFileError", "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description",
     "DestinationError", "Difference", "DirectoryItem", "ForeignPackError", "Forgotten", "HistoryItem",
     "InvalidLabelError", "InvalidRangeError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray",
     "NewerFormatError", "NoSpaceError", "NotFoundError", "ReadOnlyStoreError", "SizeLimitError", "SkippedWarning",
     "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",
     "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongKindError", "batch", "default_store",
-    "describe", "diff", "exists", "find", "forget", "history", "list_dir", "load_bytes", "load_dir", "load_file",
-    "load_json", "load_npy", "load_pkl", "load_text", "open_file", "open_npy", "store_bytes", "store_dir",
+    "describe", "diff", "exists", "find", "forget", "history", "link_file", "list_dir", "load_bytes", "load_dir",
+    "load_file", "load_json", "load_npy", "load_pkl", "load_text", "open_file", "open_npy", "store_bytes", "store_dir",
     "store_file", "store_json", "store_npy", "store_pkl", "store_text",
 ]  # fmt: skip

@@ -109,6 +109,23 @@ def store_dir(
     return default_store().store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
 
 
+def link_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
+    """Keep a file where it is: its bytes are not copied, only what verifies them is stored.
+
+    >>> _ = Path("huge.dat").write_bytes(bytes(1_000_000))
+    >>> uri = link_file("huge.dat")
+    >>> load_bytes(uri, -2) == bytes(2)
+    True
+    >>> describe(uri).adopted == (str(Path("huge.dat").absolute()),)
+    True
+
+    It must stay there as it is: when it is gone, or changed, loading raises AdoptedFileError, which names it; never
+    other bytes. Link it again where it is now, or store it, and the same URI works again.
+    Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
+    """
+    return default_store().link_file(path, label=label)
+
+
 def store_bytes(data: bytes | bytearray | memoryview, *, label: str | None = None) -> str:
     """Store bytes.
 

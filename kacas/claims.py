@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
+from kacas.disk.adopted import adopted_files
 from kacas.disk.batch import Batch
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.errors import CollisionError, DamagedError, NewerFormatError, NotFoundError
-from kacas.fetch import Fetch, open_content, same_bytes
+from kacas.fetch import Content, Fetch, open_content
+from kacas.model.codec import MIB
 from kacas.model.description import Forgotten, HistoryItem
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind
-from kacas.model.entry import MAX_CANCELS, Action, Entry, live
+from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
 from kacas.model.uri import Uri
 
 _GROUP = 4096  # payloads that are looked for together
+_COMPARE_SIZE = 4 * MIB
 
 
 class Claims:
@@ -36,6 +39,14 @@ class Claims:
         """Leave the entry, unless the same one is there and alive. Raises CollisionError."""
         if self.is_new(batch, entry):
             batch.add_entry(entry)
+
+    def adopt(self, batch: Batch, entry: Entry, path: bytes) -> None:
+        """Say that the file at the absolute `path` holds the entry's content; then claim the entry itself.
+
+        Raises CollisionError.
+        """
+        adopted = entry._replace(entry_id=secrets.token_bytes(ID_SIZE), label=path, action=Action.ADOPTED)
+        self.claim(batch, adopted._replace(owner=self.owner, kind=Kind.FILE))
 
     def is_new(self, batch: Batch, entry: Entry) -> bool:
         """False if the same entry is there and alive: the batch then relies on it. Raises CollisionError."""
@@ -109,10 +120,11 @@ class Claims:
         if not roots or entry.root in roots:
             return
         fetch = Fetch(self._lookup, self._threads, batch)
-        new = open_content(fetch, entry.root, entry.size)
+        adopted = adopted_files([entry, *known, *batch.entries(entry.sha1)], entry.size)
+        new = open_content(fetch, entry.root, entry.size, adopted)
         for root, size in roots.items():
             try:
-                same = size == entry.size and same_bytes(new, open_content(fetch, root, size))
+                same = size == entry.size and same_bytes(new, open_content(fetch, root, size, adopted))
             except DamagedError:
                 continue  # what cannot be read cannot contradict; the new layout was hashed as a whole just now
             if not same:
@@ -132,12 +144,13 @@ class Claims:
             )
         # One forget entry names so many at most; the next forget ends the rest.
         mine = [entry for entry in live(known) if entry.owner == self.owner][:MAX_CANCELS]
+        adopted = [entry for entry in live(known, Action.ADOPTED) if entry.owner == self.owner]
         others = sorted({entry.owner_text for entry in live(known) if entry.owner != self.owner})
-        if mine:
+        if ending := (mine + adopted)[:MAX_CANCELS]:
             add(
                 Entry(
-                    secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), mine[0].kind,
-                    self.owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in mine),
+                    secrets.token_bytes(ID_SIZE), uri.sha1, bytes(DIGEST_SIZE), 0, time.time_ns(), ending[0].kind,
+                    self.owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in ending),
                 )
             )  # fmt: skip
         return Forgotten(str(uri), len(mine), tuple(others))
@@ -161,5 +174,19 @@ def has_same(entry: Entry, known: list[Entry]) -> bool:
     """Whether a live entry says all that the entry says."""
     return any(
         (other.owner, other.root, other.kind, other.label) == (entry.owner, entry.root, entry.kind, entry.label)
-        for other in live(known)
+        for other in live(known, Action(entry.action))
     )
+
+
+def same_bytes(one: Content, other: Content) -> bool:
+    """Compare byte by byte, in bounded memory."""
+    if one.size != other.size:
+        return False
+    left, right = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
+    for start in range(0, one.size, _COMPARE_SIZE):
+        size = min(_COMPARE_SIZE, one.size - start)
+        one.read_into(start, memoryview(left)[:size])
+        other.read_into(start, memoryview(right)[:size])
+        if left[:size] != right[:size]:
+            return False
+    return True

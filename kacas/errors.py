@@ -110,6 +110,15 @@ class DamagedContentError(DamagedError):
         self.digest = digest
 
 
+class AdoptedFileError(DamagedError):
+    """Linked content cannot be read from its file. `path` names it; `state`: "missing", "changed" or "unreadable"."""
+
+    def __init__(self, message: str, *, path: str, state: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.state = state
+
+
 class NewerFormatError(KacasError):
     """Written by a newer kacas. `needed` is the format version that must be understood."""
 
@@ -138,7 +147,7 @@ class SourceChangedError(KacasError, OSError):
 
 
 class UnreadableSourceError(KacasError, OSError):
-    """A file to be stored cannot be read. `path` names it."""
+    """A file to be stored or linked cannot be read, or is none that can be kept. `path` names it."""
 
     exit_code = 8
 

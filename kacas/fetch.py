@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
+from kacas.disk.adopted import AdoptedFiles
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
-from kacas.errors import DamagedContentError, DamagedPackError, KacasError, NewerFormatError
+from kacas.errors import AdoptedFileError, DamagedContentError, DamagedPackError, KacasError, NewerFormatError
 from kacas.model.codec import MAX_CHUNK_SIZE, MIB, DecodeError, Decoder, UnknownCodecError
+from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import PayloadKind, payload_digest
-from kacas.model.location import Location
+from kacas.model.location import Location, Piece
 from kacas.model.manifest import Child, Manifest, ManifestError, decode_manifest, decode_node
 from kacas.model.pack_format import (
     FORMAT_VERSION,
@@ -27,17 +30,8 @@ from kacas.model.pack_format import (
 _RUN_SIZE = 4 * MIB  # neighbouring payloads are read in one call up to this size
 _RUN_GAP = 64 * 1024  # and what lies between them is read along
 _PARALLEL_ABOVE = 1 * MIB  # below this a thread costs more than it saves
-_COMPARE_SIZE = 4 * MIB
+_ADOPTED_PIECES = 16  # of an adopted file are read by one thread, 4 MiB
 _NODES_KEPT = 256  # per content: 10 KiB each
-
-
-class Piece(NamedTuple):
-    """Fill `out` with the chunk's raw bytes from `skip` on. size: of the whole chunk."""
-
-    digest: bytes
-    size: int
-    skip: int
-    out: memoryview
 
 
 class _Run(NamedTuple):
@@ -58,8 +52,13 @@ class Fetch:
         self._batch = batch
         self._local = threading.local()
 
-    def read_pieces(self, pieces: Sequence[Piece], kind: PayloadKind = PayloadKind.CHUNK) -> None:
-        """Fill every piece with verified bytes; raises DamagedPackError or DamagedContentError."""
+    def read_pieces(
+        self, pieces: Sequence[Piece], kind: PayloadKind = PayloadKind.CHUNK, adopted: AdoptedFiles | None = None
+    ) -> None:
+        """Fill every piece with verified bytes. adopted: where those lie that no pack has.
+
+        Raises DamagedPackError, DamagedContentError or AdoptedFileError.
+        """
         failed: list[Piece] = []
         located: list[tuple[Location, Piece]] = []
         hints = self._lookup.locate({piece.digest for piece in pieces})
@@ -68,16 +67,21 @@ class Fetch:
                 located.append((locations[0], piece))
             else:
                 failed.append(piece)
-        runs = list(_runs(located))
-        if len(runs) > 1 and self._threads > 1 and sum(len(p.out) for p in pieces) > _PARALLEL_ABOVE:
+        parts: list[Callable[[], list[Piece]]] = [partial(self._read_run, run, kind) for run in _runs(located)]
+        if adopted is not None:
+            # Before the tables are searched for them: they are in no pack, normally.
+            absent, failed = failed, []
+            groups = (absent[at : at + _ADOPTED_PIECES] for at in range(0, len(absent), _ADOPTED_PIECES))
+            parts += [partial(adopted.fill, group) for group in groups]
+        if len(parts) > 1 and self._threads > 1 and sum(len(p.out) for p in pieces) > _PARALLEL_ABOVE:
             with ThreadPoolExecutor(self._threads, "kacas-decode") as pool:
-                for missed in pool.map(lambda run: self._read_run(run, kind), runs):
+                for missed in pool.map(lambda part: part(), parts):
                     failed += missed
         else:
-            for run in runs:
-                failed += self._read_run(run, kind)
+            for part in parts:
+                failed += part()
         for piece in failed:
-            self._read_anywhere(piece, kind)
+            self._read_anywhere(piece, kind, adopted)
 
     def _read_run(self, run: _Run, kind: PayloadKind) -> list[Piece]:
         """Returns the pieces that were not good here."""
@@ -113,7 +117,7 @@ class Fetch:
         if not whole:
             piece.out[:] = raw[piece.skip : piece.skip + len(piece.out)]
 
-    def _read_anywhere(self, piece: Piece, kind: PayloadKind) -> None:
+    def _read_anywhere(self, piece: Piece, kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
         """The slow and thorough way, for a piece that was not where the index said: every location of every table."""
         damage: DamagedPackError | None = None
         tried: set[tuple[bytes, int]] = set()
@@ -129,9 +133,14 @@ class Fetch:
             except DamagedPackError as exc:
                 damage = exc
                 self._lookup.mark_damaged(piece.digest, location)
-        if damage is not None:
-            raise damage
-        raise self.missing("chunk", piece.digest)
+        if adopted is not None:
+            try:
+                adopted.read(piece)
+                return
+            except AdoptedFileError:
+                if damage is None:
+                    raise
+        raise damage or self.missing("chunk", piece.digest)
 
     def missing(self, what: str, digest: bytes) -> KacasError:
         """The error for a payload that no table knows; it names a pack that cannot be read, if there is one."""
@@ -201,11 +210,16 @@ class Fetch:
         self.read_pieces(pieces)
         return {piece.digest: piece.out for piece in pieces}
 
-    def find_payload(self, digest: bytes) -> Location | None:
-        """A place whose payload header is that of the digest, index first, tables for proof; None if there is none."""
+    def find_payload(self, digest: bytes, *, prove: bool = True) -> Location | None:
+        """A place whose payload header is that of the digest; None if there is none.
+
+        The index is asked first, then, to `prove` that there is none, all tables.
+        """
         if self._batch is not None and (pending := self._batch.pending([digest])):
             return pending[digest]
-        return self._lookup.confirmed([digest]).get(digest) or next(self._lookup.tables.locations(digest), None)
+        if found := self._lookup.confirmed([digest]):
+            return found[digest]
+        return next(self._lookup.tables.locations(digest), None) if prove else None
 
     def payload(self, digest: bytes, kind: PayloadKind, size: int) -> bytes:
         """One whole payload, raw and verified. size: as declared, bounded before it is taken."""
@@ -260,9 +274,12 @@ def _runs(located: list[tuple[Location, Piece]]) -> Iterator[_Run]:
 class Content:
     """One layout, open for verified reading of any range. Thread-safe."""
 
-    def __init__(self, fetch: Fetch, root: bytes, manifest: Manifest | None, size: int) -> None:
-        """manifest: None if the root is the digest of the only chunk."""
+    def __init__(
+        self, fetch: Fetch, root: bytes, manifest: Manifest | None, size: int, adopted: AdoptedFiles | None
+    ) -> None:
+        """manifest: None if the root is the digest of the only chunk. adopted: where chunks lie that no pack has."""
         self._fetch = fetch
+        self.adopted = adopted
         self.root = root
         self.size = size
         self.manifest = manifest
@@ -282,12 +299,14 @@ class Content:
         if start < stop:
             base = len(self._head)
             view = out[len(from_head) :]
-            self._fetch.read_pieces(list(self._pieces(self._top, self._level, start - base, stop - base, view)))
+            pieces = list(self._pieces(self._top, self._level, base, start - base, stop - base, view))
+            self._fetch.read_pieces(pieces, adopted=self.adopted)
 
     def _pieces(
-        self, children: tuple[Child, ...], level: int, start: int, stop: int, out: memoryview
+        self, children: tuple[Child, ...], level: int, at: int, start: int, stop: int, out: memoryview
     ) -> Iterator[Piece]:
-        """Chunks under `children` that overlap start:stop (offsets from the first child on), with their part of out."""
+        """Chunks under `children`, which begin `at` in the content, that overlap start:stop (offsets from the first child
+        on), with their part of out."""
         ends = list(accumulate(child.size for child in children))
         index = bisect_right(ends, start)
         while index < len(children) and (begin := ends[index] - children[index].size) < stop:
@@ -295,9 +314,10 @@ class Content:
             low, high = max(start, begin), min(stop, ends[index])
             part = out[low - start : high - start]
             if level == 0:
-                yield Piece(child.digest, child.size, low - begin, part)
+                yield Piece(child.digest, child.size, low - begin, part, at + begin)
             else:
-                yield from self._pieces(self._node(child, level), level - 1, low - begin, high - begin, part)
+                below = self._node(child, level)
+                yield from self._pieces(below, level - 1, at + begin, low - begin, high - begin, part)
             index += 1
 
     def _node(self, child: Child, level: int) -> tuple[Child, ...]:
@@ -343,36 +363,26 @@ def _payload_of(fetch: Fetch, digest: bytes, kind: PayloadKind) -> bytes:
     return fetch.payload(digest, kind, location.raw_size)
 
 
-def open_content(fetch: Fetch, root: bytes, size: int) -> Content:
-    """Open the layout with this root; size: what the entry says.
+def open_content(fetch: Fetch, root: bytes, size: int, adopted: AdoptedFiles | None = None) -> Content:
+    """Open the layout with this root; size: what the entry says; adopted: the files that its entries name.
 
     Raises DamagedContentError, DamagedPackError or NewerFormatError.
     """
-    location = fetch.find_payload(root)
+    # An adopted file of one chunk has no manifest, and normally nothing of it is in a pack.
+    one_chunk = adopted is not None and size <= CHUNK_TARGET
+    location = fetch.find_payload(root, prove=not one_chunk)
+    if location is None and one_chunk:
+        return Content(fetch, root, None, size, adopted)
     if location is None:
         raise fetch.missing("root", root)
     if location.kind == PayloadKind.CHUNK:
-        found, content = location.raw_size, Content(fetch, root, None, size)
+        found, content = location.raw_size, Content(fetch, root, None, size, adopted)
     else:
         try:
             manifest = decode_manifest(fetch.payload(root, PayloadKind.MANIFEST, location.raw_size))
         except ManifestError as exc:
             raise DamagedContentError(f"manifest {root.hex()}: {exc}", digest=root.hex()) from exc
-        found, content = manifest.size, Content(fetch, root, manifest, size)
+        found, content = manifest.size, Content(fetch, root, manifest, size, adopted)
     if found != size:
         raise DamagedContentError(f"root {root.hex()} has {found} bytes, its entry says {size}", digest=root.hex())
     return content
-
-
-def same_bytes(one: Content, other: Content) -> bool:
-    """Compare byte by byte, in bounded memory."""
-    if one.size != other.size:
-        return False
-    left, right = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
-    for start in range(0, one.size, _COMPARE_SIZE):
-        size = min(_COMPARE_SIZE, one.size - start)
-        one.read_into(start, memoryview(left)[:size])
-        other.read_into(start, memoryview(right)[:size])
-        if left[:size] != right[:size]:
-            return False
-    return True

@@ -1,4 +1,4 @@
-"""Small contents of a batch, kept back until there are enough to look up, encode and write together."""
+"""Batches: their block, and small contents, kept back until there are enough to look up, encode and write together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from types import TracebackType
 from typing import NamedTuple
 
 from kacas.claims import Claims
@@ -210,3 +212,37 @@ class GatheringBatch(Batch):
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.shutdown(wait=True, cancel_futures=True)
+
+
+class BatchScope:
+    """`with repository.batch():`. Leave it in the thread that entered it."""
+
+    def __init__(
+        self,
+        current: ContextVar[GatheringBatch | None],
+        begin: Callable[[], GatheringBatch],
+        end: Callable[[GatheringBatch], None],
+    ) -> None:
+        """current: the batch that puts go into, set inside the block. end: publishes it."""
+        self._current = current
+        self._begin = begin
+        self._end = end
+        self._batch: GatheringBatch | None = None  # None: the outer batch is joined
+
+    def __enter__(self) -> None:
+        if self._current.get() is None:
+            self._batch = self._begin()
+            self._current.set(self._batch)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        self._current.set(None)
+        try:
+            if kind is None:
+                self._end(batch)
+        finally:
+            batch.discard()  # nothing, if it was finished

@@ -33,6 +33,8 @@ class Sink(Protocol):
 
     def append(self, payloads: Sequence[Payload]) -> None: ...
 
+    def note_whole(self, root: bytes) -> None: ...
+
 
 class Ingested(NamedTuple):
     """sha1: of head and source. root: of the layout that was appended. size: bytes of the content."""
@@ -66,8 +68,10 @@ class Ingest:
         head: bytes = b"",
         description: dict[str, object] | None = None,
         progress: Progress | None = None,
+        store_chunks: bool = True,
     ) -> Ingested:
-        """Read the source to its end and append everything its root needs to the sink.
+        """Read the source to its end and append everything its root needs to the sink; without `store_chunks`, only
+        nodes and manifest: the chunks stay where they are.
 
         Raises what the source raises; nothing is published by this function.
         """
@@ -87,10 +91,11 @@ class Ingest:
             filled = _fill(source, view, filled)
         if filled <= CHUNK_TARGET:
             source.check_unchanged()
-            return self._put_one(view[:filled], sink)
-        return self._put_many(source, cutter, sink, head, description or {}, first, filled, progress)
+            return self._put_one(view[:filled], sink if store_chunks else None)
+        chunks = sink if store_chunks else None
+        return self._put_many(source, cutter, sink, chunks, head, description or {}, first, filled, progress)
 
-    def _put_one(self, raw: memoryview, sink: Sink) -> Ingested:
+    def _put_one(self, raw: memoryview, sink: Sink | None) -> Ingested:
         """Content that fits in one chunk needs no node: its root is the chunk's digest."""
         sha1 = new_sha1()
         sha1.update(raw)
@@ -102,6 +107,7 @@ class Ingest:
         source: Source,
         cutter: Cutter,
         sink: Sink,
+        chunks: Sink | None,
         head: bytes,
         description: dict[str, object],
         block: bytearray,
@@ -125,7 +131,7 @@ class Ingest:
                     (
                         block,
                         hasher.submit(sha1.update, view[hashed:]),
-                        encoders.submit(self._encode_block, view[start:], ends, sink),
+                        encoders.submit(self._encode_block, view[start:], ends, chunks),
                     )
                 )
                 if progress is not None:
@@ -145,6 +151,8 @@ class Ingest:
             encoders.shutdown(wait=True, cancel_futures=True)
             hasher.shutdown(wait=True, cancel_futures=True)
         root = tree.finish(head, description)
+        if chunks is not None:
+            sink.note_whole(root)
         return Ingested(sha1.digest(), root, done)
 
     def _next_block(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], tree: _Tree) -> bytearray:
@@ -165,13 +173,15 @@ class Ingest:
         except IndexError:
             return bytearray(BLOCK_SIZE)
 
-    def _encode_block(self, data: memoryview, ends: list[int], sink: Sink) -> list[Child]:
-        """Digest, look up, compress and append the chunks of one block."""
+    def _encode_block(self, data: memoryview, ends: list[int], sink: Sink | None) -> list[Child]:
+        """Digest the chunks of one block; with a sink, look up, compress and append them."""
+        chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
+        children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
+        if sink is None:
+            return children
         encoder: Encoder | None = getattr(self._local, "encoder", None)
         if encoder is None:
             encoder = self._local.encoder = Encoder()
-        chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
-        children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
         known = sink.known(child.digest for child in children)
         payloads: list[Payload] = []
         for child, chunk in zip(children, chunks, strict=True):

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from kacas.claims import Claims, has_same
+from kacas.disk.adopted import AdoptedFiles, adopted_files
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
 from kacas.disk.merger import Merger
+from kacas.disk.statistics import count
 from kacas.disk.volume import Volume
 from kacas.errors import (
     DamagedError,
@@ -29,7 +30,7 @@ from kacas.errors import (
     WrongKindError,
 )
 from kacas.fetch import Content, Fetch, open_content
-from kacas.gathering import GatheringBatch
+from kacas.gathering import BatchScope, GatheringBatch
 from kacas.ingest import Ingest, Ingested, identify
 from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
@@ -87,7 +88,7 @@ class Repository:
     def batch(self) -> AbstractContextManager[None]:
         """Puts of this thread (or asyncio task) are published together at the end; an inner batch joins the outer."""
         self._check_open()
-        return _BatchScope(self)
+        return BatchScope(self.current_batch, self.begin_batch, self.end_batch)
 
     def begin_batch(self) -> GatheringBatch:
         """A batch that `end_batch` publishes."""
@@ -124,11 +125,13 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
+        adopted_path: bytes | None = None,
     ) -> Entry:
         """Store head and source as one content and claim it for the owner. Returns the claim.
 
-        cutter: by default the store's for files. Raises CollisionError, what the source raises, NewerFormatError if
-        the store's cutter is unknown, and StoreError if the store cannot be written.
+        cutter: by default the store's for files. adopted_path: of the file that the bytes come from, to leave its
+        chunks there and store only what verifies them. Raises CollisionError, what the source raises,
+        NewerFormatError if the store's cutter is unknown, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
         file_cutter = self.volume.file_cutter()  # for arrays too: a store of an unknown kind is only read
@@ -140,9 +143,12 @@ class Repository:
                 batch,
                 head=head,
                 description=description,
-                progress=self._stage("storing"),
+                progress=self._stage("storing" if adopted_path is None else "linking"),
+                store_chunks=adopted_path is None,
             )
             entry = self._entry(ingested, kind, encoded_label)
+            if adopted_path is not None:
+                self.claims.adopt(batch, entry, adopted_path)
             self.claims.claim(batch, entry)
             return entry
 
@@ -172,7 +178,8 @@ class Repository:
         other_root = any(other.root != entry.root for other in mine)
         if other_root:
             batch.flush()  # to be compared with what is known, byte by byte
-        if other_root or self.lookup.entries(entry.sha1):
+        linked = any(other.action == Action.ADOPTED for other in mine)
+        if other_root or linked or self.lookup.entries(entry.sha1):
             # Known is not enough: it is looked whether the chunk is there and good, and else stored again.
             self.put(BufferSource(raw), kind, label)
         elif not has_same(entry, mine):
@@ -230,9 +237,10 @@ class Repository:
         damage: DamagedError | None = None
         for ask in (self.lookup.entries, self.lookup.proved_entries):
             damage = None  # what a hint led to is no damage: the pack may be gone, entry and all
-            for entry in self._layouts(uri, [entry for entry, _ in ask(uri.sha1)]):
+            known = [entry for entry, _ in ask(uri.sha1)]
+            for entry in self._layouts(uri, known):
                 try:
-                    return entry, self._content(entry)
+                    return entry, self._content(entry, adopted_files(known, entry.size))
                 except DamagedError as exc:
                     damage = exc
         if damage is not None:
@@ -246,16 +254,18 @@ class Repository:
     @staticmethod
     def _layouts(uri: Uri, entries: list[Entry]) -> list[Entry]:
         kept = [entry for entry in entries if entry.names_layout and uri.root in (None, entry.root)]
-        newest = sorted(kept, key=lambda entry: entry.time_ns, reverse=True)
+        # Layouts that need no file elsewhere come first.
+        adopted = {entry.root for entry in entries if entry.action == Action.ADOPTED}
+        newest = sorted(kept, key=lambda entry: (entry.root not in adopted, entry.time_ns), reverse=True)
         return list({entry.root: entry for entry in reversed(newest)}.values())[::-1]
 
-    def _content(self, entry: Entry) -> Content:
+    def _content(self, entry: Entry, adopted: AdoptedFiles | None) -> Content:
         with self._lock:
             content = self._contents.get(entry.root)
-            if content is not None and content.size == entry.size:
+            if content is not None and (content.size, content.adopted) == (entry.size, adopted):
                 self._contents.move_to_end(entry.root)
                 return content
-        content = open_content(self._fetch, entry.root, entry.size)
+        content = open_content(self._fetch, entry.root, entry.size, adopted)
         with self._lock:
             self._contents[entry.root] = content
             while len(self._contents) > _CONTENTS_KEPT:
@@ -330,6 +340,7 @@ class Repository:
             chunks=len(chunks),
             stored_size=sum(sizes.values()),
             claims=claims,
+            adopted=tuple(dict.fromkeys(e.label_text for e in live(known, Action.ADOPTED))),
         )
 
     def forget(self, uri: Uri) -> Forgotten:
@@ -345,22 +356,7 @@ class Repository:
     def stats(self) -> StoreStats:
         """Counted from the tables of every pack that can be read."""
         self._check_open()
-        chunks = raw_size = payload_size = 0
-        contents, entries = set[bytes](), set[bytes]()
-        for _, table in self.lookup.tables.uncovered():
-            chunks += len(table.records)
-            raw_size += int(table.records["raw_size"].sum())
-            payload_size += int(table.records["payload_size"].sum())
-            claims = [entry for entry in table.entries() if entry.action != Action.MERGED]
-            entries.update(entry.entry_id for entry in claims)
-            contents.update(entry.sha1 for entry in claims if entry.names_layout)
-        packs = self.volume.list_packs() - self.lookup.tables.problems.keys()
-        pack_size = sum(map(self.volume.pack_size, packs))
-        settings = self.volume.settings
-        return StoreStats(
-            str(self.volume.path), settings.store_id, settings.format_version, settings.durability, len(packs),
-            pack_size, chunks, raw_size, payload_size, len(entries), len(contents),
-        )  # fmt: skip
+        return count(self.volume, self.lookup.tables)
 
     def rebuild_index(self) -> int:
         """Make the index anew from the packs' tables. Returns the number of chunk records."""
@@ -372,30 +368,3 @@ class Repository:
         kinds = {entry.kind_name for entry, _ in self.lookup.entries(uri.sha1) if entry.names_layout}
         stored = f"it was stored as {' and '.join(sorted(kinds))}" if kinds else "load it with load_bytes or load_file"
         return WrongKindError(f"{uri}: {why}; {stored}", sha1=uri.sha1.hex())
-
-
-class _BatchScope:
-    """`with repository.batch():`. Leave it in the thread that entered it."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._batch: GatheringBatch | None = None  # None: the outer batch is joined
-
-    def __enter__(self) -> None:
-        current = self._repository.current_batch
-        if current.get() is None:
-            self._batch = self._repository.begin_batch()
-            current.set(self._batch)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        batch, self._batch = self._batch, None
-        if batch is None:
-            return
-        self._repository.current_batch.set(None)
-        try:
-            if kind is None:
-                self._repository.end_batch(batch)
-        finally:
-            batch.discard()  # nothing, if it was finished

@@ -16,7 +16,7 @@ from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
-from kacas.formats import file, npy, objects, tree_restore, tree_store
+from kacas.formats import file, link, npy, objects, tree_restore, tree_store
 from kacas.formats.npy import LazyArray
 from kacas.formats.tree import Trees
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem, StoreStats
@@ -112,6 +112,9 @@ class Store:
 
     def store_file(self, path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False) -> str:
         return file.store_file(self._repository, self._identities, path, label, rehash)
+
+    def link_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
+        return link.link_file(self._repository, self._identities, path, label)
 
     def store_stream(self, stream: BinaryIO, *, label: str | None = None) -> str:
         return file.store_stream(self._repository, stream, label)

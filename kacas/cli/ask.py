@@ -36,8 +36,9 @@ def info(session: Session, uri: str, as_json: bool) -> None:
         ]
     pairs += [
         ("chunks", f"{found.chunks:,}"),
-        ("stored", f"{output.exact_size(found.stored_size)}, ratio {found.ratio:.2f}"),
+        ("stored", output.exact_size(found.stored_size) + ("" if found.adopted else f", ratio {found.ratio:.2f}")),
         ("root", found.root),
+        *(("linked to", path) for path in found.adopted),
     ]
     if not found.claims:
         pairs.append(("kept by", "nobody: it goes when the store is collected"))

@@ -54,7 +54,7 @@ class Bar:
     def finished(self, size: int) -> None:
         """A file is done; small ones do not report themselves."""
         self._before += size
-        self("storing", 0, None)
+        self(self._stage or "storing", 0, None)
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         if not self.visible or (not self.shown and time.monotonic() - self._started_s < _PATIENCE_S):

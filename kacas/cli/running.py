@@ -24,7 +24,7 @@ EXIT_CODES = (
     ("2", "wrong usage: option, URI, label, range, setting or data"),
     ("3", "not in the store"),
     ("4", "the content is of another kind"),
-    ("5", "damaged, or two contents with one SHA-1; verify: not clean"),
+    ("5", "damaged, a linked file gone or changed, or two contents with one SHA-1; verify: not clean"),
     ("6", "made by a newer kacas"),
     ("7", "not enough memory"),
     ("8", "a file to be stored cannot be read, or changed meanwhile"),

@@ -22,9 +22,12 @@ _DAMAGED = 5
     examples=["kacas verify", "kacas verify --quick", "kacas verify --json | jq -r '.problems[].uris[]'"],
 )
 @click.option("--quick", is_flag=True, help="Check the packs and that all parts are there, without hashing contents.")
+@click.option(
+    "--no-linked", is_flag=True, help="Do not read linked files: look whether they are there, with their size."
+)
 @json_option("Print one JSON object, for programs.")
 @click.pass_obj
-def verify(session: Session, quick: bool, as_json: bool) -> None:
+def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> None:
     """Read the whole store and say what is wrong with it.
 
     Every problem is listed under its pack, with the URIs that it touches; the exit code is 5 if there is
@@ -34,7 +37,7 @@ def verify(session: Session, quick: bool, as_json: bool) -> None:
     from kacas.upkeep import verify as upkeep
 
     with session.open_store() as store:
-        report = upkeep.verify(store, quick=quick)
+        report = upkeep.verify(store, quick=quick, linked=not no_linked)
     if as_json:
         output.json_line({"clean": report.clean} | dataclasses.asdict(report))
     else:
@@ -44,7 +47,9 @@ def verify(session: Session, quick: bool, as_json: bool) -> None:
         where = f" in {output.count(packs, 'pack')}" if packs else ""
         found = output.count(len(report.problems), "problem")
         output.flush()
-        output.error(f"the store is not clean: {found}{where}; restore packs, or store the contents again")
+        output.error(
+            f"the store is not clean: {found}{where}; restore packs and linked files, or store the contents again"
+        )
         raise click.exceptions.Exit(_DAMAGED)
 
 

@@ -10,7 +10,6 @@ from kacas.disk.lookup import Lookup
 from kacas.disk.pack_writer import PackWriter, Payload
 from kacas.disk.volume import Volume
 from kacas.errors import StoreClosedError, WriteError
-from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Action, Entry
 from kacas.model.location import Location
 
@@ -38,7 +37,7 @@ class Batch:
         self._entries_size = 0
         self._own: dict[bytes, list[Entry]] = {}
         self._relied: set[bytes] = set()
-        self._trees: set[bytes] = set()  # roots of the entries: when the batch has ended, all below them is there
+        self._trees: set[bytes] = set()  # roots: when the batch has ended, all below them is in packs
         self.skipped: list[Entry] = []
         self._packs: set[bytes] = set()
         self._ended = False
@@ -87,7 +86,6 @@ class Batch:
                 self._entries.append(encoded)
                 self._entries_size += len(encoded)
                 self._own.setdefault(entry.sha1, []).append(entry)
-                self._note_tree(entry)
             if self._entries_size >= _PACK_ENTRIES_SIZE:
                 self._writer = self._writer or PackWriter(self._volume)
                 self._publish()
@@ -106,13 +104,14 @@ class Batch:
         """Leave out an entry because the owner's same entry is alive; `skipped` is looked at again before the end."""
         if len(self.skipped) < _MAX_SKIPPED:
             self.skipped.append(entry)
-            self._note_tree(entry)
         else:
             self.add_entry(entry)  # bounds the memory: a second claim does no harm
 
-    def _note_tree(self, entry: Entry) -> None:
-        if entry.names_layout and entry.size > CHUNK_TARGET and len(self._trees) < _MAX_TREES:
-            self._trees.add(entry.root)
+    def note_whole(self, root: bytes) -> None:
+        """Every payload of the root's tree, chunks included, was appended or is known."""
+        with self._lock:
+            if len(self._trees) < _MAX_TREES:
+                self._trees.add(root)
 
     def pending(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
         """Where payloads of this batch's unpublished pack are; read them with `read`."""

@@ -41,7 +41,7 @@ class FileSource:
         if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
             what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise UnreadableSourceError(f"{path} is {what}; store_file takes regular files", path=str(path))
+            raise UnreadableSourceError(f"{path} is {what}; only regular files can be stored or linked", path=str(path))
         self.state = FileState.of(status)
 
     def _unreadable(self, exc: OSError) -> UnreadableSourceError:

@@ -22,8 +22,9 @@ class Description:
 
     size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
     (a chunk shared with other content counts in full). chunks: number of distinct chunks.
-    shape, dtype: for arrays only, else None. files, total_size: of all below a directory (its own size is that of the
-    document that lists its names), else None.
+    shape, dtype: for arrays only, else None. adopted: paths of files that were linked and are read for the chunks
+    that are in no pack. files, total_size: of all below a directory (its own size is that of the document that lists
+    its names), else None.
     """
 
     uri: str
@@ -36,6 +37,7 @@ class Description:
     claims: tuple[Claim, ...]
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    adopted: tuple[str, ...] = ()
     files: int | None = None
     total_size: int | None = None
 

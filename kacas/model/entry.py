@@ -11,12 +11,13 @@ from kacas.model.digest import ID_SIZE, checksum
 from kacas.model.uri import MAX_LABEL_SIZE, DirectoryUri, Uri, label_text
 
 MAX_OWNER_SIZE = 256  # bytes of UTF-8
+MAX_PATH_SIZE = 4096  # bytes: PATH_MAX of Linux
 MAX_CANCELS = 1 << 16
 _CHECK_SIZE = 8
 _FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
 _SIZE = struct.Struct("<I")
 SHA1_OFFSET = _SIZE.size + ID_SIZE  # of the SHA-1 in an encoded entry
-MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_LABEL_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
+MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_PATH_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
 
 
 class Kind(IntEnum):
@@ -38,6 +39,7 @@ class Action(IntEnum):
     FORGET = 1
     MERGED = 2  # no claim: says that its pack holds all of the packs that `cancels` names
     MEMBER = 3  # names a layout for a directory's member: kept by the directory, claimed by nobody
+    ADOPTED = 4  # no claim: says that the file at the path that is its label holds what a keep entry beside it keeps
 
 
 class Origin(IntEnum):
@@ -61,6 +63,7 @@ class Entry(NamedTuple):
 
     A FORGET entry has the root of 32 zeros and names in `cancels` the entry ids that it ends. A MERGED entry is no
     claim: it says that its pack holds all that the packs hold whose ids are in `cancels`; SHA-1 and root are zeros.
+    The label of an ADOPTED entry is the absolute path of the file, as bytes.
     """
 
     entry_id: bytes
@@ -78,7 +81,7 @@ class Entry(NamedTuple):
 
     @property
     def names_layout(self) -> bool:
-        """Whether it says which root the SHA-1 has."""
+        """Whether it says which root the SHA-1 has. (An ADOPTED entry stands beside a KEEP entry that does.)"""
         return self.action in (Action.KEEP, Action.MEMBER)
 
     @property
@@ -101,7 +104,11 @@ class Entry(NamedTuple):
 
     def encode(self) -> bytes:
         """Raises ValueError for what could not be decoded: one such entry would spoil the table of its pack."""
-        if len(self.owner) > MAX_OWNER_SIZE or len(self.label) > MAX_LABEL_SIZE or len(self.cancels) > MAX_CANCELS:
+        if (
+            len(self.owner) > MAX_OWNER_SIZE
+            or len(self.label) > _max_label_size(self.action)
+            or len(self.cancels) > MAX_CANCELS
+        ):
             raise ValueError("the entry's owner, label or cancelled ids are too many bytes")
         tail = self.owner + self.label + b"".join(self.cancels)
         front = _FIXED.pack(
@@ -109,6 +116,10 @@ class Entry(NamedTuple):
             self.kind, self.action, self.origin, self.proof, len(self.owner), len(self.label), len(self.cancels),
         )  # fmt: skip
         return front + tail + checksum(_CHECK_SIZE, front, tail)
+
+
+def _max_label_size(action: int) -> int:
+    return MAX_PATH_SIZE if action == Action.ADOPTED else MAX_LABEL_SIZE
 
 
 def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
@@ -127,7 +138,7 @@ def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
         stop != start + total
         or stop > len(data)
         or cancels_count > MAX_CANCELS
-        or label_size > MAX_LABEL_SIZE
+        or label_size > _max_label_size(action)
         or owner_size > MAX_OWNER_SIZE
     ):
         raise EntryError("its sizes contradict each other")
@@ -161,7 +172,7 @@ def entries_of(data: bytes, sha1: bytes) -> list[Entry]:
     return [entry for entry in encoded_entries_of(data, sha1) if entry.action != Action.MERGED]
 
 
-def live(entries: list[Entry]) -> list[Entry]:
-    """Keep entries that no forget entry names."""
+def live(entries: list[Entry], action: Action = Action.KEEP) -> list[Entry]:
+    """Entries of the action that no forget entry names."""
     cancelled = {entry_id for entry in entries if entry.action == Action.FORGET for entry_id in entry.cancels}
-    return [entry for entry in entries if entry.action == Action.KEEP and entry.entry_id not in cancelled]
+    return [entry for entry in entries if entry.action == action and entry.entry_id not in cancelled]

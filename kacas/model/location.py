@@ -7,6 +7,16 @@ from typing import NamedTuple
 from kacas.model.pack_format import PAYLOAD_HEADER_SIZE
 
 
+class Piece(NamedTuple):
+    """Fill `out` with the chunk's raw bytes from `skip` on. size: of the whole chunk; at: where it begins in the content."""
+
+    digest: bytes
+    size: int
+    skip: int
+    out: memoryview
+    at: int = 0
+
+
 class Location(NamedTuple):
     """A hint, proved by the payload header found there and finally by the digest.
 

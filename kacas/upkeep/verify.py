@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from kacas.disk.adopted import adopted_files
 from kacas.disk.pack_reader import PackReader
 from kacas.errors import (
+    AdoptedFileError,
     DamagedContentError,
     DamagedError,
     DamagedPackError,
@@ -23,7 +25,7 @@ from kacas.errors import (
 from kacas.fetch import Content, Fetch, open_content
 from kacas.model.codec import DecodeError, Decoder
 from kacas.model.digest import new_sha1, payload_digest
-from kacas.model.entry import Entry
+from kacas.model.entry import Action, Entry
 from kacas.model.location import Location
 from kacas.model.merging import sources_of
 from kacas.model.pack_format import (
@@ -43,7 +45,8 @@ _WINDOW = 4 << 20
 
 @dataclass(frozen=True)
 class Problem:
-    """kind: "damaged", "foreign", "newer", "missing" or "collision". pack, digest: hex, "" where there is none."""
+    """kind: "damaged", "foreign", "newer", "missing", "collision", or "adopted" (a linked file is missing, changed or
+    unreadable; the message has its path). pack, digest: hex, "" where there is none."""
 
     kind: str
     pack: str
@@ -73,22 +76,27 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(store: Store, *, quick: bool = False) -> VerifyReport:
+def verify(store: Store, *, quick: bool = False, linked: bool = True) -> VerifyReport:
     """Check the whole store. quick: only the packs and that every tree is complete, without hashing contents.
 
+    linked: read linked files too. Else, and when `quick`, it is only looked whether they are there, with their size.
+    A linked file that is wrong is a problem if something that is kept can be loaded from nowhere else.
     What is found damaged is remembered, so that storing the content again writes a good copy.
     """
-    return _Verification(store.repository, quick).run()
+    return _Verification(store.repository, quick, linked).run()
 
 
 class _Verification:
-    def __init__(self, repository: Repository, quick: bool) -> None:
+    def __init__(self, repository: Repository, quick: bool, linked: bool) -> None:
         self._repository = repository
         self._lookup = repository.lookup
         self._quick = quick
+        self._linked = linked
         self._fetch = Fetch(repository.lookup, 2)
         self._report = VerifyReport()
         self._entries: dict[tuple[bytes, bytes], Entry] = {}
+        self._adopted: dict[bytes, list[Entry]] = {}
+        self._cancelled: set[bytes] = set()
         self._bad: dict[bytes, list[Problem]] = {}
         self._faulty: set[bytes] = set()
         self._covered: set[bytes] = set()  # by merged packs that are good
@@ -133,6 +141,10 @@ class _Verification:
         for entry in entries:
             if entry.names_layout:
                 self._entries.setdefault((entry.sha1, entry.root), entry)
+            elif entry.action == Action.ADOPTED:
+                self._adopted.setdefault(entry.sha1, []).append(entry)
+            elif entry.action == Action.FORGET:
+                self._cancelled.update(entry.cancels)
         with ThreadPoolExecutor(2, "kacas-verify") as pool:
             rows = list(_locations(table, pack_id))
             for problems in pool.map(lambda part: self._check_payloads(reader, part), [rows[0::2], rows[1::2]]):
@@ -208,11 +220,16 @@ class _Verification:
         done = 0
         for entry in self._entries.values():
             uri = str(Uri(entry.sha1, entry.label_text))
+            links = self._adopted.get(entry.sha1, [])
             try:
-                content = open_content(self._fetch, entry.root, entry.size)
+                content = open_content(self._fetch, entry.root, entry.size, adopted_files(links, entry.size))
                 self._check_content(content, entry, uri, lambda at: progress("checking contents", done + at, total))  # noqa: B023
             except NewerFormatError as exc:
                 self._report.problems.append(Problem("newer", exc.pack, "", (uri,), f"{uri}: {exc}"))
+            except AdoptedFileError as exc:
+                # Whoever forgot what he had linked may delete the file.
+                if any(link.entry_id not in self._cancelled for link in links):
+                    self._report.problems.append(Problem("adopted", "", "", (uri,), str(exc)))
             except DamagedError as exc:
                 pack = exc.pack if isinstance(exc, DamagedPackError) else ""
                 digest = str(getattr(exc, "digest", ""))
@@ -222,10 +239,8 @@ class _Verification:
             done += entry.size
 
     def _check_content(self, content: Content, entry: Entry, uri: str, progress: Callable[[int], None]) -> None:
-        if self._quick:
-            for child in content.chunks():
-                if self._fetch.find_payload(child.digest) is None:
-                    raise DamagedContentError(f"chunk {child.digest.hex()} is in no pack", digest=child.digest.hex())
+        if self._quick or (content.adopted is not None and not self._linked):
+            self._look_at(content)
             return
         sha1 = new_sha1()
         window = memoryview(bytearray(min(_WINDOW, content.size)))
@@ -239,6 +254,20 @@ class _Verification:
             self._report.problems.append(
                 Problem("damaged", "", entry.root.hex(), (uri,), f"{uri}: its bytes have the SHA-1 {sha1.hexdigest()}")
             )
+
+    def _look_at(self, content: Content) -> None:
+        """Whether every part is there, by what the index and the files' sizes say."""
+        gone: AdoptedFileError | None = None
+        if content.adopted is not None:
+            try:
+                content.adopted.check()
+            except AdoptedFileError as exc:
+                gone = exc
+        elsewhere = content.adopted is not None and gone is None
+        for child in content.chunks():
+            if not elsewhere and self._fetch.find_payload(child.digest) is None:
+                missing = DamagedContentError(f"chunk {child.digest.hex()} is in no pack", digest=child.digest.hex())
+                raise gone or missing
 
 
 def _locations(table: Table, pack_id: bytes) -> Iterator[tuple[bytes, Location]]:

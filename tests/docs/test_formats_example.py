@@ -14,7 +14,7 @@ import kacas
 from kacas.model.codec import MAX_CHUNK_SIZE, Decoder
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import MANIFEST_CONTEXT, NODE_CONTEXT
-from kacas.model.entry import MAX_OWNER_SIZE
+from kacas.model.entry import MAX_OWNER_SIZE, MAX_PATH_SIZE
 from kacas.model.manifest import FAN_OUT, MAX_HEAD_SIZE, MAX_LEVEL
 from kacas.model.pack_format import MAX_PARAMETERS_SIZE, MAX_TABLE_SIZE
 from kacas.model.uri import MAX_LABEL_SIZE, MAX_URI_SIZE
@@ -102,6 +102,7 @@ def test_the_store_makes_the_identities_and_root_of_the_page(store: kacas.Store)
         f"| children of a manifest or node | {FAN_OUT} |",
         f"| level | {MAX_LEVEL} |",
         f"| owner, label | {MAX_OWNER_SIZE}, {MAX_LABEL_SIZE:,} bytes |",
+        f"| path in an adopted entry | {MAX_PATH_SIZE:,} bytes |",
         f"if the whole content is at most {CHUNK_TARGET:,} bytes",
         f"At most {MAX_URI_SIZE:,} characters",
     ],

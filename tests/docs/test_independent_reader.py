@@ -215,3 +215,32 @@ def test_a_store_without_its_settings_is_restored(store: kacas.Store, tmp_path: 
     (store.path / "kacas.toml").unlink()
     assert run(store.path, tmp_path / "restored").returncode == 0
     assert list(files_in(tmp_path / "restored").values()) == [b"example text"]
+
+
+def test_a_linked_file_is_restored_from_where_it_is(store: kacas.Store, tmp_path: Path) -> None:
+    contents = {name: np.random.default_rng(2).bytes(900_000) + name.encode() for name in ("right", "gone", "copied")}
+    contents |= {"changed": b"small", "na\udcffme": b"other"}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+        store.link_file(tmp_path / name)
+    assert str(tmp_path / "gone") in run(store.path, "--list").stdout
+    store.store_file(tmp_path / "copied")
+    for name in ("gone", "copied"):
+        (tmp_path / name).unlink()
+    done = run(store.path, tmp_path / "restored")
+    assert f"{tmp_path / 'gone'}: it is not there" in done.stderr
+    assert done.returncode == 1
+    (tmp_path / "changed").write_bytes(b"SMALL")
+    done = run(store.path, tmp_path / "again")
+    assert f"{tmp_path / 'changed'}: its SHA-1 is another" in done.stderr
+    assert files_in(tmp_path / "restored") == {sha1(data): data for name, data in contents.items() if name != "gone"}
+    assert files_in(tmp_path / "again").keys() == {sha1(contents[name]) for name in ("right", "copied", "na\udcffme")}
+
+
+def test_a_linked_file_that_is_gone_costs_nothing_if_it_is_stored(store: kacas.Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    store.link_file(tmp_path / "file")
+    store.store_file(tmp_path / "file")
+    (tmp_path / "file").unlink()
+    assert run(store.path, tmp_path / "restored").returncode == 0
+    assert files_in(tmp_path / "restored") == {sha1(b"content"): b"content"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kacas.model.entry import (
     MAX_ENTRY_SIZE,
     MAX_OWNER_SIZE,
+    MAX_PATH_SIZE,
     SHA1_OFFSET,
     Action,
     Entry,
@@ -100,9 +101,10 @@ def test_sizes_that_contradict_each_other_are_refused_before_anything_is_read(da
     [
         ENTRY._replace(owner=b"o" * (MAX_OWNER_SIZE + 1)),
         ENTRY._replace(label=b"l" * (MAX_LABEL_SIZE + 1)),
+        ENTRY._replace(label=b"p" * (MAX_PATH_SIZE + 1), action=Action.ADOPTED),
         CANCEL._replace(cancels=(b"c" * 16,) * ((1 << 16) + 1)),
     ],
-    ids=["owner", "label", "cancels"],
+    ids=["owner", "label", "path", "cancels"],
 )
 def test_what_could_not_be_decoded_is_never_encoded(entry: Entry) -> None:
     # One such entry would make the whole table of its pack unreadable.
@@ -111,6 +113,12 @@ def test_what_could_not_be_decoded_is_never_encoded(entry: Entry) -> None:
     except ValueError:
         return
     assert decode_entry(data)[0] == entry
+
+
+def test_the_label_of_an_adopted_entry_may_be_as_long_as_a_path() -> None:
+    entry = ENTRY._replace(label=b"/" + b"p" * (MAX_PATH_SIZE - 1), action=Action.ADOPTED)
+    assert decode_entry(entry.encode())[0] == entry
+    assert len(entry.encode()) <= MAX_ENTRY_SIZE
 
 
 def test_an_entry_says_its_fields_in_words() -> None:

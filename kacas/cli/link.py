@@ -1,0 +1,64 @@
+"""The command that keeps files where they are: link."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+import click
+
+from kacas.cli import output
+from kacas.cli.command import ExampleCommand, filled, json_option
+from kacas.cli.session import Session
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=["kacas link /data/recording.dat", "kacas link --json /data/*.npy"],
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False), callback=filled)
+@click.option("--label", help="The name to remember, instead of the file's own.")
+@json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
+@click.pass_obj
+def link(session: Session, paths: tuple[str, ...], label: str | None, as_json: bool) -> None:
+    """Keep files where they are and print their URIs.
+
+    The bytes are read once and not copied: the store gets what verifies them, and loads read them from PATH. So
+    the files must stay as they are; a load names a file that is gone or was changed. The URIs come in the order of
+    the paths, one per line, when all are kept safely; on an error none is printed.
+    """
+    if label is not None and len(paths) > 1:
+        raise click.UsageError("--label is for one PATH: each of several keeps its own name")
+    sizes = [_size(path) for path in paths]
+    if session.make_store():
+        output.note(f"made a new store at {session.directory(session.settings())}")
+    rows: list[dict[str, Any]] = []
+    with session.open_store() as opened:
+        bar = session.bar
+        bar.expect(sum(sizes))
+        with opened.batch():
+            for path, size in zip(paths, sizes, strict=True):
+                bar.begin(os.path.basename(path))
+                uri = opened.link_file(path, label=label)
+                bar.finished(size)
+                rows.append({"uri": uri, "size": size, "path": path})
+    for row in rows:
+        if as_json:
+            output.json_line(row)
+        else:
+            output.line(row["uri"])
+
+
+def _size(path: str) -> int:
+    """The size of a file; what cannot be linked is refused before any work."""
+    from kacas.errors import UnreadableSourceError
+
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise UnreadableSourceError(f"{path} cannot be read: {why}", path=path) from exc
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableSourceError(f"{path} is not a regular file; only such can be linked", path=path)
+    return status.st_size
