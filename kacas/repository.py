@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from kacas.claims import Claims
+from kacas.claims import Claims, has_same
 from kacas.disk.adopted import AdoptedFiles, adopted_files
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
@@ -156,12 +156,15 @@ class Repository:
         self._check_open()
         raw = bytes(data)
         entry = self._entry(identify(raw), kind, label_bytes(label or ""))
-        known = self.claims.known(batch, entry.sha1)
-        if any(other.root != entry.root for other in known):
-            batch.flush()  # to be compared with what is known, byte by byte
+        mine = batch.entries(entry.sha1)
+        # Another root is to be compared, byte by byte; and what this batch only links is not stored.
+        doubtful = any(other.root != entry.root or other.action == Action.ADOPTED for other in mine)
+        if doubtful:
+            batch.flush()
+        if doubtful or self.lookup.entries(entry.sha1):
+            # Known is not enough: it is looked whether the chunk is there and good, and else stored again.
             return self.put(BufferSource(raw), kind, label)
-        adopted = any(other.action == Action.ADOPTED for other in known)  # then a claim does not mean stored bytes
-        if not known or adopted or self.claims.is_new(batch, entry):
+        if not has_same(entry, mine):
             batch.gather(entry, raw)
         return Uri(entry.sha1, label or "")
 
