@@ -175,11 +175,11 @@ class Repository:
         raw = bytes(data)
         entry = self._entry(identify(raw), kind, label_bytes(label or ""))
         mine = batch.entries(entry.sha1)
-        other_root = any(other.root != entry.root for other in mine)
-        if other_root:
-            batch.flush()  # to be compared with what is known, byte by byte
-        linked = any(other.action == Action.ADOPTED for other in mine)
-        if other_root or linked or self.lookup.entries(entry.sha1):
+        # Another root is to be compared, byte by byte; and what this batch only links is not stored.
+        doubtful = any(other.root != entry.root or other.action == Action.ADOPTED for other in mine)
+        if doubtful:
+            batch.flush()
+        if doubtful or self.lookup.entries(entry.sha1):
             # Known is not enough: it is looked whether the chunk is there and good, and else stored again.
             self.put(BufferSource(raw), kind, label)
         elif not has_same(entry, mine):

@@ -203,9 +203,12 @@ def test_a_stored_copy_needs_the_file_no_more(store: Store, tmp_path: Path, data
     assert store.load_bytes(uri) == data
 
 
-def test_a_small_put_in_a_batch_stores_what_was_only_linked(store: Store, small: Path) -> None:
-    uri = store.link_file(small)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_small_put_in_a_batch_stores_what_was_only_linked(store: Store, small: Path, before: bool) -> None:
+    if before:
+        store.link_file(small)
     with store.batch():
+        uri = store.link_file(small)
         store.repository.put_small(SMALL, Kind.FILE, small.name)
     small.unlink()
     assert store.load_bytes(uri) == SMALL
