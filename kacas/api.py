@@ -126,6 +126,25 @@ def link_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
     return default_store().link_file(path, label=label)
 
 
+def link_dir(
+    path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    exclude: Iterable[str] = (),
+    partial: bool = False,
+) -> str:
+    """Keep a directory whose files stay where they are: `store_dir` with `link_file` for each of them.
+
+    >>> _ = Path("huge").mkdir(); _ = Path("huge/a.dat").write_bytes(bytes(1_000_000))
+    >>> uri = link_dir("huge")
+    >>> load_bytes(uri.partition("?")[0] + "/a.dat", -2) == bytes(2)
+    True
+
+    Raises as both.
+    """
+    return default_store().link_dir(path, label=label, exclude=exclude, partial=partial)
+
+
 def store_bytes(data: bytes | bytearray | memoryview, *, label: str | None = None) -> str:
     """Store bytes.
 

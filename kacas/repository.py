@@ -194,6 +194,7 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
+        adopted_path: bytes | None = None,
     ) -> Ingested:
         """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`."""
 
@@ -205,7 +206,16 @@ class Repository:
                 batch.gather_member(found, content, kind)
                 return found
             source = BufferSource(content) if isinstance(content, bytes) else content
-            found = self._ingest.put(source, cutter or file_cutter, batch, head=head, description=description)
+            found = self._ingest.put(
+                source,
+                cutter or file_cutter,
+                batch,
+                head=head,
+                description=description,
+                store_chunks=adopted_path is None,
+            )
+            if adopted_path is not None:
+                self.claims.adopt(batch, self._entry(found, kind, b""), adopted_path)
             batch.add_member(found, kind)
             return found
 

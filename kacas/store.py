@@ -16,7 +16,7 @@ from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
-from kacas.formats import file, link, npy, objects, tree_restore, tree_store
+from kacas.formats import file, link, npy, objects, tree_link, tree_restore, tree_store
 from kacas.formats.npy import LazyArray
 from kacas.formats.tree import Trees
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem, StoreStats
@@ -144,6 +144,16 @@ class Store:
         rehash: bool = False,
     ) -> str:
         return tree_store.store_dir(self._repository, self._identities, path, label, exclude, partial, rehash)
+
+    def link_dir(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        label: str | None = None,
+        exclude: Iterable[str] = (),
+        partial: bool = False,
+    ) -> str:
+        return tree_link.link_dir(self._repository, self._identities, path, label, exclude, partial)
 
     # --- load -------------------------------------------------------------------------------
 

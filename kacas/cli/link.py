@@ -15,14 +15,22 @@ from kacas.cli.session import Session
 
 @click.command(
     cls=ExampleCommand,
-    examples=["kacas link /data/recording.dat", "kacas link --json /data/*.npy"],
+    examples=[
+        "kacas link /data/recording.dat",
+        "kacas link --json /data/*.npy",
+        "kacas link /data/session7 --exclude '*.tmp'",
+    ],
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False), callback=filled)
 @click.option("--label", help="The name to remember, instead of the file's own.")
+@click.option("--exclude", metavar="PATTERN", multiple=True, help="In directories, leave out names or paths like this.")
+@click.option("--partial", is_flag=True, help="Link a directory though parts of it cannot be read; they are named.")
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
-def link(session: Session, paths: tuple[str, ...], label: str | None, as_json: bool) -> None:
-    """Keep files where they are and print their URIs.
+def link(
+    session: Session, paths: tuple[str, ...], label: str | None, exclude: tuple[str, ...], partial: bool, as_json: bool
+) -> None:
+    """Keep files or directories where they are and print their URIs.
 
     The bytes are read once and not copied: the store gets what verifies them, and loads read them from PATH. So
     the files must stay as they are; a load names a file that is gone or was changed. The URIs come in the order of
@@ -36,13 +44,19 @@ def link(session: Session, paths: tuple[str, ...], label: str | None, as_json: b
     rows: list[dict[str, Any]] = []
     with session.open_store() as opened:
         bar = session.bar
-        bar.expect(sum(sizes))
+        bar.expect(None if None in sizes else sum(size or 0 for size in sizes))
         with opened.batch():
             for path, size in zip(paths, sizes, strict=True):
                 bar.begin(os.path.basename(path))
-                uri = opened.link_file(path, label=label)
-                bar.finished(size)
+                if size is None:
+                    uri = opened.link_dir(path, label=label, exclude=exclude, partial=partial)
+                else:
+                    uri = opened.link_file(path, label=label)
+                bar.finished(size or 0)
                 rows.append({"uri": uri, "size": size, "path": path})
+        for row in rows:
+            if as_json and row["size"] is None:
+                row["size"] = opened.size(row["uri"])
     for row in rows:
         if as_json:
             output.json_line(row)
@@ -50,8 +64,8 @@ def link(session: Session, paths: tuple[str, ...], label: str | None, as_json: b
             output.line(row["uri"])
 
 
-def _size(path: str) -> int:
-    """The size of a file; what cannot be linked is refused before any work."""
+def _size(path: str) -> int | None:
+    """The size of a file, None for a directory; what cannot be linked is refused before any work."""
     from kacas.errors import UnreadableSourceError
 
     try:
@@ -59,6 +73,8 @@ def _size(path: str) -> int:
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise UnreadableSourceError(f"{path} cannot be read: {why}", path=path) from exc
+    if stat.S_ISDIR(status.st_mode):
+        return None
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableSourceError(f"{path} is not a regular file; only such can be linked", path=path)
     return status.st_size

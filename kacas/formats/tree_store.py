@@ -16,7 +16,7 @@ from kacas.disk.identities import Identities, Identity
 from kacas.errors import InvalidSettingError, KacasError, SkippedWarning, SourceChangedError, UnreadableSourceError
 from kacas.formats.file import FileSource, file_layout
 from kacas.formats.known_files import KnownFiles
-from kacas.ingest import identify
+from kacas.ingest import Ingested, identify
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeEntry, TreeError, check_name, encode_tree
@@ -39,19 +39,22 @@ def store_dir(
     rehash: bool,
 ) -> str:
     """Store a directory with all below it; see `kacas.store_dir`."""
+    top = directory_path(path)
+    name = os.path.basename(top) if label is None else label
+    with repository.batch():
+        walk = Walk(repository, KnownFiles(identities, rehash=rehash), exclude)
+        uri = walk.keep(top, name, partial=partial)
+    walk.warn(top)
+    return uri
+
+
+def directory_path(path: str | os.PathLike[str]) -> str:
+    """The absolute path. Raises UnreadableSourceError if it is no directory."""
     top = os.path.abspath(path)
     if not os.path.isdir(top):
         what = "not a directory; store_file takes files" if os.path.lexists(top) else "not there"
         raise UnreadableSourceError(f"{path} is {what}", path=str(path))
-    name = os.path.basename(top) if label is None else label
-    with repository.batch():
-        walk = _Walk(repository, KnownFiles(identities, rehash=rehash), exclude)
-        document = walk.store(os.fsencode(top))
-        if walk.problems and not partial:
-            raise walk.error(top)
-        uri = repository.put_small(document, Kind.DIRECTORY, name)
-    walk.warn(top)
-    return str(DirectoryUri(uri.sha1, name))
+    return top
 
 
 class _Frame(NamedTuple):
@@ -65,7 +68,7 @@ class _Frame(NamedTuple):
     taken: list[TreeEntry]
 
 
-class _Walk:
+class Walk:
     """One pass over a tree, deepest directories first, without recursion."""
 
     def __init__(self, repository: Repository, files: KnownFiles, exclude: Iterable[str]) -> None:
@@ -84,6 +87,14 @@ class _Walk:
         }
         self.problems: list[str] = []
         self.skipped: list[str] = []
+
+    def keep(self, top: str, label: str, *, partial: bool) -> str:
+        """Store the tree and claim it; returns the URI. Raises UnreadableSourceError if a part cannot be read, unless `partial`."""
+        document = self.store(os.fsencode(top))
+        if self.problems and not partial:
+            raise self.error(top)
+        uri = self._repository.put_small(document, Kind.DIRECTORY, label)
+        return str(DirectoryUri(uri.sha1, label))
 
     def store(self, top: bytes) -> bytes:
         """Store all below `top` but its own document, which is returned."""
@@ -163,16 +174,7 @@ class _Walk:
                 return known._replace(name=name)
             executable = bool(before.st_mode & 0o100)
             before, synced_ns = self._files.sync(fd, before)
-            if before.st_size > CHUNK_TARGET or not stat.S_ISREG(before.st_mode):
-                source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
-                try:
-                    content = self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
-                finally:
-                    source.close()
-            else:
-                raw = _read(fd, path, before)
-                content = identify(raw)
-                self._batch.gather_member(content, raw, Kind.FILE)
+            content = self._content(fd, path, before)
         finally:
             os.close(fd)
         self._files.remember(before, Identity(content.sha1, content.root, content.size), synced_ns)
@@ -182,6 +184,21 @@ class _Walk:
         if before.st_nlink > 1 and len(self._hard_links) < _MAX_HARD_LINKS:
             self._hard_links[key] = entry
         return entry
+
+    def _content(self, fd: int, path: bytes, status: os.stat_result) -> Ingested:
+        if status.st_size > CHUNK_TARGET or not stat.S_ISREG(status.st_mode):
+            source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
+            try:
+                return self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
+            finally:
+                source.close()
+        raw = _read(fd, path, status)
+        content = identify(raw)
+        self._batch.gather_member(content, raw, Kind.FILE)
+        return content
+
+    def _note(self, sha1: bytes) -> None:
+        self._batch.note_directory(sha1)
 
     def _finish(self, frame: _Frame) -> bytes:
         """The directory's document; the files that were not read, as they had not changed, are in the store or are read."""
@@ -195,7 +212,7 @@ class _Walk:
                     frame.taken[at] = self._file(os.path.join(frame.path, taken.name), taken.name)
             document = self._document(frame)
             sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
-        self._batch.note_directory(sha1)
+        self._note(sha1)
         return document
 
     def _document(self, frame: _Frame) -> bytes:
@@ -221,7 +238,7 @@ class _Walk:
     def warn(self, top: str) -> None:
         for what, paths in (("cannot be read and were left out", self.problems), ("were skipped", self.skipped)):
             if paths:
-                warnings.warn(f"{len(paths)} in {top} {what}: {_named(paths)}", SkippedWarning, stacklevel=5)
+                warnings.warn(f"{len(paths)} in {top} {what}: {_named(paths)}", SkippedWarning, stacklevel=4)
 
 
 def _named(paths: list[str]) -> str:

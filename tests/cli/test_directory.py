@@ -108,3 +108,13 @@ def test_refusals_are_one_line_with_a_code(kacas: Runner, run7: Path, command: l
     answer = kacas(*(word.replace("BASE", base) for word in command))
     assert answer.code == code
     assert said in answer.error
+
+
+def test_a_directory_is_linked(kacas: Runner, run7: Path, tmp_path: Path) -> None:
+    (answer,) = kacas("link", "--json", run7, "--exclude", "*.sh").objects
+    assert answer["size"] == 2013
+    assert kacas("load", answer["uri"], "--dest", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "raw" / "a.bin").read_bytes() == bytes(2000)
+    (run7 / "raw" / "a.bin").unlink()
+    refused = kacas("cat", answer["uri"].partition("?")[0] + "/raw/a.bin")
+    assert (refused.code, "a.bin" in refused.error) == (5, True)

@@ -1,0 +1,69 @@
+"""Linking a directory: its documents are stored, its files stay where they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from kacas.disk.identities import Identities, sync_file_system
+from kacas.formats.file import file_layout
+from kacas.formats.known_files import KnownFiles
+from kacas.formats.link import LinkedSource, adopted_path
+from kacas.formats.tree_store import Walk, directory_path
+from kacas.ingest import Ingested
+from kacas.model.entry import Kind
+from kacas.repository import Repository
+
+
+def link_dir(
+    repository: Repository,
+    identities: Identities,
+    path: str | os.PathLike[str],
+    label: str | None,
+    exclude: Iterable[str],
+    partial: bool,
+) -> str:
+    """Keep a directory's files where they are; see `kacas.link_dir`."""
+    top = directory_path(path)
+    name = os.path.basename(top) if label is None else label
+    with repository.batch():
+        walk = _LinkWalk(repository, KnownFiles(identities, rehash=True), exclude)
+        uri = walk.keep(top, name, partial=partial)
+        if repository.volume.durable:
+            walk.sync()
+    walk.warn(top)
+    return uri
+
+
+class _LinkWalk(Walk):
+    """Reads every file, and adopts it."""
+
+    def __init__(self, repository: Repository, files: KnownFiles, exclude: Iterable[str]) -> None:
+        super().__init__(repository, files, exclude)
+        self._devices: dict[int, bytes] = {}
+
+    def _content(self, fd: int, path: bytes, status: os.stat_result) -> Ingested:
+        if not status.st_size:
+            return super()._content(fd, path, status)  # there is nothing to leave elsewhere
+        self._devices.setdefault(status.st_dev, path)
+        place = adopted_path(self._repository, os.fsdecode(path))
+        source = LinkedSource(Path(place), sync=False)
+        try:
+            layout = file_layout(source)._asdict()
+            return self._repository.put_member(source, Kind.FILE, adopted_path=os.fsencode(place), **layout)
+        finally:
+            source.close()
+
+    def _note(self, sha1: bytes) -> None:
+        """Not whole: what is below is in no pack."""
+
+    def sync(self) -> None:
+        """Make the linked bytes durable: the store has no copy of them."""
+        for path in self._devices.values():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if sync_file_system(fd) is None:
+                    os.sync()
+            finally:
+                os.close(fd)
