@@ -18,6 +18,7 @@ from kacas.disk.batch import Batch
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
+from kacas.errors import WriteError
 from kacas.ingest import Ingested
 from kacas.model.codec import MIB, Encoder
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind, checksum
@@ -76,6 +77,7 @@ class GatheringBatch(Batch):
         self._local = threading.local()
         self._worker: ThreadPoolExecutor | None = None
         self._flying: deque[Future[None]] = deque()
+        self._trusted: set[bytes] = set()  # keys of directories whose mark this batch believed
         self._directories: set[bytes] = set()  # keys of those that are whole when this batch has ended
 
     def gather(self, entry: Entry, raw: bytes) -> None:
@@ -107,8 +109,10 @@ class GatheringBatch(Batch):
         key = _directory_key(sha1)
         if not self._lookup.whole({key}):
             return False
-        packs = [pack_id for entry, pack_id in self._lookup.entries(sha1) if entry.kind == Kind.DIRECTORY]
-        self.rely(packs)
+        packs = [p for entry, p in self._lookup.entries(sha1) if entry.kind == Kind.DIRECTORY and entry.names_layout]
+        if packs:
+            self._trusted.add(key)
+            self.rely(packs)
         return bool(packs)
 
     def note_directory(self, sha1: bytes) -> None:
@@ -135,8 +139,11 @@ class GatheringBatch(Batch):
     def flush(self) -> None:
         """Append what was gathered. Raises as `gather`."""
         self._send()
-        while self._flying:
-            self._flying.popleft().result()
+        try:
+            self._await(0)
+        except BaseException as exc:
+            self._fail(exc)
+            raise
 
     def _send(self) -> None:
         with self._gather_lock:
@@ -147,15 +154,29 @@ class GatheringBatch(Batch):
         if size < _THREAD_ABOVE:
             self._append_group(group)
             return
-        self._worker = self._worker or ThreadPoolExecutor(1, "kacas-gather")
-        while len(self._flying) >= _IN_FLIGHT:
-            self._flying.popleft().result()
-        self._flying.append(self._worker.submit(self._append_group, group))
+        try:
+            self._await(_IN_FLIGHT - 1)
+            with self._gather_lock:
+                self._worker = self._worker or ThreadPoolExecutor(1, "kacas-gather")
+                self._flying.append(self._worker.submit(self._append_group, group))
+        except BaseException as exc:
+            self._fail(exc)  # the group is lost, by Ctrl-C perhaps, and its URIs were handed out
+            raise
+
+    def _await(self, left: int) -> None:
+        """Wait until so many groups at most are being written. One stays in the queue until its result was seen."""
+        while len(self._flying) > left:
+            first = self._flying[0]
+            first.result()
+            with self._gather_lock:
+                if self._flying and self._flying[0] is first:
+                    self._flying.popleft()
 
     def _append_group(self, group: list[_Small]) -> None:
         try:
             entries = _entries(group)
             self._append_chunks({entry.root: small.raw for entry, small in zip(entries, group, strict=True)})
+            self._check_group(entries)
             self.add_entries(self._wanted(entries))
         except BaseException as exc:
             self._fail(exc)  # URIs of the group were handed out: what is left must not be published as if it were all
@@ -163,6 +184,14 @@ class GatheringBatch(Batch):
         with self._gather_lock:
             for small in group:
                 self._gathered.pop(small.sha1, None)
+
+    def _check_group(self, entries: list[Entry]) -> None:
+        """Raises CollisionError for two contents of one SHA-1 within the batch: the group's own, or one before."""
+        first: dict[bytes, Entry] = {}
+        for entry in entries:
+            others = [first.setdefault(entry.sha1, entry), *super().entries(entry.sha1)]
+            if any(other.root != entry.root for other in others):
+                self._claims.check_collision(self, entry, [other for other in others if other.root != entry.root])
 
     def _append_chunks(self, chunks: dict[bytes, bytes]) -> None:
         encoder: Encoder | None = getattr(self._local, "encoder", None)
@@ -198,6 +227,13 @@ class GatheringBatch(Batch):
     def finish(self) -> None:
         self.flush()
         self._stop()
+        if self._trusted:
+            self._lookup.refresh()
+            if self._lookup.whole(self._trusted) != self._trusted:
+                raise WriteError(
+                    "packs vanished, or damage was found, while a directory was stored that relied on them; store it again",
+                    path=str(self._lookup.store_path),
+                )
         super().finish()
         if self._directories:
             self._lookup.mark_whole(self._directories)

@@ -195,7 +195,8 @@ class Store:
     def size(self, uri: str) -> int:
         """Bytes of the content; of a directory, of all files in it together. Raises as `describe`."""
         if self.is_dir(uri):
-            return self.describe(uri).total_size or 0
+            directory = self._trees.directory(uri)
+            return self._trees.totals(directory.sha1, str(directory)).size
         return self._repository.resolve(self._trees.content_uri(uri))[1].size
 
     def diff(self, uri: str, other: str) -> Iterator[Difference]:

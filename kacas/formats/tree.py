@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from kacas.errors import NewerFormatError, NotFoundError, WrongKindError
+from kacas.errors import InvalidUriError, NewerFormatError, NotFoundError, WrongKindError
 from kacas.model.description import Description, Difference, DirectoryItem
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, NewerTreeError, TreeEntry, TreeError, decode_tree
 from kacas.model.uri import DirectoryUri, Uri, label_text, parse_any_uri
@@ -106,7 +106,10 @@ class Trees:
         uri = parse_any_uri(text)
         if isinstance(uri, Uri):
             uri = DirectoryUri(uri.sha1, uri.label)
-        names = tuple(name for name in path.encode("utf-8", "surrogateescape").split(b"/") if name)
+        try:
+            names = tuple(name for name in path.encode("utf-8", "surrogateescape").split(b"/") if name)
+        except UnicodeEncodeError as exc:
+            raise InvalidUriError(f"the path {path!r} is not Unicode text: {exc.reason}", uri=text) from exc
         whole = DirectoryUri(uri.sha1, uri.label, uri.path + names)
         entry = self.entry(whole)
         if entry.type is EntryType.LINK:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from kacas.disk.identities import Identities, sync_file_system
+from kacas.disk.identities import FileState, Identities, sync_file_system
+from kacas.errors import SourceChangedError
 from kacas.formats.file import file_layout
 from kacas.formats.known_files import KnownFiles
 from kacas.formats.link import LinkedSource, adopted_path
 from kacas.formats.tree_store import Walk, directory_path
 from kacas.ingest import Ingested
 from kacas.model.entry import Kind
+from kacas.model.uri import label_bytes
 from kacas.repository import Repository
 
 
@@ -25,13 +27,17 @@ def link_dir(
     partial: bool,
 ) -> str:
     """Keep a directory's files where they are; see `kacas.link_dir`."""
-    top = directory_path(path)
+    top = directory_path(repository, path)
     name = os.path.basename(top) if label is None else label
+    label_bytes(name)  # refused before anything is read
     with repository.batch():
         walk = _LinkWalk(repository, KnownFiles(identities, rehash=True), exclude)
-        uri = walk.keep(top, name, partial=partial)
-        if repository.volume.durable:
-            walk.sync()
+        try:
+            uri = walk.keep(top, name, partial=partial)
+            if repository.volume.durable:
+                walk.sync()
+        finally:
+            walk.close()
     walk.warn(top)
     return uri
 
@@ -41,15 +47,18 @@ class _LinkWalk(Walk):
 
     def __init__(self, repository: Repository, files: KnownFiles, exclude: Iterable[str]) -> None:
         super().__init__(repository, files, exclude)
-        self._devices: dict[int, bytes] = {}
+        self._devices: dict[int, int] = {}  # each with an open descriptor of one of its files
 
     def _content(self, fd: int, path: bytes, status: os.stat_result) -> Ingested:
         if not status.st_size:
             return super()._content(fd, path, status)  # there is nothing to leave elsewhere
-        self._devices.setdefault(status.st_dev, path)
+        if status.st_dev not in self._devices:
+            self._devices[status.st_dev] = os.dup(fd)
         place = adopted_path(self._repository, os.fsdecode(path))
         source = LinkedSource(Path(place), sync=False)
         try:
+            if source.state != FileState.of(status):
+                raise SourceChangedError(f"{place} became another file while it was linked", path=str(place))
             layout = file_layout(source)._asdict()
             return self._repository.put_member(source, Kind.FILE, adopted_path=os.fsencode(place), **layout)
         finally:
@@ -60,10 +69,12 @@ class _LinkWalk(Walk):
 
     def sync(self) -> None:
         """Make the linked bytes durable: the store has no copy of them."""
-        for path in self._devices.values():
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if sync_file_system(fd) is None:
-                    os.sync()
-            finally:
-                os.close(fd)
+        for fd in self._devices.values():
+            if sync_file_system(fd) is None:
+                os.sync()
+
+    def close(self) -> None:
+        """Close what is held open for `sync`."""
+        for fd in self._devices.values():
+            os.close(fd)
+        self._devices = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kacas.disk.destination import Destination, Place, Write
-from kacas.errors import DamagedContentError, DamagedError, KacasError, NotFoundError
+from kacas.errors import DamagedContentError, DamagedError, DestinationError, KacasError, NotFoundError
 from kacas.fetch import Content
 from kacas.formats.tree import Trees
 from kacas.model.codec import MIB
@@ -44,6 +44,8 @@ def load_dir(
     repository: Repository, trees: Trees, uri: DirectoryUri, dest: str | os.PathLike[str], *, overwrite: bool
 ) -> Path:
     """Restore the directory below `dest`; see `kacas.load_dir`."""
+    if not os.fspath(dest):
+        raise DestinationError("the destination is empty; is a variable not set?", path="")
     restore = _Restore(repository, trees, Destination(Path(dest), overwrite=overwrite))
     restore.run(uri)
     return Path(os.path.abspath(dest))

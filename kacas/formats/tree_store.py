@@ -20,9 +20,10 @@ from kacas.ingest import Ingested, identify
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeEntry, TreeError, check_name, encode_tree
-from kacas.model.uri import DirectoryUri
+from kacas.model.uri import DirectoryUri, label_bytes
 from kacas.repository import Repository
 
+_GONE = TreeEntry(b"", EntryType.FILE)  # in place of a file that could be taken no more
 _TRIES = 3  # for a file that changes while it is read
 _MAX_HARD_LINKS = 1 << 20  # remembered, to read each file once
 _MAX_NAMED = 20  # paths in one message
@@ -39,8 +40,9 @@ def store_dir(
     rehash: bool,
 ) -> str:
     """Store a directory with all below it; see `kacas.store_dir`."""
-    top = directory_path(path)
+    top = directory_path(repository, path)
     name = os.path.basename(top) if label is None else label
+    label_bytes(name)  # refused before anything is read
     with repository.batch():
         walk = Walk(repository, KnownFiles(identities, rehash=rehash), exclude)
         uri = walk.keep(top, name, partial=partial)
@@ -48,12 +50,17 @@ def store_dir(
     return uri
 
 
-def directory_path(path: str | os.PathLike[str]) -> str:
-    """The absolute path. Raises UnreadableSourceError if it is no directory."""
+def directory_path(repository: Repository, path: str | os.PathLike[str]) -> str:
+    """The absolute path. Raises UnreadableSourceError if it is no directory, or kacas' own."""
+    if not os.fspath(path):
+        raise UnreadableSourceError("the path is empty; is a variable not set?", path="")
     top = os.path.abspath(path)
     if not os.path.isdir(top):
         what = "not a directory; store_file takes files" if os.path.lexists(top) else "not there"
         raise UnreadableSourceError(f"{path} is {what}", path=str(path))
+    for place in (repository.volume.path, repository.cache.parent):
+        if Path(os.path.realpath(top)).is_relative_to(os.path.realpath(place)):
+            raise UnreadableSourceError(f"{path} lies in {place}, which is kacas' own", path=str(path))
     return top
 
 
@@ -85,6 +92,7 @@ class Walk:
             for place in (repository.volume.path, repository.cache)
             for status in [os.stat(place)]
         }
+        repository.lookup.refresh()  # what was lost is noticed before it is relied on
         self.problems: list[str] = []
         self.skipped: list[str] = []
 
@@ -114,7 +122,7 @@ class Walk:
             if not self._batch.has_directory(sha1):
                 self._repository.put_member(document, Kind.DIRECTORY)
             stack[-1].taken.append(TreeEntry(os.path.basename(frame.path), EntryType.DIRECTORY, sha1, len(document)))
-        raise UnreadableSourceError(self.problems[0], path=os.fsdecode(top))
+        raise UnreadableSourceError((self.problems or self.skipped)[0], path=os.fsdecode(top))
 
     def _open(self, path: bytes, relative: bytes, above: Iterable[_Frame]) -> _Frame | None:
         try:
@@ -146,16 +154,23 @@ class Walk:
                 return self._open(entry.path, relative + b"/", stack)
             elif entry.is_file(follow_symlinks=False):
                 known = frame.known.get(entry.name)
-                frame.taken.append(_unchanged(entry, known) if known else self._file(entry.path, entry.name))
+                taken = _unchanged(entry, known) if known else self._file_or_problem(entry.path, entry.name)
+                if taken is not None:
+                    frame.taken.append(taken)
             else:
                 self.skipped.append(f"{os.fsdecode(entry.path)} ({_special(entry)})")
         except OSError as exc:
-            if isinstance(exc, KacasError) and not isinstance(exc, SourceChangedError | UnreadableSourceError):
-                raise  # the store's trouble, not the source's
             self._problem(entry.path, exc)
         except TreeError as exc:
             self.problems.append(f"{os.fsdecode(entry.path)}: {exc}")
         return None
+
+    def _file_or_problem(self, path: bytes, name: bytes) -> TreeEntry | None:
+        try:
+            return self._file(path, name)
+        except OSError as exc:
+            self._problem(path, exc)
+            return None
 
     def _file(self, path: bytes, name: bytes) -> TreeEntry:
         for _ in range(_TRIES - 1):
@@ -209,7 +224,9 @@ class Walk:
             for at, taken in enumerate(frame.taken):
                 identity = frame.known.get(taken.name)
                 if identity is not None and identity not in there and taken.type is EntryType.FILE:
-                    frame.taken[at] = self._file(os.path.join(frame.path, taken.name), taken.name)
+                    again = self._file_or_problem(os.path.join(frame.path, taken.name), taken.name)
+                    frame.taken[at] = again or _GONE
+            frame.taken[:] = [taken for taken in frame.taken if taken is not _GONE]
             document = self._document(frame)
             sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
         self._note(sha1)
@@ -225,6 +242,9 @@ class Walk:
         return document
 
     def _problem(self, path: bytes, exc: OSError) -> None:
+        """Note what is wrong with the source; the store's trouble goes on to the caller."""
+        if isinstance(exc, KacasError) and not isinstance(exc, SourceChangedError | UnreadableSourceError):
+            raise exc
         text = str(exc) if isinstance(exc, KacasError) else f"{os.fsdecode(path)}: {os.strerror(exc.errno or 0)}"
         self.problems.append(text)
 
@@ -291,7 +311,10 @@ class _Excluded:
 def _patterns(exclude: Iterable[str]) -> _Excluded | None:
     if isinstance(exclude, str):
         raise InvalidSettingError(f"exclude is a list of patterns, not the text {exclude!r}")
-    patterns = [pattern.rstrip("/") for pattern in exclude]
+    try:
+        patterns = [os.fspath(pattern).rstrip("/") for pattern in exclude]
+    except TypeError as exc:
+        raise InvalidSettingError(f"exclude is a list of patterns: {exc}") from exc
     names = [fnmatch.translate(pattern) for pattern in patterns if "/" not in pattern]
     paths = [fnmatch.translate(pattern.lstrip("/")) for pattern in patterns if "/" in pattern]
     if not patterns:

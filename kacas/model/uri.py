@@ -95,15 +95,20 @@ def parse_any_uri(text: str) -> Uri | DirectoryUri:
 
 def _decoded(text: str, label: str) -> str:
     try:
-        decoded = label_text(unquote_to_bytes(label))
+        decoded = label_text(unquote_to_bytes(label.encode("utf-8", "surrogateescape")))
         label_bytes(decoded)
         return decoded
-    except InvalidLabelError as exc:
+    except (InvalidLabelError, UnicodeEncodeError) as exc:
         raise InvalidUriError(f"{_shown(text)}: {exc}", uri=text) from exc
 
 
 def _path(text: str, path: str) -> tuple[bytes, ...]:
-    names = tuple(unquote_to_bytes(name) for name in path.rstrip("/").split("/")[1:])
+    try:
+        names = tuple(
+            unquote_to_bytes(name.encode("utf-8", "surrogateescape")) for name in path.rstrip("/").split("/")[1:]
+        )
+    except UnicodeEncodeError as exc:
+        raise InvalidUriError(f"{_shown(text)}: the path is not Unicode text: {exc.reason}", uri=repr(text)) from exc
     for name in names:
         if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
             raise InvalidUriError(

@@ -1,0 +1,117 @@
+"""What a directory's URI stands for when packs go, groups fail, or two files have one SHA-1."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+import kacas
+from kacas.gathering import GatheringBatch
+from tests.formats.trees import SMALL, make, read
+
+
+def aged(path: Path) -> None:
+    """The identity cache believes no file that changed within two seconds."""
+    time.sleep(2.1)
+    assert path.exists()
+
+
+def test_a_tree_whose_members_packs_went_is_stored_again_by_the_same_store(store: kacas.Store, tmp_path: Path) -> None:
+    make(tmp_path / "source", {b"sub": {b"%d" % number: b"content %d" % number for number in range(3)}})
+    aged(tmp_path / "source")
+    for path in (tmp_path / "source" / "sub").iterdir():
+        store.store_file(path)
+    lost = list(store.repository.volume.packs.glob("*.pack"))
+    uri = store.store_dir(tmp_path / "source")
+    assert store.store_dir(tmp_path / "source") == uri
+    for pack in lost:
+        pack.unlink()
+    assert store.store_dir(tmp_path / "source") == uri
+    store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == read(tmp_path / "source")
+
+
+def test_an_interrupted_group_fails_the_batch_even_if_the_interrupt_is_caught(
+    store: kacas.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: GatheringBatch, left: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GatheringBatch, "_await", interrupted)
+    with pytest.raises(KeyboardInterrupt), store.batch():
+        store_all(store)
+    assert store.stats().contents == 0
+
+
+def store_all(store: kacas.Store) -> None:
+    try:
+        for number in range(1000):
+            store.store_bytes(b"%d" % number * 5000)
+    except KeyboardInterrupt:
+        pass
+
+
+@pytest.mark.parametrize("how", ["in one directory", "beside a directory"])
+def test_two_small_files_with_one_sha1_are_a_collision(
+    store: kacas.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    class Constant:
+        def update(self, data: object) -> None: ...
+
+        def digest(self) -> bytes:
+            return b"\x11" * 20
+
+    monkeypatch.setattr("kacas.ingest.new_sha1", Constant)
+    make(tmp_path / "d", {b"a": b"one"} | ({b"b": b"other"} if how == "in one directory" else {}))
+
+    def both() -> None:
+        with store.batch():
+            store.store_dir(tmp_path / "d")
+            store.store_bytes(b"other")
+
+    with pytest.raises(kacas.CollisionError):
+        both()
+
+
+def test_kacas_own_directories_are_refused(store: kacas.Store) -> None:
+    for place in (store.path, store.path / "packs", store.repository.cache):
+        for keep in (store.store_dir, store.link_dir):
+            with pytest.raises(kacas.UnreadableSourceError, match="kacas' own"):
+                keep(place)
+    for keep in (store.store_dir, store.link_dir):
+        with pytest.raises(kacas.UnreadableSourceError, match="empty"):
+            keep("")
+
+
+def test_a_known_file_that_vanishes_before_it_is_read_again_is_named(
+    store: kacas.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "source", SMALL)
+    aged(tmp_path / "source")
+    store.store_dir(tmp_path / "source")
+    other = kacas.Store.open(tmp_path / "other")
+    monkeypatch.setattr(other, "_identities", store._identities)
+    real = GatheringBatch.known_members
+
+    def vanishing(self: GatheringBatch, identities: object) -> object:
+        (tmp_path / "source" / "notes.txt").unlink(missing_ok=True)
+        return real(self, identities)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GatheringBatch, "known_members", vanishing)
+    with pytest.warns(kacas.SkippedWarning, match=r"notes\.txt"):
+        uri = other.store_dir(tmp_path / "source", partial=True)
+    assert "notes.txt" not in {item.name for item in other.list_dir(uri)}
+
+
+def test_a_path_with_bytes_that_are_not_utf8_works_unquoted_too(store: kacas.Store, tmp_path: Path) -> None:
+    make(tmp_path / "source", {b"\xff": b"odd"})
+    base = store.store_dir(tmp_path / "source").partition("?")[0]
+    assert store.load_bytes(f"{base}/{os.fsdecode(bytes([255]))}") == b"odd"
+    for call in (store.load_bytes, store.list_dir, store.exists):
+        with pytest.raises(kacas.InvalidUriError):
+            call(f"{base}/\ud800")
+    with pytest.raises(kacas.InvalidUriError):
+        store.list_dir(base, "\ud800")
