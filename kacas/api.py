@@ -135,7 +135,7 @@ def link_dir(
 ) -> str:
     """Keep a directory whose files stay where they are: `store_dir` with `link_file` for each of them.
 
-    >>> _ = Path("huge").mkdir(); _ = Path("huge/a.dat").write_bytes(bytes(1_000_000))
+    >>> _ = Path("huge").mkdir(); _ = Path("huge/a.dat").write_bytes(bytes(2_000_000))
     >>> uri = link_dir("huge")
     >>> load_bytes(uri.partition("?")[0] + "/a.dat", -2) == bytes(2)
     True
