@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,13 @@ def test_several_are_linked_in_one_pack(kacas: Runner, notes: Path, tmp_path: Pa
     assert kacas("link", notes, "--label", "another name").text.endswith("?label=another%20name\n")
 
 
-@pytest.mark.parametrize("what", ["missing", "a directory", "two labels"])
+@pytest.mark.parametrize("what", ["missing", "a pipe", "two labels"])
 def test_what_cannot_be_linked_is_refused_before_any_work(
     kacas: Runner, notes: Path, tmp_path: Path, what: str
 ) -> None:
+    os.mkfifo(tmp_path / "pipe")
     arguments = {
-        "missing": [notes, tmp_path / "nowhere"], "a directory": [notes, tmp_path],
+        "missing": [notes, tmp_path / "nowhere"], "a pipe": [notes, tmp_path / "pipe"],
         "two labels": [notes, notes, "--label", "x"],
     }[what]  # fmt: skip
     answer = kacas("link", *arguments)
