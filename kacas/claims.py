@@ -153,7 +153,7 @@ class Claims:
                     self.owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in ending),
                 )
             )  # fmt: skip
-        return Forgotten(str(uri), len(mine), tuple(others))
+        return Forgotten(str(uri), len(mine), tuple(others), any(entry.action == Action.MEMBER for entry in known))
 
     def history(self) -> Iterator[HistoryItem]:
         """What the owner stored, newest first."""

@@ -350,6 +350,7 @@ class Repository:
             chunks=len(chunks),
             stored_size=sum(sizes.values()),
             claims=claims,
+            member=any(e.action == Action.MEMBER for e in known),
             adopted=tuple(dict.fromkeys(e.label_text for e in live(known, Action.ADOPTED))),
         )
 

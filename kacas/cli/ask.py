@@ -41,7 +41,9 @@ def info(session: Session, uri: str, as_json: bool) -> None:
         *(("linked to", path) for path in found.adopted),
     ]
     if not found.claims:
-        pairs.append(("kept by", "nobody: it goes when the store is collected"))
+        nobody = "nobody: it goes when the store is collected"
+        alone = "nobody for itself, as a part of a stored directory" if found.member else nobody
+        pairs.append(("kept by", alone))
     for number, claim in enumerate(found.claims):
         label = f" as {claim.label}" if claim.label else ""
         since = output.local_time(claim.time_s)
@@ -83,7 +85,7 @@ def find(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
 
 @click.command(cls=ExampleCommand, examples=[f"kacas forget {_EXAMPLE}"])
 @click.argument("uris", metavar="URI...", nargs=-1, required=True)
-@json_option('Print {"uri", "dropped", "kept_by"} for each URI, one object per line.')
+@json_option('Print {"uri", "dropped", "kept_by", "member"} for each URI, one object per line.')
 @click.pass_obj
 def forget(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
     """Drop my claims on content, and say who else keeps it.
@@ -107,6 +109,8 @@ def forget(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
             else "there was no claim of yours on"
         )
         kept = f"kept by {', '.join(answer.kept_by)}" if answer.kept_by else "nobody keeps it now"
+        if answer.member:
+            kept += "; a stored directory has it, too" if answer.kept_by else " for itself; a stored directory has it"
         output.line(f"{mine} {answer.uri}; {kept}")
 
 

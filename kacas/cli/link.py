@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from kacas.cli import output
 from kacas.cli.command import ExampleCommand, filled, json_option
+from kacas.cli.keeping import check_label, keep_all
 from kacas.cli.session import Session
+
+if TYPE_CHECKING:
+    from kacas.store import Store
 
 
 @click.command(
@@ -36,32 +39,15 @@ def link(
     the files must stay as they are; a load names a file that is gone or was changed. The URIs come in the order of
     the paths, one per line, when all are kept safely; on an error none is printed.
     """
-    if label is not None and len(paths) > 1:
-        raise click.UsageError("--label is for one PATH: each of several keeps its own name")
-    sizes = [_size(path) for path in paths]
-    if session.make_store():
-        output.note(f"made a new store at {session.directory(session.settings())}")
-    rows: list[dict[str, Any]] = []
-    with session.open_store() as opened:
-        bar = session.bar
-        bar.expect(None if None in sizes else sum(size or 0 for size in sizes))
-        with opened.batch():
-            for path, size in zip(paths, sizes, strict=True):
-                bar.begin(os.path.basename(path))
-                if size is None:
-                    uri = opened.link_dir(path, label=label, exclude=exclude, partial=partial)
-                else:
-                    uri = opened.link_file(path, label=label)
-                bar.finished(size or 0)
-                rows.append({"uri": uri, "size": size, "path": path})
-        for row in rows:
-            if as_json and row["size"] is None:
-                row["size"] = opened.size(row["uri"])
-    for row in rows:
-        if as_json:
-            output.json_line(row)
-        else:
-            output.line(row["uri"])
+    check_label(label, paths)
+    sizes = {path: _size(path) for path in paths}
+
+    def keep(opened: Store, path: str) -> str:
+        if sizes[path] is None:
+            return opened.link_dir(path, label=label, exclude=exclude, partial=partial)
+        return opened.link_file(path, label=label)
+
+    keep_all(session, sizes, paths, keep, as_json)
 
 
 def _size(path: str) -> int | None:

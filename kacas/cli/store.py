@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, filled, json_option
+from kacas.cli.keeping import check_label, keep_all
 from kacas.cli.session import Session
 from kacas.cli.stdin import Stdin
+
+if TYPE_CHECKING:
+    from kacas.store import Store
 
 
 @click.command(
@@ -101,41 +105,24 @@ def store(
     are stored safely; on an error none is printed. The store is made if it is not there. A file that has not
     changed since it was stored, as its size and times say, is not read again; --rehash reads it.
     """
-    if label is not None and len(paths) > 1:
-        raise click.UsageError("--label is for one PATH: each of several keeps its own name")
+    check_label(label, paths)
     if paths.count("-") > 1:
         raise click.UsageError("- is given twice: standard input can be read once")
     if "-" in paths and sys.stdin is None:
         raise click.UsageError("standard input is closed")
-    sizes = [_stored_size(path) for path in paths]
-    if session.make_store():
-        output.note(f"made a new store at {session.directory(session.settings())}")
-    rows: list[dict[str, Any]] = []
-    with session.open_store() as opened:
-        bar = session.bar
-        bar.expect(None if None in sizes else sum(size or 0 for size in sizes))
-        with opened.batch():
-            for path, size in zip(paths, sizes, strict=True):
-                bar.begin("" if path == "-" else os.path.basename(path))
-                if path == "-":
-                    if sys.stdin.isatty():
-                        output.note("reading from the terminal; end with Ctrl-D")
-                    with Stdin() as stdin:
-                        uri = opened.store_stream(stdin, label=label)
-                elif os.path.isdir(path):
-                    uri = opened.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
-                else:
-                    uri = opened.store_file(path, label=label, rehash=rehash)
-                bar.finished(size or 0)
-                rows.append({"uri": uri, "size": 0, "path": path})
-        if as_json:
-            for row in rows:
-                row["size"] = opened.size(row["uri"])
-    for row in rows:
-        if as_json:
-            output.json_line(row)
-        else:
-            output.line(row["uri"])
+    sizes = {path: _stored_size(path) for path in paths}
+
+    def keep(opened: Store, path: str) -> str:
+        if path == "-":
+            if sys.stdin.isatty():
+                output.note("reading from the terminal; end with Ctrl-D")
+            with Stdin() as stdin:
+                return opened.store_stream(stdin, label=label)
+        if os.path.isdir(path):
+            return opened.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
+        return opened.store_file(path, label=label, rehash=rehash)
+
+    keep_all(session, sizes, paths, keep, as_json)
 
 
 def _stored_size(path: str) -> int | None:

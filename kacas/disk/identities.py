@@ -81,7 +81,7 @@ def sync_source(fd: int) -> int | None:
     """
     begun_ns = time.time_ns()
     # What is too young is not synced either: its writer did not wait for the disk, and need not wait for it here.
-    if not _times_tell(fd) or not _has_settled(FileState.of(os.fstat(fd)), begun_ns):
+    if not _times_tell(fd) or not has_settled(FileState.of(os.fstat(fd)), begun_ns):
         return None
     try:
         _await_running_write(fd)
@@ -121,7 +121,8 @@ def _await_running_write(fd: int) -> None:
     os.lseek(fd, at, os.SEEK_SET)
 
 
-def _has_settled(state: FileState, synced_ns: int) -> bool:
+def has_settled(state: FileState, synced_ns: int) -> bool:
+    """Whether the file changed so long before that equal times mean equal content."""
     return min(state.mtime_ns, state.ctime_ns) >= 0 and max(state.mtime_ns, state.ctime_ns) + _SETTLING_NS <= synced_ns
 
 
@@ -187,7 +188,7 @@ class Identities:
         rows, unsure = [], []
         for state, identity in found.items():
             # Files that have another size than they say, as in /proc, do not tell their changes either.
-            if synced_ns is not None and _has_settled(state, synced_ns) and identity.size == state.size:
+            if synced_ns is not None and has_settled(state, synced_ns) and identity.size == state.size:
                 rows.append((_file_key(state), _encode(state, identity)))
             else:
                 unsure.append((_file_key(state),))

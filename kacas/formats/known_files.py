@@ -6,12 +6,11 @@ import os
 import time
 from collections.abc import Iterable
 
-from kacas.disk.identities import FileState, Identities, Identity, sync_file_system, sync_source
+from kacas.disk.identities import FileState, Identities, Identity, has_settled, sync_file_system, sync_source
 
 _SINGLY = 16  # files of one file system that are synced one by one; then all of it is, in one call
 _SYNC_ALONE = 64 << 20  # bytes; larger files always are: a write call that is at work on one is waited for
 _TOGETHER = 10_000  # identities that are remembered in one transaction
-_SETTLING_NS = 2_000_000_000
 
 
 class KnownFiles:
@@ -43,7 +42,7 @@ class KnownFiles:
 
         status: of the file, just opened.
         """
-        if max(status.st_mtime_ns, status.st_ctime_ns) + _SETTLING_NS > time.time_ns():
+        if not has_settled(FileState.of(status), time.time_ns()):
             return status, None  # too young to be remembered: no disk need be waited for
         device = status.st_dev
         count = self._counts[device] = self._counts.get(device, 0) + 1

@@ -11,10 +11,9 @@ from kacas.errors import SourceChangedError
 from kacas.formats.file import file_layout
 from kacas.formats.known_files import KnownFiles
 from kacas.formats.link import LinkedSource, adopted_path
-from kacas.formats.tree_store import Walk, directory_path
+from kacas.formats.tree_store import Walk, named_directory
 from kacas.ingest import Ingested
 from kacas.model.entry import Kind
-from kacas.model.uri import label_bytes
 from kacas.repository import Repository
 
 
@@ -27,9 +26,7 @@ def link_dir(
     partial: bool,
 ) -> str:
     """Keep a directory's files where they are; see `kacas.link_dir`."""
-    top = directory_path(repository, path)
-    name = os.path.basename(top) if label is None else label
-    label_bytes(name)  # refused before anything is read
+    top, name = named_directory(repository, path, label)
     with repository.batch():
         walk = _LinkWalk(repository, KnownFiles(identities, rehash=True), exclude)
         try:

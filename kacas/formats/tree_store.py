@@ -40,9 +40,7 @@ def store_dir(
     rehash: bool,
 ) -> str:
     """Store a directory with all below it; see `kacas.store_dir`."""
-    top = directory_path(repository, path)
-    name = os.path.basename(top) if label is None else label
-    label_bytes(name)  # refused before anything is read
+    top, name = named_directory(repository, path, label)
     with repository.batch():
         walk = Walk(repository, KnownFiles(identities, rehash=rehash), exclude)
         uri = walk.keep(top, name, partial=partial)
@@ -50,8 +48,11 @@ def store_dir(
     return uri
 
 
-def directory_path(repository: Repository, path: str | os.PathLike[str]) -> str:
-    """The absolute path. Raises UnreadableSourceError if it is no directory, or kacas' own."""
+def named_directory(repository: Repository, path: str | os.PathLike[str], label: str | None) -> tuple[str, str]:
+    """The absolute path, and the label, which is the directory's name unless given.
+
+    Raises UnreadableSourceError if it is no directory, or kacas' own, and InvalidLabelError, before anything is read.
+    """
     if not os.fspath(path):
         raise UnreadableSourceError("the path is empty; is a variable not set?", path="")
     top = os.path.abspath(path)
@@ -61,7 +62,9 @@ def directory_path(repository: Repository, path: str | os.PathLike[str]) -> str:
     for place in (repository.volume.path, repository.cache.parent):
         if Path(os.path.realpath(top)).is_relative_to(os.path.realpath(place)):
             raise UnreadableSourceError(f"{path} lies in {place}, which is kacas' own", path=str(path))
-    return top
+    name = os.path.basename(top) if label is None else label
+    label_bytes(name)
+    return top, name
 
 
 class _Frame(NamedTuple):

@@ -22,6 +22,7 @@ class Description:
 
     size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
     (a chunk shared with other content counts in full). chunks: number of distinct chunks.
+    member: a directory was stored that it is a part of, and for which it is kept without claims of its own.
     shape, dtype: for arrays only, else None. adopted: paths of files that were linked and are read for the chunks
     that are in no pack. files, total_size: of all below a directory (its own size is that of the document that lists
     its names), else None.
@@ -38,6 +39,7 @@ class Description:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     adopted: tuple[str, ...] = ()
+    member: bool = False
     files: int | None = None
     total_size: int | None = None
 
@@ -61,11 +63,15 @@ class HistoryItem:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What `forget` did. dropped: how many of my claims ended; kept_by: owners that still keep the content."""
+    """What `forget` did. dropped: how many of my claims ended; kept_by: owners that still keep the content.
+
+    member: a directory was stored that it is a part of.
+    """
 
     uri: str
     dropped: int
     kept_by: tuple[str, ...]
+    member: bool = False
 
 
 @dataclass(frozen=True)

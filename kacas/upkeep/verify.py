@@ -25,7 +25,7 @@ from kacas.errors import (
 from kacas.fetch import Content, Fetch, open_content
 from kacas.model.codec import DecodeError, Decoder
 from kacas.model.digest import new_sha1, payload_digest
-from kacas.model.entry import Action, Entry
+from kacas.model.entry import Action, Entry, Kind
 from kacas.model.location import Location
 from kacas.model.merging import sources_of
 from kacas.model.pack_format import (
@@ -36,7 +36,7 @@ from kacas.model.pack_format import (
     check_payload,
     decode_payload_header,
 )
-from kacas.model.uri import Uri
+from kacas.model.tree import MAX_TREE_SIZE, TreeError, decode_tree
 from kacas.repository import Repository
 from kacas.store import Store
 
@@ -95,6 +95,7 @@ class _Verification:
         self._fetch = Fetch(repository.lookup, 2)
         self._report = VerifyReport()
         self._entries: dict[tuple[bytes, bytes], Entry] = {}
+        self._sha1s: set[bytes] = set()
         self._adopted: dict[bytes, list[Entry]] = {}
         self._cancelled: set[bytes] = set()
         self._bad: dict[bytes, list[Problem]] = {}
@@ -216,14 +217,17 @@ class _Verification:
 
     def _check_contents(self) -> None:
         progress = self._repository.report_progress
+        self._sha1s = {sha1 for sha1, _ in self._entries}
         total = sum(entry.size for entry in self._entries.values())
         done = 0
         for entry in self._entries.values():
-            uri = str(Uri(entry.sha1, entry.label_text))
+            uri = entry.uri
             links = self._adopted.get(entry.sha1, [])
             try:
                 content = open_content(self._fetch, entry.root, entry.size, adopted_files(links, entry.size))
                 self._check_content(content, entry, uri, lambda at: progress("checking contents", done + at, total))  # noqa: B023
+                if entry.kind == Kind.DIRECTORY:
+                    self._check_members(content, uri)
             except NewerFormatError as exc:
                 self._report.problems.append(Problem("newer", exc.pack, "", (uri,), f"{uri}: {exc}"))
             except AdoptedFileError as exc:
@@ -254,6 +258,21 @@ class _Verification:
             self._report.problems.append(
                 Problem("damaged", "", entry.root.hex(), (uri,), f"{uri}: its bytes have the SHA-1 {sha1.hexdigest()}")
             )
+
+    def _check_members(self, content: Content, uri: str) -> None:
+        """Everything that a directory names must be known; whether it can be loaded is checked by itself."""
+        if content.size > MAX_TREE_SIZE:
+            return
+        document = bytearray(content.size)
+        content.read_into(0, memoryview(document))
+        try:
+            entries = decode_tree(bytes(document))
+        except TreeError:
+            return  # the kind is a hint: whoever wrote it may have meant something else
+        for entry in entries:
+            if entry.sha1 and entry.sha1 not in self._sha1s:
+                what = f"{uri} holds {entry.text!r}, of which no pack knows: sha1://{entry.sha1.hex()}"
+                self._report.problems.append(Problem("missing", "", "", (uri,), f"{what}; store the directory again"))
 
     def _look_at(self, content: Content) -> None:
         """Whether every part is there, by what the index and the files' sizes say."""

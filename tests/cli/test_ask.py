@@ -69,7 +69,9 @@ def test_forget_drops_my_claim_and_says_who_keeps_it(
     assert kacas("forget", notes_uri).text == f"dropped 1 claim on {notes_uri}; kept by alice\n"
     assert kacas("forget", notes_uri).text == f"there was no claim of yours on {notes_uri}; kept by alice\n"
     monkeypatch.setenv("KACAS_OWNER", "alice")
-    assert kacas("forget", "--json", notes_uri).object == {"uri": notes_uri, "dropped": 1, "kept_by": []}
+    assert kacas("forget", "--json", notes_uri).object == {
+        "uri": notes_uri, "dropped": 1, "kept_by": [], "member": False,
+    }  # fmt: skip
     assert "nobody: it goes when the store is collected" in kacas("info", notes_uri).text
     assert kacas("cat", notes_uri).out == b"test-content\n"
 

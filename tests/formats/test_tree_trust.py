@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
 import time
 from pathlib import Path
@@ -10,6 +12,10 @@ import pytest
 
 import kacas
 from kacas.gathering import GatheringBatch
+from kacas.model.entry import Kind
+from kacas.model.tree import EntryType, TreeEntry, encode_tree
+from kacas.model.uri import DirectoryUri
+from kacas.upkeep.verify import verify
 from tests.formats.trees import SMALL, make, read
 
 
@@ -115,3 +121,41 @@ def test_a_path_with_bytes_that_are_not_utf8_works_unquoted_too(store: kacas.Sto
             call(f"{base}/\ud800")
     with pytest.raises(kacas.InvalidUriError):
         store.list_dir(base, "\ud800")
+
+
+def test_verify_names_a_member_of_a_directory_of_which_nothing_is_known(store: kacas.Store, tmp_path: Path) -> None:
+    make(tmp_path / "source", {b"sub": {b"a": b"one", b"b": b"two"}})
+    aged(tmp_path / "source")
+    store.store_file(tmp_path / "source" / "sub" / "a")
+    document = TreeEntry(b"gone", EntryType.FILE, hashlib.sha1(b"gone").digest(), 4)
+    store.store_dir(tmp_path / "source")
+    assert verify(store).clean
+    uri = store.repository.put_small(encode_tree([document]), Kind.DIRECTORY, "d")
+    report = verify(store)
+    assert [problem.kind for problem in report.problems] == ["missing"]
+    assert "'gone'" in report.problems[0].message
+    assert str(DirectoryUri(uri.sha1, "d")) in report.problems[0].message
+
+
+def test_a_member_is_described_as_one(store: kacas.Store, tmp_path: Path) -> None:
+    make(tmp_path / "source", {b"a": b"one"})
+    base = store.store_dir(tmp_path / "source").partition("?")[0]
+    assert store.describe(f"{base}/a").member
+    assert not store.describe(base).member
+    assert store.forget(f"{base}/a").member
+    assert store.load_bytes(f"{base}/a") == b"one"
+
+
+def test_a_file_written_through_a_mapping_is_never_taken_for_unchanged(store: kacas.Store, tmp_path: Path) -> None:
+    """Without the sync before hashing, the second write below would leave size and times as they were."""
+    for number in range(20):  # more than are synced one by one
+        make(tmp_path / "source", {b"%02d" % number: b"old" + bytes(5000)})
+    path = tmp_path / "source" / "19"
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0:3] = b"one"  # the page is dirty from here on
+        aged(path)
+        base = store.store_dir(tmp_path / "source").partition("?")[0]
+        assert store.load_bytes(f"{base}/19", 0, 3) == b"one"
+        mapped[0:3] = b"two"
+        base = store.store_dir(tmp_path / "source").partition("?")[0]
+        assert store.load_bytes(f"{base}/19", 0, 3) == b"two"
