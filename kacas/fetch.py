@@ -195,21 +195,6 @@ class Fetch:
             return False
         return True
 
-    def chunks(self, sizes: dict[bytes, int]) -> dict[bytes, memoryview]:
-        """Whole chunks by digest, verified; those whose place or size is another are left out."""
-        places = self._lookup.locate(sizes)
-        sizes = {
-            digest: places[digest][0].raw_size
-            for digest, size in sizes.items()
-            if digest in places and places[digest][0].kind == PayloadKind.CHUNK and places[digest][0].raw_size == size
-        }
-        buffer, at, pieces = memoryview(bytearray(sum(sizes.values()))), 0, []
-        for digest, size in sizes.items():
-            pieces.append(Piece(digest, size, 0, buffer[at : at + size]))
-            at += size
-        self.read_pieces(pieces)
-        return {piece.digest: piece.out for piece in pieces}
-
     def find_payload(self, digest: bytes, *, prove: bool = True) -> Location | None:
         """A place whose payload header is that of the digest; None if there is none.
 

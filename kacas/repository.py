@@ -38,6 +38,7 @@ from kacas.model.digest import ID_SIZE
 from kacas.model.entry import Action, Entry, Kind, live
 from kacas.model.source import BufferSource, Source
 from kacas.model.uri import Uri, label_bytes
+from kacas.small_chunks import SmallChunks
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
@@ -59,6 +60,7 @@ class Repository:
         self._progress = progress
         self._ingest = Ingest(threads)
         self._fetch = Fetch(self.lookup, threads)
+        self._small_chunks = SmallChunks(self.lookup)
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
         self.current_batch: ContextVar[GatheringBatch | None] = ContextVar("batch", default=None)
         self._contents: OrderedDict[bytes, Content] = OrderedDict()
@@ -81,6 +83,7 @@ class Repository:
             self._lock = threading.Lock()
             self._ingest = Ingest(self._threads)
             self._fetch = Fetch(self.lookup, self._threads)
+            self._small_chunks = SmallChunks(self.lookup)
             self._contents.clear()
 
     # --- writing ----------------------------------------------------------------------------
@@ -311,20 +314,14 @@ class Repository:
             content.read_into(first, view)
         return buffer.getvalue()
 
-    def read_many(self, sizes: dict[bytes, int]) -> dict[bytes, memoryview]:
+    def read_many(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """Contents that are one chunk each, by SHA-1, read in few large reads; sizes: what each is said to have.
 
-        Those that the index does not know as such, or with another size, are left out. Raises DamagedError.
+        What is not found as such at once, or has another size, is left out: `resolve` tells why.
         """
         self._check_open()
-        found = self.lookup.entries_of_many(sizes)
-        roots = {
-            sha1: entry.root
-            for sha1, known in found.items()
-            for entry, _ in known
-            if entry.names_layout and entry.size == sizes[sha1] <= CHUNK_TARGET
-        }
-        chunks = self._fetch.chunks({root: sizes[sha1] for sha1, root in roots.items()})
+        roots = self.lookup.roots({sha1: size for sha1, size in sizes.items() if size <= CHUNK_TARGET})
+        chunks = self._small_chunks.read({root: sizes[sha1] for sha1, root in roots.items()})
         return {sha1: chunks[root] for sha1, root in roots.items() if root in chunks}
 
     # --- claims -----------------------------------------------------------------------------

@@ -5,37 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from kacas.disk.place import DIRECTORY, Place, stage, temporary_name
 from kacas.errors import DestinationError
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 Write = Callable[[int], None]
-
-
-class Place:
-    """One directory below the destination, held open. fresh: it was made just now, so nothing else is in it."""
-
-    def __init__(self, fd: int, path: bytes, fresh: bool) -> None:
-        self.fd = fd
-        self.path = path
-        self.fresh = fresh
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-    def text(self, name: bytes) -> str:
-        return os.fsdecode(os.path.join(self.path, name))
-
-    def error(self, name: bytes, exc: OSError) -> DestinationError:
-        why = os.strerror(exc.errno) if exc.errno else str(exc)
-        return DestinationError(f"{self.text(name)} cannot be written: {why}", path=self.text(name))
 
 
 class Destination:
@@ -82,16 +62,21 @@ class Destination:
         shown = os.fsdecode(self.path)
         raise DestinationError(f"{shown} has no room: the directory needs {what}", path=shown)
 
-    def open_directory(self, root: Place, names: tuple[bytes, ...]) -> Place:
-        """The directory below the root, made if it is not there. Raises DestinationError for a link on the way."""
+    def open_directory(self, root: Place, names: tuple[bytes, ...], *, staged: bool = False) -> Place:
+        """The directory below the root, made if it is not there. Raises DestinationError for a link on the way.
+
+        staged: if it is made, it gets its name when it is completed; only files and links can be made in it.
+        """
         fd, path, fresh = os.dup(root.fd), self.path, root.fresh
-        for name in names:
+        for depth, name in enumerate(names, 1):
             path, fresh = os.path.join(path, name), False
             try:
+                if staged and depth == len(names) and not _exists(name, fd) and (place := stage(fd, path)):
+                    return place
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, dir_fd=fd)
                     fresh = True
-                below = os.open(name, _DIRECTORY, dir_fd=fd)
+                below = os.open(name, DIRECTORY, dir_fd=fd)
             except OSError as exc:
                 shown = os.fsdecode(path)
                 if exc.errno in (errno.ENOTDIR, errno.ELOOP):
@@ -131,6 +116,9 @@ class Destination:
         """Make the file; it appears when it is complete. write(fd) writes its bytes. Raises DestinationError."""
         mode = 0o777 if executable else 0o666  # and not what the umask forbids
         try:
+            if place.staged:
+                _write_new(place, name, mode, write)
+                return
             if self._unnamed and not replace:
                 try:
                     fd = os.open(b".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=place.fd)
@@ -158,13 +146,9 @@ class Destination:
 
     @staticmethod
     def _write_named(place: Place, name: bytes, mode: int, write: Write, replace: bool) -> None:
-        temporary = b".kacas.tmp." + secrets.token_hex(8).encode()
-        fd = os.open(temporary, _CREATE, mode, dir_fd=place.fd)
+        temporary = temporary_name()
         try:
-            try:
-                write(fd)
-            finally:
-                os.close(fd)
+            _write_new(place, temporary, mode, write)
             if replace:
                 os.rename(temporary, name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
                 return
@@ -183,7 +167,7 @@ class Destination:
                 if stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=place.fd) == target:
                     return
                 self.check_free(place, name, status)
-                temporary = b".kacas.tmp." + secrets.token_hex(8).encode()
+                temporary = temporary_name()
                 os.symlink(target, temporary, dir_fd=place.fd)
                 os.rename(temporary, name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
             else:
@@ -203,3 +187,19 @@ class Destination:
             os.chmod(name, stat.S_IMODE(mode), dir_fd=place.fd)
         except OSError as exc:
             raise place.error(name, exc) from exc
+
+
+def _write_new(place: Place, name: bytes, mode: int, write: Write) -> None:
+    fd = os.open(name, _CREATE, mode, dir_fd=place.fd)
+    try:
+        write(fd)
+    finally:
+        os.close(fd)
+
+
+def _exists(name: bytes, parent_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from kacas.disk import index_environment
 from kacas.disk.index_environment import IndexUnusableError
-from kacas.disk.index_rows import KEY_SIZE, as_damaged, decode_row, encode_rows, pack_number_of
+from kacas.disk.index_rows import KEY_SIZE, TAIL_STOP, VALUE_SIZE, Row, as_damaged, decode_rows, encode_rows, pack_number_of
 from kacas.model.digest import ID_SIZE, SHA1_SIZE, checksum
-from kacas.model.entry import Action, Entry, EntryError, decode_entry
+from kacas.model.entry import Action, Entry, EntryError, decode_entry, decode_layout
 from kacas.model.location import Location
 from kacas.model.merging import RULE, MergeRule, sources_of, tier_of
 from kacas.model.pack_format import Table
@@ -254,19 +254,24 @@ class Index:
             found: dict[bytes, list[Location]] = {}
             wanted = {digest[:KEY_SIZE]: digest for digest in digests}
             with environment.begin() as txn:
-                for key, value in txn.cursor(self._chunks).getmulti(list(wanted), dupdata=True):
-                    digest = wanted[key]
-                    location = self._location(txn, digest, value)
-                    if location is not None:
+                cursor = txn.cursor(self._chunks)
+                try:
+                    rows = cursor.getmulti(list(wanted), dupdata=True, dupfixed_bytes=VALUE_SIZE, keyfixed=True)
+                except (ValueError, OverflowError) as exc:  # keys or values of another size: damage
+                    raise IndexUnusableError(str(exc)) from exc
+                for row in decode_rows(rows):
+                    digest = wanted[row.key]
+                    if location := self._location(txn, digest, row):
                         found.setdefault(digest, []).append(location)
             return found
 
         return self._run(read)
 
-    def _location(self, txn: lmdb.Transaction, digest: bytes, value: bytes) -> Location | None:
-        row = decode_row(digest, value)
-        pack_id = self._pack_id(txn, row.pack) if row else None
-        return Location(pack_id, *row[1:]) if row and pack_id else None
+    def _location(self, txn: lmdb.Transaction, digest: bytes, row: Row) -> Location | None:
+        """None if the row is another digest's, or the pack is gone."""
+        if row.tail != digest[KEY_SIZE:TAIL_STOP] or (pack_id := self._pack_id(txn, row.pack)) is None:
+            return None
+        return Location(pack_id, *row[3:])
 
     def _pack_id(self, txn: lmdb.Transaction, number: int) -> bytes | None:
         if number not in self._pack_of:
@@ -284,7 +289,7 @@ class Index:
                 txn.drop(self._whole, delete=False)
                 cursor = txn.cursor(self._chunks)
                 for key, value in cursor.getmulti([digest[:KEY_SIZE]], dupdata=True):
-                    if self._location(txn, digest, value) == location:
+                    if any(self._location(txn, digest, row) == location for row in decode_rows(key + value)):
                         txn.delete(key, value, db=self._chunks)
                         txn.put(key, as_damaged(digest, value), db=self._chunks)
 
@@ -337,6 +342,32 @@ class Index:
                         more = cursor.next()
                     if here:
                         found[sha1] = list(here.values())
+            return found
+
+        return self._run(read)
+
+    def roots(self, sizes: Mapping[bytes, int]) -> dict[bytes, bytes]:
+        """A root of each SHA-1, as an entry says that gives it this size; others are left out."""
+
+        def read(environment: lmdb.Environment) -> dict[bytes, bytes]:
+            found: dict[bytes, bytes] = {}
+            with environment.begin() as txn:
+                cursor = txn.cursor(self._entries)
+                for sha1, size in sizes.items():
+                    more = cursor.set_range(sha1)
+                    while more:
+                        key, value = cursor.item()
+                        if key[:SHA1_SIZE] != sha1:
+                            break
+                        layout = decode_layout(value)
+                        if (
+                            layout is not None
+                            and (layout.sha1, layout.size) == (sha1, size)
+                            and self._pack_id(txn, *_NUMBER.unpack_from(key, _ENTRY_KEY_SIZE))
+                        ):
+                            found[sha1] = layout.root
+                            break
+                        more = cursor.next()
             return found
 
         return self._run(read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from operator import mul
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,26 +12,28 @@ from numpy.typing import NDArray
 from kacas.model.pack_format import Records
 
 KEY_SIZE = 16  # of a digest's 32 bytes; 8 more are in the value
+TAIL_STOP = 24
 _VALUE = np.dtype(
     [
         ("tail", "V8"), ("pack", "<u4"), ("payload_size", "<u4"), ("raw_size", "<u4"), ("offset_low", "<u4"),
         ("offset_high", "<u4"), ("parameters_size", "<u2"), ("kind", "u1"), ("codec", "u1"), ("check", "<u4"),
     ]
 )  # fmt: skip
-_VALUE_STRUCT = struct.Struct("<8sIIIIIHBBI")
+_ROW_STRUCT = struct.Struct("<16s8sIIIIIHBBI")  # key and value
 _PACK = struct.Struct("<8xI")
-_WORDS = struct.Struct("<13I")  # key and value, the check last
 _DAMAGED = 0x80  # a bit of `kind`: a load found the payload damaged; not for dedup, and read only as a last resort
 # Odd factors: the sum changes with any single flipped bit.
-_FACTORS = [int(f) for f in np.random.Generator(np.random.PCG64(20261122)).integers(1 << 31, size=12) * 2 + 1]
+_FACTORS = (np.random.Generator(np.random.PCG64(20261122)).integers(1 << 31, size=12) * 2 + 1).astype(np.uint32)
 _ROW = np.dtype([("key", "V16"), *((name, _VALUE.fields[name][0]) for name in _VALUE.names or ())])  # type: ignore[index]
-assert _VALUE.itemsize == _VALUE_STRUCT.size == 36
-assert _ROW.itemsize == _WORDS.size == 52
+VALUE_SIZE = _VALUE.itemsize
+assert KEY_SIZE + VALUE_SIZE == _ROW.itemsize == _ROW_STRUCT.size == 52
 
 
 class Row(NamedTuple):
-    """A decoded value. pack: the number that the index gave to the pack."""
+    """A decoded row. key, tail: the digest's first 16 bytes and the next 8; pack: the number that the index gave it."""
 
+    key: bytes
+    tail: bytes
     pack: int
     offset: int
     payload_size: int
@@ -59,21 +61,21 @@ def encode_rows(records: Records, number: int) -> NDArray[np.void]:
 def _seal(rows: NDArray[np.void]) -> NDArray[np.void]:
     """Fill in the checks; returns the rows as opaque 52-byte items."""
     words = rows.view(np.uint32).reshape(-1, 13)
-    words[:, 12] = (words[:, :12] * np.array(_FACTORS, np.uint32)).sum(axis=1, dtype=np.uint32)
+    words[:, 12] = (words[:, :12] * _FACTORS).sum(axis=1, dtype=np.uint32)
     return rows.view("V52")
 
 
-def decode_row(digest: bytes, value: bytes) -> Row | None:
-    """None if the value is damaged, or that of another digest."""
-    if len(value) != _VALUE.itemsize:
-        return None
-    words = _WORDS.unpack(digest[:KEY_SIZE] + value)
-    tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, check = _VALUE_STRUCT.unpack(value)
-    if check != sum(map(mul, words[:12], _FACTORS)) & 0xFFFFFFFF or tail != digest[16:24]:
-        return None
-    return Row(
-        pack, high << 32 | low, payload_size, raw_size, parameters_size, kind & ~_DAMAGED, codec, bool(kind & _DAMAGED)
-    )  # fmt: skip
+def decode_rows(rows: memoryview | bytes) -> Iterator[Row]:
+    """Keys with values, one after the other; those that are damaged are left out. Raises ValueError for half a row."""
+    words = np.frombuffer(rows, np.uint32).reshape(-1, 13)
+    whole = (words[:, :12] * _FACTORS).sum(axis=1, dtype=np.uint32) == words[:, 12]
+    for is_whole, row in zip(whole.tolist(), _ROW_STRUCT.iter_unpack(rows), strict=True):
+        if is_whole:
+            key, tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, _ = row
+            yield Row(
+                key, tail, pack, high << 32 | low, payload_size, raw_size, parameters_size,
+                kind & ~_DAMAGED, codec, bool(kind & _DAMAGED),
+            )  # fmt: skip
 
 
 def pack_number_of(value: bytes) -> int:

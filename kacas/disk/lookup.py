@@ -278,6 +278,11 @@ class Lookup:
         wanted, none = list(sha1s), dict[bytes, list[tuple[Entry, bytes]]]()
         return self._ask(lambda index: index.entries_of_many(wanted), none)
 
+    def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
+        """A root of each SHA-1 whose content has the size that is given; what the index does not know so is left out."""
+        none: dict[bytes, bytes] = {}
+        return self._ask(lambda index: index.roots(sizes), none)
+
     def proved_entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
         """What every table that is there says. Raises if a pack that cannot be read might know more."""
         self.refresh()

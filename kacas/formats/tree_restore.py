@@ -1,16 +1,19 @@
-"""Restoring a directory: small files are read in groups by few large reads, and written while the next group is read."""
+"""Restoring a directory: small files are read in groups by few large reads; two groups are restored side by side."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from kacas.disk.destination import Destination, Place, Write
+from kacas.disk.destination import Destination, Write
+from kacas.disk.place import Place, sweep
 from kacas.errors import DamagedContentError, DamagedError, DestinationError, KacasError, NotFoundError
 from kacas.fetch import Content
 from kacas.formats.tree import Trees
@@ -22,7 +25,9 @@ from kacas.repository import Repository
 
 _GROUP_SIZE = 4 * MIB
 _GROUP_COUNT = 1024
-_GROUP_PLACES = 64  # directories that are held open at a time
+_GROUP_PLACES = 32  # directories that a group holds open
+_THREADS = 2  # making files is the kernel's work, and a file system has locks of its own
+_IN_FLIGHT = 4  # groups
 _WINDOW = 4 * MIB
 _MAX_NAMED = 20
 
@@ -58,7 +63,6 @@ class _Restore:
         self._destination = destination
         self._written = 0
         self._problems: list[tuple[str, KacasError]] = []
-        self._writers = ThreadPoolExecutor(2, "kacas-write")  # making files is the kernel's work
         self._places: set[Place] = set()  # that are held open
 
     def run(self, uri: DirectoryUri) -> None:
@@ -67,19 +71,18 @@ class _Restore:
         totals = self._trees.totals(uri.sha1, str(uri))
         root = self._destination.open_root()
         self._destination.check_room(root, totals.names, totals.size)
-        reader = ThreadPoolExecutor(1, "kacas-restore")
+        # Each thread reads, verifies and writes a group of its own: they meet only where Python works.
+        workers = ThreadPoolExecutor(_THREADS, "kacas-restore")
+        flying: deque[tuple[_Group, Future[None]]] = deque()
         try:
-            waiting: tuple[_Group, list[memoryview | None]] | None = None
             for group in self._groups(root, uri, top):
-                reading = reader.submit(self._read_group, group)
-                if waiting is not None:
-                    self._write_group(*waiting)
-                waiting = group, reading.result()
-            if waiting is not None:
-                self._write_group(*waiting)
+                flying.append((group, workers.submit(self._restore_group, group)))
+                while len(flying) > _IN_FLIGHT:
+                    self._land(flying)
+            while flying:
+                self._land(flying)
         finally:
-            reader.shutdown(wait=True, cancel_futures=True)
-            self._writers.shutdown(wait=True, cancel_futures=True)
+            workers.shutdown(wait=True, cancel_futures=True)
             for place in (root, *self._places):
                 place.close()
         if self._problems:
@@ -89,6 +92,16 @@ class _Restore:
                 sha1=uri.sha1.hex(),
             ) from self._problems[0][1]
 
+    def _land(self, flying: deque[tuple[_Group, Future[None]]]) -> None:
+        """Wait for the oldest group. Only then are its directories done with: an older group may have had files there."""
+        group, restoring = flying.popleft()
+        restoring.result()
+        self._written += sum(file.entry.size for file in group.files)
+        self._repository.report_progress("restoring", self._written, None)
+        self._places.difference_update(group.places)
+        for place in group.places:
+            place.close()
+
     def _groups(self, root: Place, uri: DirectoryUri, top: dict[bytes, TreeEntry]) -> Iterator[_Group]:
         """Make directories and links on the way, and gather files."""
         group, size = _Group([], []), 0
@@ -97,7 +110,15 @@ class _Restore:
             names, sha1 = stack.pop()
             where = str(DirectoryUri(uri.sha1, "", names))
             directory = self._trees.read(sha1, where) if names else top
-            place = self._destination.open_directory(root, names)
+            weight = _weight(directory) if names else None
+            if weight is not None and (
+                size + weight > _GROUP_SIZE or len(group.files) + len(directory) > _GROUP_COUNT
+            ):
+                yield group
+                group, size = _Group([], []), 0
+            place = self._destination.open_directory(root, names, staged=weight is not None)
+            if not place.fresh:
+                sweep(place, directory)
             self._places.add(place)
             group.places.append(place)
             below = []
@@ -109,7 +130,7 @@ class _Restore:
                 elif not self._is_there(place, entry):
                     group.files.append(_File(place, entry, self._destination.existing(place, entry.name)))
                     size += min(entry.size, CHUNK_TARGET)
-                    if size >= _GROUP_SIZE or len(group.files) >= _GROUP_COUNT:
+                    if not place.staged and (size >= _GROUP_SIZE or len(group.files) >= _GROUP_COUNT):
                         yield _Group(group.files, [])
                         group, size = _Group([], group.places), 0
             if len(group.places) >= _GROUP_PLACES:
@@ -136,32 +157,16 @@ class _Restore:
         self._destination.check_free(place, entry.name, status)
         return False
 
-    def _read_group(self, group: _Group) -> list[memoryview | None]:
-        """The bytes of the small files; None for one that is to be read alone."""
-        entries = [file.entry for file in group.files if file.entry.size <= CHUNK_TARGET]
-        try:
-            found = self._repository.read_many({entry.sha1: entry.size for entry in entries})
-        except DamagedError:
-            return [None] * len(group.files)  # each is tried alone, to name those that are damaged
-        return [found.get(file.entry.sha1) for file in group.files]
-
-    def _write_group(self, group: _Group, contents: list[memoryview | None]) -> None:
-        work = list(zip(group.files, contents, strict=True))
-        half = len(work) // 2  # neighbours stay together: two threads in one directory would wait for each other
-        for writing in [self._writers.submit(self._write_files, part) for part in (work[:half], work[half:]) if part]:
-            writing.result()
-        self._written += sum(file.entry.size for file in group.files)
-        self._repository.report_progress("restoring", self._written, None)
-        self._places.difference_update(group.places)
-        for place in group.places:
-            place.close()
-
-    def _write_files(self, work: list[tuple[_File, memoryview | None]]) -> None:
-        for file, content in work:
-            if content is None:
-                self._write_alone(file)
+    def _restore_group(self, group: _Group) -> None:
+        found = self._repository.read_many({file.entry.sha1: file.entry.size for file in group.files})
+        for file in group.files:
+            content = found.get(file.entry.sha1)
+            if content is None or len(content) != file.entry.size:
+                self._write_alone(file)  # it is large, or has something to tell
             else:
-                self._write(file, lambda fd, content=content: _write_all(fd, content))  # type: ignore[misc]
+                self._write(file, partial(_write_all, data=content))
+        for place in group.places:
+            place.complete()
 
     def _write_alone(self, file: _File) -> None:
         entry, path = file.entry, file.place.text(file.entry.name)
@@ -180,6 +185,17 @@ class _Restore:
         self._destination.write_file(file.place, file.entry.name, file.entry.executable, write, replace=replace)
 
 
+def _weight(directory: dict[bytes, TreeEntry]) -> int | None:
+    """The bytes of a directory that is restored in one go, under a temporary name; None for one that is not.
+
+    It holds no directories, and little enough to be made again if restoring is interrupted in the middle of it.
+    """
+    entries = directory.values()
+    size = sum(entry.size for entry in entries)
+    few = size <= _GROUP_SIZE and len(directory) <= _GROUP_COUNT
+    return size if few and all(entry.type is not EntryType.DIRECTORY for entry in entries) else None
+
+
 def _copy(content: Content, fd: int) -> None:
     window = memoryview(bytearray(min(_WINDOW, content.size)))
     for start in range(0, content.size, _WINDOW):
@@ -188,6 +204,6 @@ def _copy(content: Content, fd: int) -> None:
         _write_all(fd, part)
 
 
-def _write_all(fd: int, data: memoryview) -> None:
+def _write_all(fd: int, data: memoryview | bytes) -> None:
     while data:
         data = data[os.write(fd, data) :]

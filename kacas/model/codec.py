@@ -83,20 +83,30 @@ class Decoder:
         # No frame that we write has a window above its chunk; a larger one is refused before it is taken.
         self._zstd = zstandard.ZstdDecompressor(max_window_size=MAX_CHUNK_SIZE)
 
+    def decode(self, codec: int, payload: memoryview, size: int) -> bytes:
+        """The raw bytes of a small payload, as new bytes of exactly the declared size; raises DecodeError."""
+        if codec == Codec.RAW:
+            _check_raw(payload, size)
+            return bytes(payload)
+        if codec != Codec.ZSTD:
+            raise UnknownCodecError(f"codec {codec} is unknown to this version of kacas")
+        try:
+            _check_declared(payload, size)
+            return self._zstd.decompress(payload, max_output_size=size, allow_extra_data=False)
+        except zstandard.ZstdError as exc:
+            raise DecodeError(f"zstd: {exc}") from exc
+
     def decode_into(self, codec: int, payload: memoryview, out: memoryview) -> None:
         """Fill `out` (exactly the declared raw size) from the payload; raises DecodeError."""
         size = len(out)
         if codec == Codec.RAW:
-            if len(payload) != size:
-                raise DecodeError(f"a raw payload of {len(payload)} bytes declares {size}")
+            _check_raw(payload, size)
             out[:] = payload
             return
         if codec != Codec.ZSTD:
             raise UnknownCodecError(f"codec {codec} is unknown to this version of kacas")
         try:
-            declared = zstandard.get_frame_parameters(payload).content_size
-            if declared != size:
-                raise DecodeError(f"the zstd frame declares {declared} bytes, its header {size}")
+            _check_declared(payload, size)
             with self._zstd.stream_reader(payload) as reader:
                 filled = 0
                 while filled < size:
@@ -108,3 +118,15 @@ class Decoder:
                     raise DecodeError(f"the zstd frame holds more than the declared {size} bytes")
         except zstandard.ZstdError as exc:
             raise DecodeError(f"zstd: {exc}") from exc
+
+
+def _check_raw(payload: memoryview, size: int) -> None:
+    if len(payload) != size:
+        raise DecodeError(f"a raw payload of {len(payload)} bytes declares {size}")
+
+
+def _check_declared(payload: memoryview, size: int) -> None:
+    """Before memory is taken. Raises DecodeError or ZstdError."""
+    declared = zstandard.get_frame_parameters(payload).content_size
+    if declared != size:
+        raise DecodeError(f"the zstd frame declares {declared} bytes, its header {size}")

@@ -42,6 +42,17 @@ class Action(IntEnum):
     ADOPTED = 4  # no claim: says that the file at the path that is its label holds what a keep entry beside it keeps
 
 
+_LAYOUT_ACTIONS = (Action.KEEP, Action.MEMBER)
+
+
+class Layout(NamedTuple):
+    """Which root the content with this SHA-1 and size has."""
+
+    sha1: bytes
+    root: bytes
+    size: int
+
+
 class Origin(IntEnum):
     STORED = 0
     FETCHED = 1
@@ -82,7 +93,7 @@ class Entry(NamedTuple):
     @property
     def names_layout(self) -> bool:
         """Whether it says which root the SHA-1 has. (An ADOPTED entry stands beside a KEEP entry that does.)"""
-        return self.action in (Action.KEEP, Action.MEMBER)
+        return self.action in _LAYOUT_ACTIONS
 
     @property
     def kind_name(self) -> str:
@@ -150,6 +161,14 @@ def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
         action, origin, proof, tuple(cancels[at : at + ID_SIZE] for at in range(0, len(cancels), ID_SIZE)),
     )  # fmt: skip
     return entry, stop
+
+
+def decode_layout(data: bytes) -> Layout | None:
+    """What exactly these bytes, one entry, say of a content's layout; None if they say nothing, or are damaged."""
+    if len(data) < _FIXED.size + _CHECK_SIZE or checksum(_CHECK_SIZE, data[:-_CHECK_SIZE]) != data[-_CHECK_SIZE:]:
+        return None
+    total, _, sha1, root, size, _, _, action, *_ = _FIXED.unpack_from(data)
+    return Layout(sha1, root, size) if total == len(data) and action in _LAYOUT_ACTIONS else None
 
 
 def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:
