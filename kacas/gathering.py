@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from types import TracebackType
@@ -20,7 +20,7 @@ from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.errors import WriteError
 from kacas.ingest import Ingested
-from kacas.model.codec import MIB, Encoder
+from kacas.model.codec import MIB, Codec, Encoder
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind, checksum
 from kacas.model.entry import Action, Entry, Kind
 from kacas.model.pack_format import PayloadHeader
@@ -28,7 +28,7 @@ from kacas.model.pack_format import PayloadHeader
 _GROUP_COUNT = 512
 _GROUP_SIZE = 2 * MIB
 _THREAD_ABOVE = 1 * MIB  # a group that is smaller is mostly Python's work, which a thread would not take off the caller
-_IN_FLIGHT = 2
+_IN_FLIGHT = 1
 
 
 class _Small(NamedTuple):
@@ -38,6 +38,18 @@ class _Small(NamedTuple):
     raw: bytes
     claim: Entry | bytes
     kind: int
+
+    @property
+    def root(self) -> bytes:
+        return self.claim.root if isinstance(self.claim, Entry) else self.claim
+
+
+class _Encoding(NamedTuple):
+    """A group whose payloads are being made, or will be when it is appended. new: chunks by digest that no pack has."""
+
+    group: list[_Small]
+    new: dict[bytes, bytes]
+    payloads: Future[list[tuple[Codec, memoryview | bytes]]] | None
 
 
 def _directory_key(sha1: bytes) -> bytes:
@@ -76,7 +88,7 @@ class GatheringBatch(Batch):
         self._gather_lock = threading.Lock()
         self._local = threading.local()
         self._worker: ThreadPoolExecutor | None = None
-        self._flying: deque[Future[None]] = deque()
+        self._encoding: deque[_Encoding] = deque()
         self._trusted: set[bytes] = set()  # keys of directories whose mark this batch believed
         self._directories: set[bytes] = set()  # keys of those that are whole when this batch has ended
 
@@ -139,51 +151,64 @@ class GatheringBatch(Batch):
     def flush(self) -> None:
         """Append what was gathered. Raises as `gather`."""
         self._send()
-        try:
-            self._await(0)
-        except BaseException as exc:
-            self._fail(exc)
-            raise
+        self._append_encoded(0)
 
     def _send(self) -> None:
+        """Let the group be encoded. The encoder needs no GIL, so it works beside us; all that is Python's is done here."""
         with self._gather_lock:
             group, size = self._group, self._group_size
             self._group, self._group_size = [], 0
         if not group:
             return
-        if size < _THREAD_ABOVE:
-            self._append_group(group)
-            return
         try:
-            self._await(_IN_FLIGHT - 1)
+            raws = {small.root: small.raw for small in group}
+            with self._gather_lock:
+                known = {root for encoding in self._encoding for root in encoding.new if root in raws}
+            known |= self.known(raws.keys() - known)
+            new = {root: raw for root, raw in raws.items() if root not in known}
             with self._gather_lock:
                 self._worker = self._worker or ThreadPoolExecutor(1, "kacas-gather")
-                self._flying.append(self._worker.submit(self._append_group, group))
+                encoding = self._worker.submit(self._encode, list(new.values())) if size > _THREAD_ABOVE else None
+                self._encoding.append(_Encoding(group, new, encoding))
+            self._append_encoded(_IN_FLIGHT if encoding is not None else 0)
         except BaseException as exc:
             self._fail(exc)  # the group is lost, by Ctrl-C perhaps, and its URIs were handed out
             raise
 
-    def _await(self, left: int) -> None:
-        """Wait until so many groups at most are being written. One stays in the queue until its result was seen."""
-        while len(self._flying) > left:
-            first = self._flying[0]
-            first.result()
+    def _append_encoded(self, left: int) -> None:
+        """Append groups, waiting for their payloads, until so many at most are being encoded."""
+        while True:
             with self._gather_lock:
-                if self._flying and self._flying[0] is first:
-                    self._flying.popleft()
+                if len(self._encoding) <= left:
+                    return
+                first = self._encoding.popleft()
+            try:
+                self._append_group(first)
+            except BaseException as exc:
+                self._fail(exc)  # what is left must not be published as if it were all
+                raise
 
-    def _append_group(self, group: list[_Small]) -> None:
-        try:
-            entries = _entries(group)
-            self._append_chunks({entry.root: small.raw for entry, small in zip(entries, group, strict=True)})
-            self._check_group(entries)
-            self.add_entries(self._wanted(entries))
-        except BaseException as exc:
-            self._fail(exc)  # URIs of the group were handed out: what is left must not be published as if it were all
-            raise
+    def _append_group(self, encoding: _Encoding) -> None:
+        group, new = encoding.group, encoding.new
+        encoded = encoding.payloads.result() if encoding.payloads else self._encode(list(new.values()))
+        payloads = [
+            (PayloadHeader(PayloadKind.CHUNK, codec, len(payload), len(raw), digest), payload)
+            for (digest, raw), (codec, payload) in zip(new.items(), encoded, strict=True)
+        ]
+        if payloads:
+            self.append(payloads)
+        entries = _entries(group)
+        self._check_group(entries)
+        self.add_entries(self._wanted(entries))
         with self._gather_lock:
             for small in group:
                 self._gathered.pop(small.sha1, None)
+
+    def _encode(self, raws: Sequence[bytes]) -> list[tuple[Codec, memoryview | bytes]]:
+        encoder: Encoder | None = getattr(self._local, "encoder", None)
+        if encoder is None:
+            encoder = self._local.encoder = Encoder()
+        return encoder.encode_many(raws)
 
     def _check_group(self, entries: list[Entry]) -> None:
         """Raises CollisionError for two contents of one SHA-1 within the batch: the group's own, or one before."""
@@ -192,20 +217,6 @@ class GatheringBatch(Batch):
             others = [first.setdefault(entry.sha1, entry), *super().entries(entry.sha1)]
             if any(other.root != entry.root for other in others):
                 self._claims.check_collision(self, entry, [other for other in others if other.root != entry.root])
-
-    def _append_chunks(self, chunks: dict[bytes, bytes]) -> None:
-        encoder: Encoder | None = getattr(self._local, "encoder", None)
-        if encoder is None:
-            encoder = self._local.encoder = Encoder()
-        known = self.known(chunks)
-        new = [digest for digest in chunks if digest not in known]
-        encoded = encoder.encode_many([chunks[digest] for digest in new])
-        payloads = [
-            (PayloadHeader(PayloadKind.CHUNK, codec, len(payload), len(chunks[digest]), digest), payload)
-            for digest, (codec, payload) in zip(new, encoded, strict=True)
-        ]
-        if payloads:
-            self.append(payloads)
 
     def _wanted(self, entries: list[Entry]) -> list[Entry]:
         """Without the member entries that are there already. Raises CollisionError."""

@@ -137,12 +137,12 @@ class Index:
                         txn.put(_small_key(pack_id, key), pack_id, db=self._small)
                     rows.append(encode_rows(table.records, number))
                     first = len(entries)
-                    for entry, encoded in table.encoded_entries():
-                        if entry.action == Action.MERGED:
+                    for head, encoded in table.rows():
+                        if head.action == Action.MERGED:
                             continue
-                        entries.append((entry.sha1 + entry.entry_id + key, bytes(encoded)))
-                        if entry.action == Action.KEEP:
-                            log.append((_log_key(entry), entry.sha1))
+                        entries.append((head.sha1 + head.entry_id + key, bytes(encoded)))
+                        if head.action == Action.KEEP:
+                            log.append((_log_key(decode_entry(encoded)[0]), head.sha1))
                     if sources := sources_of(table) - {pack_id}:
                         self._cover(txn, key, sources)
                         self._drop_dead(txn, rows[-1], entries[first:])

@@ -126,7 +126,8 @@ class Entry(NamedTuple):
             _FIXED.size + len(tail) + _CHECK_SIZE, self.entry_id, self.sha1, self.root, self.size, self.time_ns,
             self.kind, self.action, self.origin, self.proof, len(self.owner), len(self.label), len(self.cancels),
         )  # fmt: skip
-        return front + tail + checksum(_CHECK_SIZE, front, tail)
+        whole = front + tail
+        return whole + checksum(_CHECK_SIZE, whole)
 
 
 def _max_label_size(action: int) -> int:
@@ -183,6 +184,21 @@ def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:
         (size,) = _SIZE.unpack_from(data, at)
         if size < _FIXED.size:
             return
+        at += size
+
+
+class EntryHead(NamedTuple):
+    entry_id: bytes
+    sha1: bytes
+    action: int
+
+
+def entry_heads(data: bytes | memoryview) -> Iterator[tuple[EntryHead, bytes | memoryview]]:
+    """What entries are about, with their encoded bytes. They must be whole."""
+    at = 0
+    while at < len(data):
+        size, entry_id, sha1, _, _, _, _, action, *_ = _FIXED.unpack_from(data, at)
+        yield EntryHead(entry_id, sha1, action), data[at : at + size]
         at += size
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kacas.model.codec import MAX_CHUNK_SIZE, MAX_PAYLOAD_SIZE, Codec
 from kacas.model.digest import checksum
-from kacas.model.entry import Entry, EntryError, decode_entry
+from kacas.model.entry import Entry, EntryError, EntryHead, decode_entry, entry_heads
 
 FORMAT_VERSION = 1
 HEADER_SIZE = 64
@@ -187,6 +187,10 @@ class Table:
     def entries(self) -> Iterator[Entry]:
         """Decode in order; raises PackFormatError if they are not exactly the declared number."""
         return (entry for entry, _ in self.encoded_entries())
+
+    def rows(self) -> Iterator[tuple[EntryHead, bytes | memoryview]]:
+        """The head and the encoded bytes of each, in a table that was decoded or made just now: nothing is checked again."""
+        return entry_heads(self.entries_data)
 
     def encoded_entries(self) -> Iterator[tuple[Entry, bytes | memoryview]]:
         """As `entries`, each with its encoded bytes."""
