@@ -29,6 +29,7 @@ _GROUP_COUNT = 512
 _GROUP_SIZE = 2 * MIB
 _THREAD_ABOVE = 1 * MIB  # a group that is smaller is mostly Python's work, which a thread would not take off the caller
 _IN_FLIGHT = 1
+_MEMBER = int(Action.MEMBER)
 
 
 class _Small(NamedTuple):
@@ -60,20 +61,15 @@ def _directory_key(sha1: bytes) -> bytes:
 def _entries(group: list[_Small]) -> list[Entry]:
     now, ids = time.time_ns(), secrets.token_bytes(ID_SIZE * len(group))
     return [
-        small.claim
-        if isinstance(small.claim, Entry)
-        else _member(
-            ids[at * ID_SIZE : (at + 1) * ID_SIZE],
-            Ingested(small.sha1, small.claim, len(small.raw)),
-            small.kind,
-            now,
-        )
-        for at, small in enumerate(group)
+        claim
+        if isinstance(claim, Entry)
+        else _member(ids[at * ID_SIZE : (at + 1) * ID_SIZE], sha1, claim, len(raw), kind, now)
+        for at, (sha1, raw, claim, kind) in enumerate(group)
     ]
 
 
-def _member(entry_id: bytes, content: Ingested, kind: int, time_ns: int) -> Entry:
-    return Entry(entry_id, content.sha1, content.root, content.size, time_ns, kind, b"", b"", Action.MEMBER)
+def _member(entry_id: bytes, sha1: bytes, root: bytes, size: int, kind: int, time_ns: int) -> Entry:
+    return Entry(entry_id, sha1, root, size, time_ns, kind, b"", b"", _MEMBER)
 
 
 class GatheringBatch(Batch):
@@ -110,9 +106,7 @@ class GatheringBatch(Batch):
         found = self._claims.whole(self, identities)
         now = time.time_ns()
         self.add_entries(
-            self._wanted(
-                [_member(secrets.token_bytes(ID_SIZE), Ingested(*identity), Kind.FILE, now) for identity in found]
-            )
+            self._wanted([_member(secrets.token_bytes(ID_SIZE), *identity, Kind.FILE, now) for identity in found])
         )
         return found
 
@@ -142,7 +136,7 @@ class GatheringBatch(Batch):
 
     def add_member(self, content: Ingested, kind: Kind) -> None:
         """Name the layout of content that was appended, unless that is done already. Raises CollisionError."""
-        entry = _member(secrets.token_bytes(ID_SIZE), content, kind, time.time_ns())
+        entry = _member(secrets.token_bytes(ID_SIZE), *content, kind, time.time_ns())
         self.add_entries(self._wanted([entry]))
 
     def entries(self, sha1: bytes) -> list[Entry]:
@@ -213,27 +207,33 @@ class GatheringBatch(Batch):
     def _check_group(self, entries: list[Entry]) -> None:
         """Raises CollisionError for two contents of one SHA-1 within the batch: the group's own, or one before."""
         first: dict[bytes, Entry] = {}
+        before = self.has_entries(entry.sha1 for entry in entries)
         for entry in entries:
-            others = [first.setdefault(entry.sha1, entry), *super().entries(entry.sha1)]
-            if any(other.root != entry.root for other in others):
-                self._claims.check_collision(self, entry, [other for other in others if other.root != entry.root])
+            one = first.setdefault(entry.sha1, entry)
+            if one is not entry or entry.sha1 in before:
+                others = [other for other in (one, *super().entries(entry.sha1)) if other.root != entry.root]
+                if others:
+                    self._claims.check_collision(self, entry, others)
 
     def _wanted(self, entries: list[Entry]) -> list[Entry]:
         """Without the member entries that are there already. Raises CollisionError."""
-        members = {entry.sha1: entry for entry in entries if entry.action == Action.MEMBER}
+        members = {entry.sha1: entry for entry in entries if entry.action == _MEMBER}
         if not members:
             return entries
         published = self._lookup.entries_of_many(members)
-        wanted = [entry for entry in entries if entry.action != Action.MEMBER]
-        for sha1, entry in members.items():
-            known = [known for known, _ in published.get(sha1, ())] + super().entries(sha1)
-            if known:
-                self._claims.check_collision(self, entry, known)
-                if any(other.action == Action.MEMBER and other.root == entry.root for other in known):
-                    self.rely(pack_id for _, pack_id in published.get(sha1, ()))
-                    continue
-            wanted.append(entry)
-        return wanted
+        needless: set[bytes] = set()
+        for sha1 in published.keys() | self.has_entries(members):
+            entry, there = members[sha1], published.get(sha1, [])
+            known = [known for known, _ in there] + super().entries(sha1)
+            self._claims.check_collision(self, entry, known)
+            if any(other.action == _MEMBER and other.root == entry.root for other in known):
+                self.rely(pack_id for _, pack_id in there)
+                needless.add(sha1)
+        return [
+            entry
+            for entry in entries
+            if entry.action != _MEMBER or (entry is members[entry.sha1] and entry.sha1 not in needless)
+        ]
 
     def finish(self) -> None:
         self.flush()

@@ -90,6 +90,11 @@ class Batch:
                 self._writer = self._writer or PackWriter(self._volume)
                 self._publish()
 
+    def has_entries(self, sha1s: Iterable[bytes]) -> set[bytes]:
+        """Those of which `entries` knows any."""
+        with self._lock:
+            return {sha1 for sha1 in sha1s if sha1 in self._own}
+
     def entries(self, sha1: bytes) -> list[Entry]:
         """Entries of this batch that are not published yet."""
         with self._lock:

@@ -123,7 +123,8 @@ def _await_running_write(fd: int) -> None:
 
 def has_settled(state: FileState, synced_ns: int) -> bool:
     """Whether the file changed so long before that equal times mean equal content."""
-    return min(state.mtime_ns, state.ctime_ns) >= 0 and max(state.mtime_ns, state.ctime_ns) + _SETTLING_NS <= synced_ns
+    latest_ns = synced_ns - _SETTLING_NS
+    return 0 <= state.mtime_ns <= latest_ns and 0 <= state.ctime_ns <= latest_ns
 
 
 class Identities:

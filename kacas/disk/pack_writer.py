@@ -69,16 +69,16 @@ class PackWriter:
             parts: list[bytes | memoryview] = []
             size = 0
             for header, payload in payloads:
-                parts += (header.encode(payload), payload)
-                self._payloads.append((offset, header))
+                front = header.encode(payload)
+                parts += (front, payload)
+                self._payloads.append((offset + size, header))
                 locations.append(
                     Location(
-                        self.pack_id, offset, header.payload_size, header.raw_size, len(header.parameters),
+                        self.pack_id, offset + size, header.payload_size, header.raw_size, len(header.parameters),
                         header.kind, header.codec,
                     )
                 )  # fmt: skip
-                offset += header.total_size
-                size += header.total_size
+                size += len(front) + header.payload_size
             if size >= _FLUSH_SIZE:
                 self._flush(parts)
             else:

@@ -47,12 +47,12 @@ def payload_digest(kind: int, raw: Buffer) -> bytes:
     raise ValueError(f"payload kind {kind} is unknown")
 
 
-def checksum(size: int, *parts: Buffer) -> bytes:
+def checksum(size: int, first: Buffer, *more: Buffer) -> bytes:
     """The first `size` bytes of the BLAKE3 of the concatenated parts."""
-    hasher = blake3()
-    for part in parts:
+    hasher = blake3(first)
+    for part in more:
         hasher.update(part)
-    return hasher.digest(length=size)
+    return hasher.digest(size)
 
 
 def new_sha1() -> _Hash:

@@ -45,6 +45,9 @@ _RECORD = struct.Struct("<32sQIIHBBI")
 assert CHUNK_RECORD.itemsize == _RECORD.size == 56
 
 
+_RAW = int(Codec.RAW)
+
+
 class Purpose(IntEnum):
     """Stored and fetched content live in separate packs: the second kind may be dropped and fetched again."""
 
@@ -96,7 +99,7 @@ class PayloadHeader(NamedTuple):
 
 def _payload_check(fixed: bytes | memoryview, parameters: bytes, payload: bytes | memoryview, codec: int) -> bytes:
     # A raw payload is checked by its digest: hashing it twice would cost 0.15 s per GiB for nothing.
-    return checksum(_CHECK_SIZE, fixed, parameters, b"" if codec == Codec.RAW else payload)
+    return checksum(_CHECK_SIZE, fixed, parameters) if codec == _RAW else checksum(_CHECK_SIZE, fixed, parameters, payload)
 
 
 def decode_payload_header(data: memoryview, start: int = 0) -> PayloadHeader:
