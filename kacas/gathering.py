@@ -145,7 +145,11 @@ class GatheringBatch(Batch):
     def flush(self) -> None:
         """Append what was gathered. Raises as `gather`."""
         self._send()
-        self._append_encoded(0)
+        try:
+            self._append_encoded(0)
+        except BaseException as exc:
+            self._fail(exc)  # what is left must not be published as if it were all
+            raise
 
     def _send(self) -> None:
         """Let the group be encoded. The encoder needs no GIL, so it works beside us; all that is Python's is done here."""
@@ -160,11 +164,13 @@ class GatheringBatch(Batch):
                 known = {root for encoding in self._encoding for root in encoding.new if root in raws}
             known |= self.known(raws.keys() - known)
             new = {root: raw for root, raw in raws.items() if root not in known}
+            in_thread = size > _THREAD_ABOVE
             with self._gather_lock:
-                self._worker = self._worker or ThreadPoolExecutor(1, "kacas-gather")
-                encoding = self._worker.submit(self._encode, list(new.values())) if size > _THREAD_ABOVE else None
+                if in_thread and self._worker is None:
+                    self._worker = ThreadPoolExecutor(1, "kacas-gather")
+                encoding = self._worker.submit(self._encode, list(new.values())) if self._worker and in_thread else None
                 self._encoding.append(_Encoding(group, new, encoding))
-            self._append_encoded(_IN_FLIGHT if encoding is not None else 0)
+            self._append_encoded(_IN_FLIGHT if in_thread else 0)
         except BaseException as exc:
             self._fail(exc)  # the group is lost, by Ctrl-C perhaps, and its URIs were handed out
             raise
@@ -176,11 +182,7 @@ class GatheringBatch(Batch):
                 if len(self._encoding) <= left:
                     return
                 first = self._encoding.popleft()
-            try:
-                self._append_group(first)
-            except BaseException as exc:
-                self._fail(exc)  # what is left must not be published as if it were all
-                raise
+            self._append_group(first)
 
     def _append_group(self, encoding: _Encoding) -> None:
         group, new = encoding.group, encoding.new

@@ -5,9 +5,9 @@ Every value carries a checksum over key and value; one that does not match is as
 
 from __future__ import annotations
 
-import functools
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,20 +16,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kacas.disk import index_environment
+from kacas.disk.index_entries import (
+    ENTRY_KEY_SIZE,
+    NUMBER,
+    end_of_log,
+    entries_of,
+    log_key,
+    owner_hash,
+    read_entry,
+    root_of,
+    same_entry,
+)
 from kacas.disk.index_environment import IndexUnusableError
-from kacas.disk.index_rows import KEY_SIZE, TAIL_STOP, VALUE_SIZE, Row, as_damaged, decode_rows, encode_rows, pack_number_of
-from kacas.model.digest import ID_SIZE, SHA1_SIZE, checksum
-from kacas.model.entry import Action, Entry, EntryError, decode_entry, decode_layout
+from kacas.disk.index_rows import (
+    KEY_SIZE,
+    TAIL_STOP,
+    VALUE_SIZE,
+    Row,
+    as_damaged,
+    decode_rows,
+    encode_rows,
+    pack_number_of,
+)
+from kacas.model.digest import ID_SIZE
+from kacas.model.entry import Action, Entry, decode_entry
 from kacas.model.location import Location
 from kacas.model.merging import RULE, MergeRule, sources_of, tier_of
 from kacas.model.pack_format import Table
 
-_NUMBER = struct.Struct(">I")
 # Holds the last number given to a pack: a number is never given twice, or what still points to a pack
 # that is gone would point to another.
-_COUNTER = _NUMBER.pack(0)
-_LOG = struct.Struct(">16sQ16s")  # owner hash, time, entry id
-_ENTRY_KEY_SIZE = SHA1_SIZE + ID_SIZE  # and the pack's number: merged packs hold entries that others hold too
+_COUNTER = NUMBER.pack(0)
 
 T = TypeVar("T")
 
@@ -125,12 +142,12 @@ class Index:
                 entries: list[tuple[bytes, bytes]] = []
                 log: list[tuple[bytes, bytes]] = []
                 counter = txn.get(_COUNTER, db=self._packs)
-                number = _NUMBER.unpack(counter)[0] if counter else 0
+                number = NUMBER.unpack(counter)[0] if counter else 0
                 for pack_id, table in tables:
                     if self._is_known(txn, pack_id):
                         continue
                     number += 1
-                    key = _NUMBER.pack(number)
+                    key = NUMBER.pack(number)
                     txn.put(key, pack_id, db=self._packs)
                     txn.put(pack_id, key, db=self._pack_numbers)
                     if rule.is_small(table):
@@ -142,11 +159,11 @@ class Index:
                             continue
                         entries.append((head.sha1 + head.entry_id + key, bytes(encoded)))
                         if head.action == Action.KEEP:
-                            log.append((_log_key(decode_entry(encoded)[0]), head.sha1))
+                            log.append((log_key(decode_entry(encoded)[0]), head.sha1))
                     if sources := sources_of(table) - {pack_id}:
                         self._cover(txn, key, sources)
                         self._drop_dead(txn, rows[-1], entries[first:])
-                txn.put(_COUNTER, _NUMBER.pack(number), db=self._packs)
+                txn.put(_COUNTER, NUMBER.pack(number), db=self._packs)
                 self._put_chunks(txn, rows)
                 txn.cursor(self._entries).putmulti(sorted(entries))
                 txn.cursor(self._log).putmulti(sorted(log))
@@ -169,7 +186,9 @@ class Index:
             txn.delete(key, db=self._packs)
             txn.delete(_small_key(pack_id, bytes(key)), db=self._small)
 
-    def _drop_dead(self, txn: lmdb.Transaction, rows: NDArray[np.void], entries: list[tuple[bytes, bytes]]) -> None:
+    def _drop_dead(
+        self, txn: lmdb.Transaction[bytes], rows: NDArray[np.void], entries: list[tuple[bytes, bytes]]
+    ) -> None:
         """Rows of a merged pack are about to be added: those that its sources left behind would only lie about."""
         packs: dict[bytes, bool] = {}
 
@@ -182,20 +201,12 @@ class Index:
         for row in rows.tolist():
             key = row[:KEY_SIZE]
             for value in list(cursor.iternext_dup()) if cursor.set_key(key) else ():
-                if is_dead(_NUMBER.pack(pack_number_of(bytes(value)))):
+                if is_dead(NUMBER.pack(pack_number_of(bytes(value)))):
                     txn.delete(key, value, db=self._chunks)
         for key, _ in entries:
-            for other in list(self._same_entry(txn, key[:_ENTRY_KEY_SIZE])):
-                if is_dead(other[_ENTRY_KEY_SIZE:]):
+            for other in list(same_entry(txn.cursor(self._entries), key[:ENTRY_KEY_SIZE])):
+                if is_dead(other[ENTRY_KEY_SIZE:]):
                     txn.delete(other, db=self._entries)
-
-    def _same_entry(self, txn: lmdb.Transaction, prefix: bytes) -> Iterator[bytes]:
-        """Keys of one entry, in whatever packs it is."""
-        cursor = txn.cursor(self._entries)
-        more = cursor.set_range(prefix)
-        while more and (key := bytes(cursor.key())).startswith(prefix):
-            yield key
-            more = cursor.next()
 
     def _put_chunks(self, txn: lmdb.Transaction, rows: list[NDArray[np.void]]) -> None:
         joined = np.concatenate(rows) if rows else np.empty(0, "V52")
@@ -275,7 +286,7 @@ class Index:
 
     def _pack_id(self, txn: lmdb.Transaction, number: int) -> bytes | None:
         if number not in self._pack_of:
-            stored = txn.get(_NUMBER.pack(number), db=self._packs)
+            stored = txn.get(NUMBER.pack(number), db=self._packs)
             if stored is None or len(stored) != ID_SIZE:
                 return None
             self._pack_of[number] = bytes(stored)
@@ -330,19 +341,10 @@ class Index:
         """As `entries`, in one transaction; what is not known is left out."""
 
         def read(environment: lmdb.Environment) -> dict[bytes, list[tuple[Entry, bytes]]]:
-            found: dict[bytes, list[tuple[Entry, bytes]]] = {}
             with environment.begin() as txn:
-                cursor = txn.cursor(self._entries)
-                for sha1 in sha1s:
-                    here: dict[bytes, tuple[Entry, bytes]] = {}
-                    more = cursor.set_range(sha1)
-                    while more and cursor.key()[:SHA1_SIZE] == sha1:
-                        if known := self._entry(txn, *cursor.item()):
-                            here[known[0].entry_id] = known
-                        more = cursor.next()
-                    if here:
-                        found[sha1] = list(here.values())
-            return found
+                cursor, pack_of = txn.cursor(self._entries), partial(self._pack_id, txn)
+                found = {sha1: entries_of(cursor, sha1, pack_of) for sha1 in sha1s}
+            return {sha1: entries for sha1, entries in found.items() if entries}
 
         return self._run(read)
 
@@ -350,55 +352,30 @@ class Index:
         """A root of each SHA-1, as an entry says that gives it this size; others are left out."""
 
         def read(environment: lmdb.Environment) -> dict[bytes, bytes]:
-            found: dict[bytes, bytes] = {}
             with environment.begin() as txn:
-                cursor = txn.cursor(self._entries)
-                for sha1, size in sizes.items():
-                    more = cursor.set_range(sha1)
-                    while more:
-                        key, value = cursor.item()
-                        if key[:SHA1_SIZE] != sha1:
-                            break
-                        layout = decode_layout(value)
-                        if (
-                            layout is not None
-                            and (layout.sha1, layout.size) == (sha1, size)
-                            and self._pack_id(txn, *_NUMBER.unpack_from(key, _ENTRY_KEY_SIZE))
-                        ):
-                            found[sha1] = layout.root
-                            break
-                        more = cursor.next()
-            return found
+                cursor, pack_of = txn.cursor(self._entries), partial(self._pack_id, txn)
+                found = {sha1: root_of(cursor, sha1, size, pack_of) for sha1, size in sizes.items()}
+            return {sha1: root for sha1, root in found.items() if root}
 
         return self._run(read)
-
-    def _entry(self, txn: lmdb.Transaction, key: bytes, value: bytes) -> tuple[Entry, bytes] | None:
-        """The entry of this row with its pack; None if the row is damaged or the pack gone."""
-        try:
-            entry, _ = decode_entry(value)
-        except EntryError:
-            return None  # a damaged hint is no hint
-        pack_id = self._pack_id(txn, *_NUMBER.unpack_from(key, _ENTRY_KEY_SIZE))
-        return (entry, pack_id) if pack_id and key.startswith(entry.sha1 + entry.entry_id) else None
 
     def log(self, owner: bytes, before: bytes | None = None, count: int = 1000) -> tuple[list[Entry], bytes | None]:
         """The owner's keep entries, newest first, a page at a time: (entries, where the next page begins)."""
 
         def read(environment: lmdb.Environment) -> tuple[list[Entry], bytes | None]:
             page: list[Entry] = []
-            prefix = _owner_hash(owner)
+            prefix = owner_hash(owner)
             position = before
             with environment.begin() as txn:
-                cursor = txn.cursor(self._log)
-                start = before or prefix + b"\xff" * (_LOG.size - len(prefix))
-                more = cursor.prev() if cursor.set_range(start) else cursor.last()
+                cursor, pack_of = txn.cursor(self._log), partial(self._pack_id, txn)
+                more = cursor.prev() if cursor.set_range(before or end_of_log(owner)) else cursor.last()
                 while more and len(page) < count:
                     key, sha1 = cursor.item()
                     if key[: len(prefix)] != prefix:
                         return page, None
                     position = bytes(key)
-                    for same in self._same_entry(txn, sha1 + key[-ID_SIZE:]):
-                        known = self._entry(txn, same, txn.get(same, b"", db=self._entries))
+                    for same in same_entry(txn.cursor(self._entries), sha1 + key[-ID_SIZE:]):
+                        known = read_entry(same, txn.get(same, b"", db=self._entries), pack_of)
                         if known and known[0].owner == owner:
                             page.append(known[0])
                             break
@@ -410,12 +387,3 @@ class Index:
 
 def _small_key(pack_id: bytes, key: bytes) -> bytes:
     return bytes((tier_of(pack_id),)) + key
-
-
-@functools.lru_cache(16)
-def _owner_hash(owner: bytes) -> bytes:
-    return checksum(16, owner)
-
-
-def _log_key(entry: Entry) -> bytes:
-    return _LOG.pack(_owner_hash(entry.owner), max(entry.time_ns, 0), entry.entry_id)

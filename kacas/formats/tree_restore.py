@@ -25,9 +25,9 @@ from kacas.repository import Repository
 
 _GROUP_SIZE = 4 * MIB
 _GROUP_COUNT = 1024
-_GROUP_PLACES = 32  # directories that a group holds open
+_GROUP_PLACES = 16  # directories that a group holds open
 _THREADS = 2  # making files is the kernel's work, and a file system has locks of its own
-_IN_FLIGHT = 4  # groups
+_IN_FLIGHT = 3  # groups
 _WINDOW = 4 * MIB
 _MAX_NAMED = 20
 
@@ -111,9 +111,7 @@ class _Restore:
             where = str(DirectoryUri(uri.sha1, "", names))
             directory = self._trees.read(sha1, where) if names else top
             weight = _weight(directory) if names else None
-            if weight is not None and (
-                size + weight > _GROUP_SIZE or len(group.files) + len(directory) > _GROUP_COUNT
-            ):
+            if weight is not None and (size + weight > _GROUP_SIZE or len(group.files) + len(directory) > _GROUP_COUNT):
                 yield group
                 group, size = _Group([], []), 0
             place = self._destination.open_directory(root, names, staged=weight is not None)

@@ -99,7 +99,9 @@ class PayloadHeader(NamedTuple):
 
 def _payload_check(fixed: bytes | memoryview, parameters: bytes, payload: bytes | memoryview, codec: int) -> bytes:
     # A raw payload is checked by its digest: hashing it twice would cost 0.15 s per GiB for nothing.
-    return checksum(_CHECK_SIZE, fixed, parameters) if codec == _RAW else checksum(_CHECK_SIZE, fixed, parameters, payload)
+    return (
+        checksum(_CHECK_SIZE, fixed, parameters) if codec == _RAW else checksum(_CHECK_SIZE, fixed, parameters, payload)
+    )
 
 
 def decode_payload_header(data: memoryview, start: int = 0) -> PayloadHeader:

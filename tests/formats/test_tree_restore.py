@@ -198,16 +198,11 @@ def test_no_descriptor_is_left_open(store: kacas.Store, source: Path, tmp_path: 
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # the pack
 
 
-@pytest.mark.parametrize("files", [300])
-def test_a_restore_that_is_killed_leaves_only_whole_files_and_can_be_resumed(
-    store: kacas.Store, tmp_path: Path, files: int
-) -> None:
-    tree: Tree = {f"{number:03}".encode(): random.Random(number).randbytes(20_000) for number in range(files)}
-    make(tmp_path / "source", tree)
-    uri, out = store.store_dir(tmp_path / "source"), tmp_path / "out"
+def killed_restore(store: kacas.Store, uri: str, out: Path, *, at_write: int) -> None:
+    """Restore in a process that is killed in the middle of writing a file."""
     code = (
         "import os, signal, sys, kacas\n"
-        "real, left = os.write, [100]\n"
+        "real, left = os.write, [int(sys.argv[4])]\n"
         "def write(fd, data):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: real(fd, data[:999]); os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -215,10 +210,74 @@ def test_a_restore_that_is_killed_leaves_only_whole_files_and_can_be_resumed(
         "os.write = write\n"
         "kacas.Store.open(sys.argv[1], create=False).load_dir(sys.argv[2], sys.argv[3])\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code, store.path, uri, out], check=False)
+    ended = subprocess.run([sys.executable, "-c", code, store.path, uri, out, str(at_write)], check=False)
     assert ended.returncode == -9
+
+
+def random_files(count: int, seed: int) -> Tree:
+    rng = random.Random(seed)
+    return {f"{number:03}".encode(): rng.randbytes(20_000) for number in range(count)}
+
+
+@pytest.mark.parametrize("files", [300])
+def test_a_restore_that_is_killed_leaves_only_whole_files_and_can_be_resumed(
+    store: kacas.Store, tmp_path: Path, files: int
+) -> None:
+    tree = random_files(files, seed=1)
+    make(tmp_path / "source", tree)
+    uri, out = store.store_dir(tmp_path / "source"), tmp_path / "out"
+    killed_restore(store, uri, out, at_write=100)
     restored = read(out)
     assert 0 < len(restored) < files
     assert restored.items() <= tree.items()
     store.load_dir(uri, out)
     assert read(out) == tree
+
+
+def test_small_new_directories_appear_when_they_are_complete(store: kacas.Store, tmp_path: Path) -> None:
+    tree: Tree = {f"sub-{number}".encode(): random_files(30, seed=number) for number in range(40)}
+    make(tmp_path / "source", tree)
+    uri, out = store.store_dir(tmp_path / "source"), tmp_path / "out"
+    killed_restore(store, uri, out, at_write=700)
+    restored = read(out)
+    unnamed = [name for name in restored if name.startswith(b".kacas.tmp.")]
+    named = {name: restored[name] for name in restored if name not in unnamed}
+    assert unnamed
+    assert 0 < len(named) < len(tree)
+    assert named.items() <= tree.items()
+    store.load_dir(uri, out)
+    assert read(out) == tree, "and what was left behind is gone"
+
+
+def test_a_tree_may_hold_what_looks_like_our_own_leftover(store: kacas.Store, tmp_path: Path) -> None:
+    tree: Tree = {b".kacas.tmp.0123456789abcdef": {b"a": b"1"}, b".kacas.tmp.file": b"2", b"sub": {b"b": b"3"}}
+    make(tmp_path / "source", tree)
+    uri = store.store_dir(tmp_path / "source")
+    for _ in range(2):
+        store.load_dir(uri, tmp_path / "out")
+        assert read(tmp_path / "out") == tree
+
+
+def test_a_failed_restore_leaves_nothing_unnamed(
+    store: kacas.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: Tree = {f"sub-{number}".encode(): random_files(30, seed=number) for number in range(40)}
+    make(tmp_path / "source", tree)
+    uri, real, count = store.store_dir(tmp_path / "source"), os.write, 0
+
+    def full(fd: int, data: bytes) -> int:
+        nonlocal count
+        count += 1
+        if count > 500:
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kacas.formats.tree_restore.os.write", full)
+        with pytest.raises(kacas.DestinationError, match=r"out/sub-\d+/\d+ cannot be written: No space left"):
+            store.load_dir(uri, tmp_path / "out")
+    restored = read(tmp_path / "out")
+    assert 0 < len(restored) < len(tree)
+    assert restored.items() <= tree.items()
+    store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == tree

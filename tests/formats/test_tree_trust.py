@@ -46,7 +46,7 @@ def test_an_interrupted_group_fails_the_batch_even_if_the_interrupt_is_caught(
     def interrupted(self: GatheringBatch, left: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(GatheringBatch, "_await", interrupted)
+    monkeypatch.setattr(GatheringBatch, "_append_encoded", interrupted)
     with pytest.raises(KeyboardInterrupt), store.batch():
         store_all(store)
     assert store.stats().contents == 0

@@ -15,10 +15,23 @@ KIB = 1 << 10
 
 
 def decoded(codec: int, payload: bytes | memoryview, size: int) -> bytes:
-    out = bytearray(b"\xaa" * (size + 16))
-    Decoder().decode_into(codec, memoryview(payload), memoryview(out)[:size])
+    """Both ways, into a buffer and into new bytes, which must agree. Raises what they raise."""
+    errors: list[DecodeError] = []
+    raw, out = b"", bytearray(b"\xaa" * (size + 16))
+    try:
+        raw = Decoder().decode(codec, memoryview(payload), size)
+    except DecodeError as exc:
+        errors.append(exc)
+    try:
+        Decoder().decode_into(codec, memoryview(payload), memoryview(out)[:size])
+    except DecodeError as exc:
+        errors.append(exc)
     assert out[size:] == b"\xaa" * 16, "written behind the end"
-    return bytes(out[:size])
+    if errors:
+        assert len(errors) == 2, "one way refuses what the other takes"
+        raise errors[-1]
+    assert raw == out[:size]
+    return raw
 
 
 patterns = st.tuples(st.binary(min_size=1, max_size=50), st.integers(0, 20_000)).map(lambda p: p[0] * p[1])

@@ -58,7 +58,7 @@ def test_an_unknown_kind_of_payload_has_no_digest() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.binary(max_size=100), max_size=5), st.integers(1, 64))
+@given(st.lists(st.binary(max_size=100), min_size=1, max_size=5), st.integers(1, 64))
 def test_a_checksum_is_of_the_parts_together_and_has_the_size_asked_for(parts: list[bytes], size: int) -> None:
     assert checksum(size, *parts) == blake3(b"".join(parts)).digest(length=size)
 

@@ -1,0 +1,100 @@
+"""Directories that get their name when they are complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kacas
+from kacas.disk.place import Place, StagedPlace, stage, sweep
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[Place]:
+    place = Place(os.open(tmp_path, os.O_RDONLY), os.fsencode(tmp_path), fresh=False)
+    yield place
+    place.close()
+
+
+def staged(parent: Place, name: str = "sub") -> StagedPlace:
+    place = stage(parent.fd, os.path.join(parent.path, name.encode()))
+    assert place is not None
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=place.fd))
+    return place
+
+
+def leave_behind(parent: Place, tmp_path: Path) -> Path:
+    """What a killed process leaves: the directory, and no lock."""
+    place = staged(parent)
+    (path,) = tmp_path.glob(".kacas.tmp.*")
+    os.close(place.fd)
+    os.close(place._parent_fd)
+    return path
+
+
+def test_it_has_its_name_when_it_is_complete_and_not_before(parent: Place, tmp_path: Path) -> None:
+    place = staged(parent)
+    assert not (tmp_path / "sub").exists()
+    place.complete()
+    place.close()
+    assert [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*"))] == [Path("sub"), Path("sub/file")]
+
+
+def test_one_that_is_given_up_leaves_nothing(parent: Place, tmp_path: Path) -> None:
+    staged(parent).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_was_taken_meanwhile_is_refused_and_kept(parent: Place, tmp_path: Path) -> None:
+    place = staged(parent)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "other").touch()
+    with pytest.raises(kacas.DestinationError, match="sub"):
+        place.complete()
+    place.close()
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["other"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+
+
+def test_leftovers_are_swept_and_what_somebody_fills_is_not(parent: Place, tmp_path: Path) -> None:
+    left = leave_behind(parent, tmp_path)
+    filled = staged(parent, "other")
+    (tmp_path / ".kacas.tmp.file").touch()
+    sweep(parent, ())
+    assert not left.exists()
+    filled.complete()
+    filled.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".kacas.tmp.file", "other"]
+
+
+def test_what_belongs_there_is_not_swept(parent: Place, tmp_path: Path) -> None:
+    left = leave_behind(parent, tmp_path)
+    sweep(parent, {os.fsencode(left.name)})
+    assert (left / "file").exists()
+
+
+def test_a_directory_that_got_its_name_before_it_was_locked_is_no_prey(
+    parent: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = leave_behind(parent, tmp_path)
+    real = os.fstat
+
+    def renamed_meanwhile(fd: int) -> os.stat_result:
+        if left.exists():
+            left.rename(tmp_path / "sub")
+        return real(fd)
+
+    monkeypatch.setattr("kacas.disk.place.os.fstat", renamed_meanwhile)
+    sweep(parent, ())
+    assert (tmp_path / "sub" / "file").exists()
+
+
+def test_directories_in_it_are_never_removed(parent: Place, tmp_path: Path) -> None:
+    left = leave_behind(parent, tmp_path)
+    (left / "deep").mkdir()
+    (left / "deep" / "file").touch()
+    sweep(parent, ())
+    assert (left / "deep" / "file").exists()
