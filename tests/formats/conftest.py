@@ -1,4 +1,4 @@
-"""Files to be linked."""
+"""Files and directories to be stored or linked."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.formats import trees
+from tests.formats.trees import make
+
 LARGE = random.Random(1).randbytes((3 << 20) + 12_345)
 SMALL = b"test-content\n"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A small directory with one of everything."""
+    make(tmp_path / "source", trees.SMALL)
+    return tmp_path / "source"
 
 
 @pytest.fixture

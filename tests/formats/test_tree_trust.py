@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,24 +42,71 @@ def test_a_tree_whose_members_packs_went_is_stored_again_by_the_same_store(store
     assert read(tmp_path / "out") == read(tmp_path / "source")
 
 
-def test_an_interrupted_group_fails_the_batch_even_if_the_interrupt_is_caught(
-    store: kacas.Store, monkeypatch: pytest.MonkeyPatch
+def test_members_that_go_while_a_directory_is_stored_that_relies_on_them_fail_it(
+    store: kacas.Store, tmp_path: Path
 ) -> None:
-    def interrupted(self: GatheringBatch, left: int) -> None:
-        raise KeyboardInterrupt
+    make(tmp_path / "source", {b"%d" % number: b"content %d" % number for number in range(3)})
+    aged(tmp_path / "source")
+    for path in (tmp_path / "source").iterdir():
+        store.store_file(path)
+    members = list(store.repository.volume.packs.glob("*.pack"))
+    uri = store.store_dir(tmp_path / "source")
 
-    monkeypatch.setattr(GatheringBatch, "_append_encoded", interrupted)
-    with pytest.raises(KeyboardInterrupt), store.batch():
-        store_all(store)
+    def store_while_members_go() -> None:
+        with store.batch():
+            assert store.store_dir(tmp_path / "source") == uri, "trusted: the members' packs are not looked at"
+            for pack in members:
+                pack.unlink()
+
+    with pytest.raises(kacas.WriteError, match="store it again"):
+        store_while_members_go()
+    assert store.store_dir(tmp_path / "source") == uri
+    store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == read(tmp_path / "source")
+
+
+@pytest.mark.parametrize("when", ["in the middle", "at the flush"])
+def test_an_interrupted_group_fails_the_batch_even_if_the_interrupt_is_caught(
+    store: kacas.Store, small: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    real, interrupts = GatheringBatch._append_group, [KeyboardInterrupt()]
+
+    def interrupted(self: GatheringBatch, encoding: Any) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        real(self, encoding)
+
+    monkeypatch.setattr(GatheringBatch, "_append_group", interrupted)
+
+    def store_all() -> None:
+        try:
+            if when == "in the middle":
+                for number in range(1000):
+                    store.store_bytes(b"%d" % number * 5000)
+            else:  # what is linked in the same batch is compared with what is stored
+                store.store_bytes(b"gathered")
+                store.link_file(small)
+                store.store_bytes(small.read_bytes())
+        except KeyboardInterrupt:
+            pass
+
+    with pytest.raises((KeyboardInterrupt, kacas.StoreClosedError)), store.batch():
+        store_all()
+    assert not interrupts
     assert store.stats().contents == 0
 
 
-def store_all(store: kacas.Store) -> None:
-    try:
-        for number in range(1000):
-            store.store_bytes(b"%d" % number * 5000)
-    except KeyboardInterrupt:
-        pass
+def test_content_that_is_being_encoded_is_not_stored_twice(store: kacas.Store) -> None:
+    rng = random.Random(1)
+    first = [rng.randbytes(5000) for _ in range(512)]  # fills a group
+    with store.batch():
+        for data in first:
+            store.store_bytes(data, label="one")
+        for data in first:
+            store.store_bytes(data, label="other")
+    assert store.stats().chunks == 512
+    packs = store.repository.volume.packs.glob("*.pack")
+    assert sum(pack.stat().st_size for pack in packs) < 512 * 6000
 
 
 @pytest.mark.parametrize("how", ["in one directory", "beside a directory"])
