@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
-import numpy as np
-from numpy.typing import NDArray
 
 from kacas.disk import index_environment
 from kacas.disk.index_entries import (
@@ -21,7 +19,6 @@ from kacas.disk.index_entries import (
     NUMBER,
     end_of_log,
     entries_of,
-    log_key,
     owner_hash,
     read_entry,
     root_of,
@@ -35,11 +32,11 @@ from kacas.disk.index_rows import (
     Row,
     as_damaged,
     decode_rows,
-    encode_rows,
     pack_number_of,
 )
+from kacas.disk.index_tables import TableRows, rows_of
 from kacas.model.digest import ID_SIZE
-from kacas.model.entry import Action, Entry, decode_entry
+from kacas.model.entry import Entry
 from kacas.model.location import Location
 from kacas.model.merging import RULE, MergeRule, sources_of, tier_of
 from kacas.model.pack_format import Table
@@ -47,6 +44,7 @@ from kacas.model.pack_format import Table
 # Holds the last number given to a pack: a number is never given twice, or what still points to a pack
 # that is gone would point to another.
 _COUNTER = NUMBER.pack(0)
+_PER_TRANSACTION = 16_384  # rows: 128 MiB of changed pages at the very worst, when each is in a page of its own
 
 T = TypeVar("T")
 
@@ -131,91 +129,92 @@ class Index:
         return [bytes(number) for number in cursor.iternext_dup()] if cursor.set_key(pack_id) else []
 
     def add(self, tables: Iterable[tuple[bytes, Table]], rule: MergeRule = RULE) -> None:
-        """Take in tables in one transaction; a pack that is there already, or covered, is skipped.
+        """Take in tables; a pack that is there already, or covered, is skipped.
 
         What a merged pack covers is taken out. rule: which of them are small.
         """
 
         def write(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as txn:
-                rows: list[NDArray[np.void]] = []
-                entries: list[tuple[bytes, bytes]] = []
-                log: list[tuple[bytes, bytes]] = []
-                counter = txn.get(_COUNTER, db=self._packs)
-                number = NUMBER.unpack(counter)[0] if counter else 0
-                for pack_id, table in tables:
-                    if self._is_known(txn, pack_id):
-                        continue
-                    number += 1
-                    key = NUMBER.pack(number)
-                    txn.put(key, pack_id, db=self._packs)
-                    txn.put(pack_id, key, db=self._pack_numbers)
-                    if rule.is_small(table):
-                        txn.put(_small_key(pack_id, key), pack_id, db=self._small)
-                    rows.append(encode_rows(table.records, number))
-                    first = len(entries)
-                    for head, encoded in table.rows():
-                        if head.action == Action.MERGED:
-                            continue
-                        entries.append((head.sha1 + head.entry_id + key, bytes(encoded)))
-                        if head.action == Action.KEEP:
-                            log.append((log_key(decode_entry(encoded)[0]), head.sha1))
-                    if sources := sources_of(table) - {pack_id}:
-                        self._cover(txn, key, sources)
-                        self._drop_dead(txn, rows[-1], entries[first:])
-                txn.put(_COUNTER, NUMBER.pack(number), db=self._packs)
-                self._put_chunks(txn, rows)
-                txn.cursor(self._entries).putmulti(sorted(entries))
-                txn.cursor(self._log).putmulti(sorted(log))
+                numbered = self._number(txn, tables)
+                rows = rows_of((number, table) for number, _, table in numbered)
+                if len(rows) <= _PER_TRANSACTION:
+                    self._put_rows(txn, rows)
+                    self._enter(txn, numbered, rule)
+                    return
+            # A transaction keeps the pages that it changes in memory. Rows of a pack that was not entered are no hints.
+            for part in rows.parts(_PER_TRANSACTION):
+                with environment.begin(write=True) as txn:
+                    self._put_rows(txn, part)
+            with environment.begin(write=True) as txn:
+                self._enter(txn, numbered, rule)
 
         self._run(write)
 
-    def _cover(self, txn: lmdb.Transaction, key: bytes, sources: frozenset[bytes]) -> None:
-        for source in sources:
-            self._take_out(txn, source)
+    def _number(self, txn: lmdb.Transaction, tables: Iterable[tuple[bytes, Table]]) -> list[tuple[bytes, bytes, Table]]:
+        """Those that are not there, each with a new number for its pack."""
+        counter = txn.get(_COUNTER, db=self._packs)
+        number = NUMBER.unpack(counter)[0] if counter else 0
+        numbered = []
+        for pack_id, table in tables:
+            if not self._is_known(txn, pack_id):
+                number += 1
+                numbered.append((NUMBER.pack(number), pack_id, table))
+        txn.put(_COUNTER, NUMBER.pack(number), db=self._packs)
+        return numbered
+
+    def _put_rows(self, txn: lmdb.Transaction, rows: TableRows) -> None:
+        chunks = txn.cursor(self._chunks)
+        # Sorted append packs the pages full: 47-64 bytes a record instead of 312.
+        append = bool(rows.chunks) and (not chunks.last() or bytes(chunks.key()) < rows.chunks[0][0])
+        chunks.putmulti(rows.chunks, append=append)
+        txn.cursor(self._entries).putmulti(rows.entries)
+        txn.cursor(self._log).putmulti(rows.log)
+
+    def _enter(self, txn: lmdb.Transaction[Any], numbered: list[tuple[bytes, bytes, Table]], rule: MergeRule) -> None:
+        """Rows of these packs count from now on."""
+        for number, pack_id, table in numbered:
+            if self._is_known(txn, pack_id):
+                continue  # another process entered it meanwhile, or one of these covers it
+            txn.put(number, pack_id, db=self._packs)
+            txn.put(pack_id, number, db=self._pack_numbers)
+            if rule.is_small(table):
+                txn.put(_small_key(pack_id, number), pack_id, db=self._small)
+            if sources := sources_of(table) - {pack_id}:
+                dead = self._cover(txn, number, sources)
+                self._drop_rows(txn, rows_of([(number, table)]), dead)
+
+    def _cover(self, txn: lmdb.Transaction, key: bytes, sources: frozenset[bytes]) -> set[bytes]:
+        """Returns the numbers of those that were there."""
+        dead = {number for source in sources if (number := self._take_out(txn, source))}
         for source in sorted(sources):
             for other in self._coverers(txn, source):
                 if txn.get(other, db=self._packs) is None:
                     txn.delete(source, other, db=self._covered)
             txn.put(source, key, db=self._covered)
         self._pack_of.clear()
+        return dead
 
-    def _take_out(self, txn: lmdb.Transaction, pack_id: bytes) -> None:
-        key = txn.pop(pack_id, db=self._pack_numbers)
-        if key is not None:
-            txn.delete(key, db=self._packs)
-            txn.delete(_small_key(pack_id, bytes(key)), db=self._small)
+    def _take_out(self, txn: lmdb.Transaction, pack_id: bytes) -> bytes | None:
+        """Returns the pack's number if it was there."""
+        number = txn.pop(pack_id, db=self._pack_numbers)
+        if number is None:
+            return None
+        txn.delete(number, db=self._packs)
+        txn.delete(_small_key(pack_id, bytes(number)), db=self._small)
+        return bytes(number)
 
-    def _drop_dead(
-        self, txn: lmdb.Transaction[bytes], rows: NDArray[np.void], entries: list[tuple[bytes, bytes]]
-    ) -> None:
-        """Rows of a merged pack are about to be added: those that its sources left behind would only lie about."""
-        packs: dict[bytes, bool] = {}
-
-        def is_dead(number: bytes) -> bool:
-            if number not in packs:
-                packs[number] = txn.get(number, db=self._packs) is None
-            return packs[number]
-
+    def _drop_rows(self, txn: lmdb.Transaction[Any], rows: TableRows, dead: set[bytes]) -> None:
+        """Rows of a merged pack were added: those of its sources, of the dead numbers, would only lie about."""
         cursor = txn.cursor(self._chunks)
-        for row in rows.tolist():
-            key = row[:KEY_SIZE]
+        for key, _ in rows.chunks:
             for value in list(cursor.iternext_dup()) if cursor.set_key(key) else ():
-                if is_dead(NUMBER.pack(pack_number_of(bytes(value)))):
+                if NUMBER.pack(pack_number_of(bytes(value))) in dead:
                     txn.delete(key, value, db=self._chunks)
-        for key, _ in entries:
+        for key, _ in rows.entries:
             for other in list(same_entry(txn.cursor(self._entries), key[:ENTRY_KEY_SIZE])):
-                if is_dead(other[ENTRY_KEY_SIZE:]):
+                if other[ENTRY_KEY_SIZE:] in dead:
                     txn.delete(other, db=self._entries)
-
-    def _put_chunks(self, txn: lmdb.Transaction, rows: list[NDArray[np.void]]) -> None:
-        joined = np.concatenate(rows) if rows else np.empty(0, "V52")
-        if not joined.size:
-            return
-        items = sorted(joined.tolist())
-        pairs = [(item[:KEY_SIZE], item[KEY_SIZE:]) for item in items]
-        # Sorted append packs the pages full: 47-64 bytes a record instead of 312.
-        txn.cursor(self._chunks).putmulti(pairs, append=txn.stat(self._chunks)["entries"] == 0)
 
     def remove(self, pack_ids: Iterable[bytes]) -> None:
         """Packs that are gone, or unreadable: what points to them is ignored from now on, what they cover is not covered."""
