@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import kacas
+from kacas.repository import Repository
 from tests.formats.trees import SMALL, read
 
 
@@ -80,3 +81,22 @@ def test_a_file_that_changes_while_its_directory_is_linked_is_named(store: kacas
         with pytest.raises(kacas.UnreadableSourceError, match=r"large\.bin changed"):
             store.link_dir(source)
     assert list(store.history()) == []
+
+
+def test_a_file_that_is_replaced_before_it_is_linked_is_named(
+    store: kacas.Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be remembered under the state of the one that was looked at."""
+    from kacas.formats import tree_link
+
+    real = tree_link.adopted_path
+
+    def replacing(repository: Repository, path: str) -> str:
+        if path.endswith("notes.txt"):
+            (source / "new").write_bytes(random.randbytes(13))
+            (source / "new").rename(path)
+        return str(real(repository, path))
+
+    monkeypatch.setattr(tree_link, "adopted_path", replacing)
+    with pytest.raises(kacas.UnreadableSourceError, match=r"notes\.txt became another file"):
+        store.link_dir(source)

@@ -79,11 +79,12 @@ def test_a_document_that_lies_about_sizes_restores_all_but_the_lie(store: kacas.
         store,
         TreeEntry(b"bad", EntryType.FILE, truth[0], 6),
         TreeEntry(b"good", EntryType.FILE, truth[1], 5),
-        TreeEntry(b"short", EntryType.FILE, truth[0], 4),
+        TreeEntry(b"honest", EntryType.FILE, truth[0], 5),
+        TreeEntry(b"short", EntryType.FILE, truth[1], 4),
     )
     with pytest.raises(kacas.DamagedContentError, match=r"2 files .*bad.*says 6 bytes"):
         store.load_dir(uri, tmp_path / "out")
-    assert read(tmp_path / "out") == {b"good": b"other"}
+    assert read(tmp_path / "out") == {b"good": b"other", b"honest": b"small"}
 
 
 def test_a_document_that_declares_more_than_the_disk_holds_is_refused_before_anything_is_written(
