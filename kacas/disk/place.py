@@ -37,7 +37,12 @@ class Place:
         """Everything is in it."""
 
     def close(self) -> None:
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()  # after Ctrl-C at a moment when nobody had noted it
 
     def text(self, name: bytes) -> str:
         return os.fsdecode(os.path.join(self.path, name))
@@ -53,9 +58,9 @@ class StagedPlace(Place):
     staged = True
 
     def __init__(self, fd: int, path: bytes, parent_fd: int, temporary: bytes) -> None:
-        super().__init__(fd, path, fresh=True)
         self._parent_fd = parent_fd
         self._temporary: bytes | None = temporary
+        super().__init__(fd, path, fresh=True)
 
     def complete(self) -> None:
         """Give it its name. Raises DestinationError if that was taken meanwhile."""
@@ -69,12 +74,15 @@ class StagedPlace(Place):
 
     def close(self) -> None:
         """A directory that was not completed is removed."""
+        temporary, self._temporary = self._temporary, None
+        parent_fd, self._parent_fd = self._parent_fd, -1
         try:
-            if self._temporary is not None:
-                _remove(self.fd, self._parent_fd, self._temporary)
+            if temporary is not None:
+                _remove(self.fd, parent_fd, temporary)
         finally:
-            os.close(self._parent_fd)
-            os.close(self.fd)
+            if parent_fd >= 0:
+                os.close(parent_fd)
+            super().close()
 
 
 def stage(parent_fd: int, path: bytes) -> StagedPlace | None:

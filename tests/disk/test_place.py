@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,8 @@ def leave_behind(parent: Place, tmp_path: Path) -> Path:
     """What a killed process leaves: the directory, and no lock."""
     place = staged(parent)
     (path,) = tmp_path.glob(".kacas.tmp.*")
-    os.close(place.fd)
-    os.close(place._parent_fd)
+    place._temporary = None
+    place.close()
     return path
 
 
@@ -46,6 +47,15 @@ def test_it_has_its_name_when_it_is_complete_and_not_before(parent: Place, tmp_p
 def test_one_that_is_given_up_leaves_nothing(parent: Place, tmp_path: Path) -> None:
     staged(parent).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_nobody_noted_leaves_nothing(parent: Place, tmp_path: Path) -> None:
+    """As when Ctrl-C came just after it was made."""
+    before = len(os.listdir("/proc/self/fd"))
+    staged(parent)
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_name_that_was_taken_meanwhile_is_refused_and_kept(parent: Place, tmp_path: Path) -> None:
