@@ -58,6 +58,7 @@ class StagedPlace(Place):
     staged = True
 
     def __init__(self, fd: int, path: bytes, parent_fd: int, temporary: bytes) -> None:
+        self._pid = os.getpid()
         self._parent_fd = parent_fd
         self._temporary: bytes | None = temporary
         super().__init__(fd, path, fresh=True)
@@ -77,7 +78,8 @@ class StagedPlace(Place):
         temporary, self._temporary = self._temporary, None
         parent_fd, self._parent_fd = self._parent_fd, -1
         try:
-            if temporary is not None:
+            # A child that was forked meanwhile has this object too: the directory is its parent's.
+            if temporary is not None and self._pid == os.getpid():
                 _remove(self.fd, parent_fd, temporary)
         finally:
             if parent_fd >= 0:

@@ -58,6 +58,20 @@ def test_one_that_nobody_noted_leaves_nothing(parent: Place, tmp_path: Path) -> 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_forked_child_leaves_it_to_its_parent(parent: Place, tmp_path: Path) -> None:
+    place = staged(parent)
+    pid = os.fork()
+    if not pid:
+        try:
+            place.close()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    place.complete()
+    place.close()
+    assert (tmp_path / "sub" / "file").exists()
+
+
 def test_a_name_that_was_taken_meanwhile_is_refused_and_kept(parent: Place, tmp_path: Path) -> None:
     place = staged(parent)
     (tmp_path / "sub").mkdir()
