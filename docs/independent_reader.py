@@ -11,13 +11,15 @@ from collections import defaultdict
 from pathlib import Path
 from struct import error, iter_unpack, unpack_from
 
+import numpy as np
 import zstandard
 from blake3 import blake3
+from numcodecs import blosc
 
 CHUNK, NODE, MANIFEST = 0, 1, 2
 CONTEXTS = {CHUNK: None, NODE: "kacas 2026-11 merkle node v1", MANIFEST: "kacas 2026-11 manifest v1"}
 MAX_CHUNK, MAX_EXTRA, MAX_TABLE, MAX_CHILDREN, MAX_LEVEL = 1 << 24, 1024, 1 << 30, 256, 8
-FAULTS = (ValueError, OSError, error, zstandard.ZstdError)
+FAULTS = (ValueError, RuntimeError, OSError, error, zstandard.ZstdError)
 
 
 def need(condition, message):
@@ -95,12 +97,27 @@ class Store:
         need(max(raw_size, payload_size) <= MAX_CHUNK and extra_size <= MAX_EXTRA, "it is too large")
         extra, raw = pack.read(extra_size), pack.read(payload_size)
         need(blake3(header[:48] + extra + raw * (codec > 0)).digest(16) == header[48:], "its check fails")
-        need(codec in (0, 1), f"codec {codec} needs a newer reader")
+        need(codec in (0, 1, 2, 3), f"codec {codec} needs a newer reader")
         if codec == 1:
             need(zstandard.get_frame_parameters(raw).content_size == raw_size, "its frame has another size")
             raw = zstandard.ZstdDecompressor(max_window_size=MAX_CHUNK).decompress(raw)
+        elif codec > 1:
+            need(unpack_from("<BxxxIxxxxI", raw) == (2, raw_size, len(raw)), "its Blosc frame has another size")
+            raw = blosc.decompress(raw)
+        if codec == 3:
+            raw = self.undo_row_delta(raw, *unpack_from("<BBxxI", extra))
         need(blake3(raw, derive_key_context=CONTEXTS[kind]).digest() == digest, "its digest does not match")
         return kind, raw
+
+    def undo_row_delta(self, raw, difference, item_size, row_size):
+        need(difference in (1, 2) and item_size in (1, 2, 4, 8) and row_size, "an unknown row delta")
+        columns, items = row_size // item_size, np.frombuffer(raw, f"<u{item_size}").copy()
+        if difference == 1:
+            items = items >> 1 ^ -(items & 1)
+        for at in range(columns, len(items), columns):  # row by row
+            row, above = items[at : at + columns], items[at - columns : at]
+            row[:] = row + above[: len(row)] if difference == 1 else row ^ above[: len(row)]
+        return items.tobytes()
 
     def content(self, digest, kinds=(CHUNK, MANIFEST), size=None, level=0):
         """The bytes of a file, or under a root or child, in pieces; size, level: of a node, as its parent says."""

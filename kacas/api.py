@@ -174,7 +174,7 @@ def store_json(value: Any, *, label: str | None = None) -> str:
     return default_store().store_json(value, label=label)
 
 
-def store_npy(array: Any, *, label: str | None = None) -> str:
+def store_npy(array: Any, *, label: str | None = None, codec: str = "auto") -> str:
     """Store an array: its identity is that of the .npy file which np.save writes.
 
     >>> import numpy as np
@@ -184,8 +184,12 @@ def store_npy(array: Any, *, label: str | None = None) -> str:
     Any dtype without Python objects, C or Fortran order, non-contiguous too. Raises UnsupportedDataError.
     If another thread changes the array meanwhile the stored bytes may mix old and new; the identity is
     always that of the bytes that were stored.
+
+    codec: how the data is compressed, which changes neither identity nor content. "auto", "fast" and "small" try
+    a few codecs on samples of the array and keep the best for that goal; "raw", "zstd", "bits-lz4", "bytes-zstd",
+    "delta-lz4" and "delta-zstd" name one. Raises InvalidSettingError for another name.
     """
-    return default_store().store_npy(array, label=label)
+    return default_store().store_npy(array, label=label, codec=codec)
 
 
 def store_pkl(value: Any, *, label: str | None = None) -> str:
@@ -287,15 +291,18 @@ def load_json(uri: str) -> Any:
     return default_store().load_json(uri)
 
 
-def load_npy(uri: str) -> NDArray[Any]:
+def load_npy(uri: str, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """The content as an array in memory. To read a slice of something large, use `open_npy`.
+
+    out: an array of the same shape and dtype that is filled and returned; ValueError if it is another, or read-only.
+    Damage that is found on the way leaves it partly filled.
 
     >>> import numpy as np
     >>> load_npy(store_npy(np.eye(2)))
     array([[1., 0.],
            [0., 1.]])
     """
-    return default_store().load_npy(uri)
+    return default_store().load_npy(uri, out=out)
 
 
 def load_pkl(uri: str) -> Any:

@@ -111,7 +111,7 @@ class Fetch:
             raise PackFormatError("the payload's size is not what was expected")
         whole = len(piece.out) == piece.size
         raw = piece.out if whole else self._buffer("raw", piece.size)
-        self._decoder().decode_into(header.codec, payload, raw)
+        self._decoder().decode_into(header.codec, header.parameters, payload, raw)
         if payload_digest(kind, raw) != piece.digest:
             raise PackFormatError("its bytes do not have the digest that they are stored under")
         if not whole:

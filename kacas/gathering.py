@@ -20,8 +20,9 @@ from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.errors import WriteError
 from kacas.ingest import Ingested
-from kacas.model.codec import MIB, Codec, Encoder
+from kacas.model.codec import MIB
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind, checksum
+from kacas.model.encoder import Encoded, Encoder
 from kacas.model.entry import Action, Entry, Kind
 from kacas.model.pack_format import PayloadHeader
 
@@ -50,7 +51,7 @@ class _Encoding(NamedTuple):
 
     group: list[_Small]
     new: dict[bytes, bytes]
-    payloads: Future[list[tuple[Codec, memoryview | bytes]]] | None
+    payloads: Future[list[Encoded]] | None
 
 
 def _directory_key(sha1: bytes) -> bytes:
@@ -188,8 +189,8 @@ class GatheringBatch(Batch):
         group, new = encoding.group, encoding.new
         encoded = encoding.payloads.result() if encoding.payloads else self._encode(list(new.values()))
         payloads = [
-            (PayloadHeader(PayloadKind.CHUNK, codec, len(payload), len(raw), digest), payload)
-            for (digest, raw), (codec, payload) in zip(new.items(), encoded, strict=True)
+            (PayloadHeader(PayloadKind.CHUNK, codec, len(payload), len(raw), digest, parameters), payload)
+            for (digest, raw), (codec, parameters, payload) in zip(new.items(), encoded, strict=True)
         ]
         if payloads:
             self.append(payloads)
@@ -200,7 +201,7 @@ class GatheringBatch(Batch):
             for small in group:
                 self._gathered.pop(small.sha1, None)
 
-    def _encode(self, raws: Sequence[bytes]) -> list[tuple[Codec, memoryview | bytes]]:
+    def _encode(self, raws: Sequence[bytes]) -> list[Encoded]:
         encoder: Encoder | None = getattr(self._local, "encoder", None)
         if encoder is None:
             encoder = self._local.encoder = Encoder()

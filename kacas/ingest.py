@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
-from kacas.model.codec import MIB, Encoder
+from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.digest import PayloadKind, chunk_digest, new_sha1
+from kacas.model.encoder import ZSTD, Encoder, Recipe
 from kacas.model.manifest import Child, TreeBuilder
 from kacas.model.pack_format import PayloadHeader
 from kacas.model.source import Source
@@ -67,6 +68,7 @@ class Ingest:
         *,
         head: bytes = b"",
         description: dict[str, object] | None = None,
+        recipe: Recipe = ZSTD,
         progress: Progress | None = None,
         store_chunks: bool = True,
     ) -> Ingested:
@@ -91,21 +93,22 @@ class Ingest:
             filled = _fill(source, view, filled)
         if filled <= CHUNK_TARGET:
             source.check_unchanged()
-            return self._put_one(view[:filled], sink if store_chunks else None)
+            return self._put_one(view[:filled], recipe, sink if store_chunks else None)
         chunks = sink if store_chunks else None
-        return self._put_many(source, cutter, sink, chunks, head, description or {}, first, filled, progress)
+        return self._put_many(source, cutter, recipe, sink, chunks, head, description or {}, first, filled, progress)
 
-    def _put_one(self, raw: memoryview, sink: Sink | None) -> Ingested:
+    def _put_one(self, raw: memoryview, recipe: Recipe, sink: Sink | None) -> Ingested:
         """Content that fits in one chunk needs no node: its root is the chunk's digest."""
         sha1 = new_sha1()
         sha1.update(raw)
-        (child,) = self._encode_block(raw, [len(raw)], sink)
+        (child,) = self._encode_block(raw, [len(raw)], recipe, sink)
         return Ingested(sha1.digest(), child.digest, len(raw))
 
     def _put_many(
         self,
         source: Source,
         cutter: Cutter,
+        recipe: Recipe,
         sink: Sink,
         chunks: Sink | None,
         head: bytes,
@@ -131,7 +134,7 @@ class Ingest:
                     (
                         block,
                         hasher.submit(sha1.update, view[hashed:]),
-                        encoders.submit(self._encode_block, view[start:], ends, chunks),
+                        encoders.submit(self._encode_block, view[start:], ends, recipe, chunks),
                     )
                 )
                 if progress is not None:
@@ -173,26 +176,32 @@ class Ingest:
         except IndexError:
             return bytearray(BLOCK_SIZE)
 
-    def _encode_block(self, data: memoryview, ends: list[int], sink: Sink | None) -> list[Child]:
+    def _encode_block(self, data: memoryview, ends: list[int], recipe: Recipe, sink: Sink | None) -> list[Child]:
         """Digest the chunks of one block; with a sink, look up, compress and append them."""
         chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
         children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
         if sink is None:
             return children
-        encoder: Encoder | None = getattr(self._local, "encoder", None)
-        if encoder is None:
-            encoder = self._local.encoder = Encoder()
+        encoder = self._encoder(recipe)
         known = sink.known(child.digest for child in children)
         payloads: list[Payload] = []
         for child, chunk in zip(children, chunks, strict=True):
             if child.digest in known:
                 continue
             known.add(child.digest)
-            codec, payload = encoder.encode(chunk)
-            payloads.append((PayloadHeader(PayloadKind.CHUNK, codec, len(payload), child.size, child.digest), payload))
+            codec, parameters, payload = encoder.encode(chunk)
+            header = PayloadHeader(PayloadKind.CHUNK, codec, len(payload), child.size, child.digest, parameters)
+            payloads.append((header, payload))
         if payloads:
             sink.append(payloads)
         return children
+
+    def _encoder(self, recipe: Recipe) -> Encoder:
+        """This thread's; the last one is kept, with its buffers."""
+        kept: tuple[Recipe, Encoder] | None = getattr(self._local, "encoder", None)
+        if kept is None or kept[0] != recipe:
+            kept = self._local.encoder = recipe, Encoder(recipe)
+        return kept[1]
 
 
 class _Tree:
@@ -212,8 +221,9 @@ class _Tree:
 
     def _append(self, digest: bytes, kind: PayloadKind, raw: bytes) -> None:
         if digest not in self._sink.known([digest]):
-            codec, payload = self._encoder.encode(memoryview(raw))
-            self._sink.append([(PayloadHeader(kind, codec, len(payload), len(raw), digest), payload)])
+            codec, parameters, payload = self._encoder.encode(memoryview(raw))
+            header = PayloadHeader(kind, codec, len(payload), len(raw), digest, parameters)
+            self._sink.append([(header, payload)])
 
 
 def _fill(source: Source, view: memoryview, filled: int) -> int:

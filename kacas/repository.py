@@ -35,6 +35,7 @@ from kacas.ingest import Ingest, Ingested, identify
 from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.digest import ID_SIZE
+from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Action, Entry, Kind, live
 from kacas.model.source import BufferSource, Source
 from kacas.model.uri import Uri, label_bytes
@@ -128,12 +129,13 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
+        recipe: Recipe = ZSTD,
         adopted_path: bytes | None = None,
     ) -> Entry:
         """Store head and source as one content and claim it for the owner. Returns the claim.
 
-        cutter: by default the store's for files. adopted_path: of the file that the bytes come from, to leave its
-        chunks there and store only what verifies them. Raises CollisionError, what the source raises,
+        cutter: by default the store's for files. recipe: for chunks. adopted_path: of the file that the bytes come from, to
+        leave its chunks there and store only what verifies them. Raises CollisionError, what the source raises,
         NewerFormatError if the store's cutter is unknown, and StoreError if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
@@ -146,6 +148,7 @@ class Repository:
                 batch,
                 head=head,
                 description=description,
+                recipe=recipe,
                 progress=self._stage("storing" if adopted_path is None else "linking"),
                 store_chunks=adopted_path is None,
             )
@@ -197,6 +200,7 @@ class Repository:
         cutter: Cutter | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
+        recipe: Recipe = ZSTD,
         adopted_path: bytes | None = None,
     ) -> Ingested:
         """Store content for a directory, which will keep it; nobody claims it for itself. Raises as `put`."""
@@ -215,6 +219,7 @@ class Repository:
                 batch,
                 head=head,
                 description=description,
+                recipe=recipe,
                 store_chunks=adopted_path is None,
             )
             if adopted_path is not None:

@@ -63,8 +63,10 @@ class SmallChunks:
         decode = self._decoder().decode
         for digest, location in run.chunks:
             stop = location.stop - run.start
+            start = stop - location.payload_size
+            parameters = bytes(data[start - location.parameters_size : start])
             try:
-                raw = decode(location.codec, data[stop - location.payload_size : stop], location.raw_size)
+                raw = decode(location.codec, parameters, data[start:stop], location.raw_size)
             except DecodeError:
                 continue
             if chunk_digest(raw) == digest:

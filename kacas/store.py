@@ -128,8 +128,8 @@ class Store:
     def store_json(self, value: Any, *, label: str | None = None) -> str:
         return objects.store_json(self._repository, value, label)
 
-    def store_npy(self, array: Any, *, label: str | None = None) -> str:
-        return npy.store_npy(self._repository, array, label)
+    def store_npy(self, array: Any, *, label: str | None = None, codec: str = "auto") -> str:
+        return npy.store_npy(self._repository, array, label, codec)
 
     def store_pkl(self, value: Any, *, label: str | None = None) -> str:
         return objects.store_pkl(self._repository, value, label)
@@ -169,8 +169,8 @@ class Store:
     def load_json(self, uri: str) -> Any:
         return objects.load_json(self._repository, self._trees.content_uri(uri))
 
-    def load_npy(self, uri: str) -> NDArray[Any]:
-        return npy.load_npy(self._repository, self._trees.content_uri(uri))
+    def load_npy(self, uri: str, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        return npy.load_npy(self._repository, self._trees.content_uri(uri), out)
 
     def load_pkl(self, uri: str) -> Any:
         return objects.load_pkl(self._repository, self._trees.content_uri(uri))

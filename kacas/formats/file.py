@@ -64,6 +64,13 @@ class FileSource:
         """Leave out what comes before; to be called before anything is read."""
         self._start = os.lseek(self._fd, offset, os.SEEK_SET)
 
+    def sample(self, start: int, size: int) -> memoryview:
+        """Bytes from behind what is left out; fewer if the file ends there."""
+        try:
+            return memoryview(os.pread(self._fd, size, self._start + start))
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+
     def sync(self) -> int | None:
         """Before the first byte is read, so that the file's identity can be trusted: see `sync_source`."""
         synced_ns = sync_source(self._fd)
@@ -137,7 +144,7 @@ def file_layout(source: FileSource) -> Layout:
         front = source.peek(MAX_HEADER_SIZE)
         if (header := recognised(front, source.size)) is not None:
             source.start_at(header.size)
-            return array_layout(front[: header.size], header)
+            return array_layout(front[: header.size], header, source.sample)
     return Layout()
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kacas.codec_choice import check_codec, choose, sample_places
 from kacas.disk.memory import check_affordable
 from kacas.errors import UnsupportedDataError, WrongKindError
 from kacas.fetch import Content
 from kacas.model.cuts import Cutter, array_cutter
 from kacas.model.description import Description
+from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Kind
 from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, encode_header, is_fortran, parse_header
 from kacas.model.selection import read_selection
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
+_OUT_SIZE = 16 << 20  # bytes that are loaded at a time for an `out` that is not contiguous
+_MOST_GATHERED = 8 << 20  # bytes of a row that is copied to look at a part of it
 _COPY_ELEMENTS = 1 << 16  # non-contiguous arrays are gathered in steps of about this many elements
 
 
@@ -60,6 +65,18 @@ class ArraySource:
             self._rest = self._rest[count:]
         return count
 
+    def sample(self, start: int, size: int) -> memoryview:
+        """So many bytes of the data from `start` on, both of whole items, or of what lies near."""
+        array = self._array
+        if array.flags.c_contiguous:
+            return _bytes_of(array)[start : start + size]
+        per_row = max(1, array.nbytes // len(array))
+        first = start // per_row
+        rows = array[first : first + max(1, size // per_row)]
+        if array.dtype.names:
+            rows = rows.view(f"V{array.dtype.itemsize}")
+        return _bytes_of(np.ascontiguousarray(rows))[:size] if per_row <= _MOST_GATHERED else memoryview(b"")
+
     def check_unchanged(self) -> None:
         """There is no cheap way to tell; see the class."""
 
@@ -93,21 +110,32 @@ def recognised(front: bytes, size: int) -> NpyHeader | None:
 
 
 class Layout(NamedTuple):
-    """How content is to be kept: what cuts it, the bytes that are its head, what its manifest says of it."""
+    """How content is to be kept: what cuts it, the bytes that are its head, what its manifest says of it, the recipe."""
 
     cutter: Cutter | None = None
     head: bytes = b""
     description: dict[str, object] | None = None
+    recipe: Recipe = ZSTD
 
 
-def array_layout(head: bytes, header: NpyHeader) -> Layout:
+Sample = Callable[[int, int], memoryview]
+"""sample(start, size) gives that part of the data, in memory order."""
+
+
+def array_layout(head: bytes, header: NpyHeader, sample: Sample, codec: str = "auto") -> Layout:
     """Of data in memory order behind its .npy header: cut in one way, wherever it comes from."""
     shape = header.shape[::-1] if header.fortran_order else header.shape
-    return Layout(array_cutter(shape, max(1, header.dtype.itemsize)), head, {"kind": "npy"})
+    item_size = max(1, header.dtype.itemsize)
+    rows = [item_size * prod(shape[axis + 1 :]) for axis in range(len(shape))] or [item_size]
+    places = [(start - start % item_size, size - size % item_size) for start, size in sample_places(header.data_size)]
+    samples = [sample(*place) for place in places if place[1]]
+    recipe = choose(codec, samples, header.dtype.kind, item_size, rows)
+    return Layout(array_cutter(shape, item_size), head, {"kind": "npy"}, recipe)
 
 
-def store_npy(repository: Repository, array: Any, label: str | None) -> str:
+def store_npy(repository: Repository, array: Any, label: str | None, codec: str) -> str:
     """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects."""
+    check_codec(codec)
     if isinstance(array, np.ma.MaskedArray):
         raise UnsupportedDataError("a masked array cannot be kept as .npy; store .data and .mask, or .filled()")
     try:
@@ -117,7 +145,8 @@ def store_npy(repository: Repository, array: Any, label: str | None) -> str:
     source = ArraySource(values)
     head = encode_header(values.dtype, values.shape, source.fortran_order)
     header = NpyHeader(values.dtype, values.shape, source.fortran_order, len(head))
-    entry = repository.put(source, Kind.NPY, label, **array_layout(head, header)._asdict())
+    layout = array_layout(head, header, source.sample, codec)
+    entry = repository.put(source, Kind.NPY, label, **layout._asdict())
     return str(Uri(entry.sha1, label or ""))
 
 
@@ -179,14 +208,35 @@ class LazyArray:
         whole = self.load()
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
-    def load(self) -> NDArray[Any]:
-        """The whole array. Raises SizeLimitError before memory is taken."""
+    def load(self, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The whole array, in `out` if that is given. Raises SizeLimitError before memory is taken, ValueError for an
+        `out` of another shape or dtype, or one that is read-only."""
+        if out is not None:
+            return self._load_into(out)
         check_affordable(self.nbytes, self.uri)
         # Not np.empty, which makes a string of length 0 one longer.
         array: NDArray[Any] = np.ndarray(self.shape, self.dtype, order="F" if self._header.fortran_order else "C")
         if array.nbytes:
             self._read_into(0, _bytes_of(array.T if self._header.fortran_order else array))
         return array
+
+    def _load_into(self, out: NDArray[Any]) -> NDArray[Any]:
+        if not isinstance(out, np.ndarray) or out.shape != self.shape or out.dtype != self.dtype:
+            what = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
+            raise ValueError(f"out is {what}, the array is {self.dtype} {self.shape}")
+        if not out.flags.writeable:
+            raise ValueError("out is read-only")
+        in_order = out.T if self._header.fortran_order else out
+        if in_order.flags.c_contiguous:
+            if out.nbytes:
+                self._read_into(0, _bytes_of(in_order))
+        elif not self.shape:
+            out[...] = self[()]
+        else:
+            step = max(1, _OUT_SIZE // max(1, self.nbytes // max(1, len(self))))
+            for start in range(0, len(self), step):
+                out[start : start + step] = self[start : start + step]
+        return out
 
 
 def open_npy(repository: Repository, uri: Uri) -> LazyArray:
@@ -212,9 +262,9 @@ def open_npy(repository: Repository, uri: Uri) -> LazyArray:
     return LazyArray(content, header, str(uri))
 
 
-def load_npy(repository: Repository, uri: Uri) -> NDArray[Any]:
+def load_npy(repository: Repository, uri: Uri, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """The whole array in memory, writable; every chunk verified."""
-    return open_npy(repository, uri).load()
+    return open_npy(repository, uri).load(out)
 
 
 def described(repository: Repository, uri: Uri) -> Description:

@@ -308,7 +308,7 @@ def _check_payload(reader: PackReader, digest: bytes, location: Location, decode
     payload = view[PAYLOAD_HEADER_SIZE + location.parameters_size :]
     check_payload(header, view, payload)
     raw = memoryview(bytearray(header.raw_size))
-    decoder.decode_into(header.codec, payload, raw)
+    decoder.decode_into(header.codec, header.parameters, payload, raw)
     try:
         if payload_digest(header.kind, raw) != digest:
             raise PackFormatError("its bytes do not have the digest that they are stored under")

@@ -1,0 +1,130 @@
+"""The codec of an array is chosen by its data and the goal, or named; identity and content are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import kacas
+from kacas.codec_choice import EXPLICIT, GOALS, choose, sample_places
+from kacas.model.codec import Codec
+
+RNG = np.random.default_rng(1)
+ROWS = RNG.integers(-50, 50, (20_000, 32), np.int16).cumsum(axis=0, dtype=np.int16)
+NOISE = np.frombuffer(RNG.bytes(1 << 20), np.uint8)
+ARRAYS: dict[str, NDArray[Any]] = {
+    "rows": ROWS,
+    "noise": NOISE,
+    "smooth": np.sin(np.arange(200_000) / 100),
+    "single": np.cumsum(RNG.standard_normal((100, 2000), np.float32), axis=0),
+    "complex": np.exp(1j * np.arange(60_000) / 50),
+    "records": np.rec.fromarrays([np.arange(50_000), np.arange(50_000) % 7], names="a,b"),
+    "text": np.array(["some", "text", "naïve"] * 9000),
+    "times": np.arange(100_000).astype("datetime64[s]"),
+    "flags": RNG.random(300_000) > 0.9,
+    "big-endian": ROWS.astype(">i2"),
+    "Fortran": np.asfortranarray(ROWS),
+    "every other": ROWS[::2, ::3],
+    "empty": np.empty((0, 5)),
+    "point": np.array(3.5),
+    "zeros": np.zeros(1 << 20),
+    "long rows": np.arange(300_000, dtype=np.int32).reshape(2, 150_000),
+    "odd items": np.zeros(20_000, "V37"),
+}
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_identity_and_content_do_not_depend_on_the_codec(store: kacas.Store, name: str) -> None:
+    array = ARRAYS[name]
+    expected = hashlib.sha1(npy(array)).hexdigest()
+    for number, codec in enumerate((*GOALS, *EXPLICIT)):
+        # Another store each time, or nothing would be encoded.
+        with kacas.Store.open(store.path / f"{number}") as other:
+            uri = other.store_npy(array, codec=codec)
+            assert uri == f"sha1://{expected}"
+            loaded = other.load_npy(uri)
+            assert loaded.dtype == array.dtype
+            assert loaded.tobytes() == array.tobytes()
+            assert np.array_equal(other.open_npy(uri)[..., -3:] if array.ndim else array, array[..., -3:] if array.ndim else array)
+
+
+def test_what_compresses_is_compressed_and_noise_is_not(store: kacas.Store) -> None:
+    store.store_npy(ROWS, codec="auto")
+    assert store.stats().payload_size < 0.62 * ROWS.nbytes
+    store.store_npy(NOISE, codec="auto")
+    assert store.stats().payload_size > NOISE.nbytes
+
+
+def test_goals_and_names_choose(store: kacas.Store) -> None:
+    samples = [memoryview(ROWS.tobytes())[: 1 << 18]]
+    shape = ("i", 2, [64, 2])
+    assert choose("small", samples, *shape).codec == Codec.DELTA
+    assert choose("fast", [memoryview(NOISE.tobytes())], *shape).codec == Codec.RAW
+    assert choose("raw", samples, *shape).codec == Codec.RAW
+    assert choose("zstd", samples, *shape).codec == Codec.ZSTD
+    assert (choose("bits-lz4", samples, *shape).codec, choose("bits-lz4", samples, *shape).compressor) == (2, "lz4")
+    assert choose("delta-zstd", samples, *shape).delta is not None
+    assert choose("delta-zstd", samples, "S", 37, [37]).codec == Codec.ZSTD, "not made for such items"
+    for name in ("gzip", "", "AUTO"):
+        with pytest.raises(kacas.InvalidSettingError, match=r"the codec .* is unknown; there are fast, auto, small, raw"):
+            store.store_npy(ROWS, codec=name)
+    assert list(store.history()) == []
+
+
+@pytest.mark.parametrize("size", [0, 1000, 1 << 16, 1 << 20, 1 << 24, 1 << 30, 1 << 40])
+def test_samples_are_few_and_spread(size: int) -> None:
+    places = sample_places(size)
+    assert all(0 <= start <= start + count <= size for start, count in places)
+    assert sum(count for _, count in places) <= max(size // 256, 1 << 16)
+    assert sum(count for _, count in places) <= 1 << 20
+    if size >= 1 << 26:
+        assert len(places) == 4
+        assert places[0][0] > size // 10
+        assert places[-1][0] < size - size // 10
+
+
+def test_a_stored_npy_file_is_encoded_as_its_array(store: kacas.Store, tmp_path: Any) -> None:
+    (tmp_path / "a.npy").write_bytes(npy(ROWS))
+    uri = store.store_file(tmp_path / "a.npy")
+    assert store.stats().payload_size < 0.62 * ROWS.nbytes
+    size = store.stats().payload_size
+    assert store.store_npy(ROWS).partition("?")[0] == uri.partition("?")[0]
+    assert store.stats().payload_size == size, "the chunks are shared"
+
+
+def test_out_is_filled_and_returned(store: kacas.Store) -> None:
+    for array in (ROWS, np.asfortranarray(ROWS), ARRAYS["records"], ARRAYS["point"], ARRAYS["empty"]):
+        uri = store.store_npy(array)
+        out = np.ones_like(array)
+        assert store.load_npy(uri, out=out) is out
+        assert np.array_equal(out, array)
+    uri = store.store_npy(ROWS)
+    for out in (np.ones(ROWS.shape, ROWS.dtype, order="F"), np.ones((40_000, 64), np.int16)[::2, ::2]):
+        store.load_npy(uri, out=out)
+        assert np.array_equal(out, ROWS)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [np.empty((20_000, 31), np.int16), np.empty(ROWS.shape, np.uint16), [1, 2], np.empty(ROWS.shape, ">i2")],
+    ids=["shape", "dtype", "a list", "byte order"],
+)
+def test_an_out_that_does_not_fit_is_refused(store: kacas.Store, out: Any) -> None:
+    uri = store.store_npy(ROWS)
+    with pytest.raises(ValueError, match="out is"):
+        store.load_npy(uri, out=out)
+    out = np.empty_like(ROWS)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        store.load_npy(uri, out=out)
