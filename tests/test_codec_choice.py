@@ -56,7 +56,9 @@ def test_identity_and_content_do_not_depend_on_the_codec(store: kacas.Store, nam
             loaded = other.load_npy(uri)
             assert loaded.dtype == array.dtype
             assert loaded.tobytes() == array.tobytes()
-            assert np.array_equal(other.open_npy(uri)[..., -3:] if array.ndim else array, array[..., -3:] if array.ndim else array)
+            assert np.array_equal(
+                other.open_npy(uri)[..., -3:] if array.ndim else array, array[..., -3:] if array.ndim else array
+            )
 
 
 def test_what_compresses_is_compressed_and_noise_is_not(store: kacas.Store) -> None:
@@ -77,7 +79,9 @@ def test_goals_and_names_choose(store: kacas.Store) -> None:
     assert choose("delta-zstd", samples, *shape).delta is not None
     assert choose("delta-zstd", samples, "S", 37, [37]).codec == Codec.ZSTD, "not made for such items"
     for name in ("gzip", "", "AUTO"):
-        with pytest.raises(kacas.InvalidSettingError, match=r"the codec .* is unknown; there are fast, auto, small, raw"):
+        with pytest.raises(
+            kacas.InvalidSettingError, match=r"the codec .* is unknown; there are fast, auto, small, raw"
+        ):
             store.store_npy(ROWS, codec=name)
     assert list(store.history()) == []
 

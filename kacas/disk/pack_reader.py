@@ -131,7 +131,8 @@ class PackReader:
     def confirms(self, location: Location, digest: bytes) -> bool:
         """Whether the payload header at the location is that of the digest: one small read proves a hint."""
         try:
-            header = decode_payload_header(memoryview(self._read(location.offset, PAYLOAD_HEADER_SIZE)))
+            front = self._read(location.offset, PAYLOAD_HEADER_SIZE + location.parameters_size)
+            header = decode_payload_header(memoryview(front))
         except (PackFormatError, DamagedPackError):
             return False
         return (

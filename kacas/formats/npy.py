@@ -220,7 +220,7 @@ class LazyArray:
             self._read_into(0, _bytes_of(array.T if self._header.fortran_order else array))
         return array
 
-    def _load_into(self, out: NDArray[Any]) -> NDArray[Any]:
+    def _load_into(self, out: Any) -> NDArray[Any]:
         if not isinstance(out, np.ndarray) or out.shape != self.shape or out.dtype != self.dtype:
             what = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
             raise ValueError(f"out is {what}, the array is {self.dtype} {self.shape}")
@@ -236,7 +236,8 @@ class LazyArray:
             step = max(1, _OUT_SIZE // max(1, self.nbytes // max(1, len(self))))
             for start in range(0, len(self), step):
                 out[start : start + step] = self[start : start + step]
-        return out
+        filled: NDArray[Any] = out
+        return filled
 
 
 def open_npy(repository: Repository, uri: Uri) -> LazyArray:

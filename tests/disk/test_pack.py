@@ -14,8 +14,9 @@ from kacas.disk.pack_reader import MAX_OPEN_PACKS, OpenPacks, PackReader
 from kacas.disk.pack_writer import PackWriter, Payload
 from kacas.disk.volume import Volume, open_volume
 from kacas.errors import DamagedPackError, ForeignPackError, NewerFormatError
-from kacas.model.codec import Decoder, Encoder
+from kacas.model.codec import Decoder
 from kacas.model.digest import PayloadKind, payload_digest
+from kacas.model.encoder import Encoder
 from kacas.model.entry import Entry
 from kacas.model.location import Location
 from kacas.model.pack_format import (
@@ -37,7 +38,7 @@ def volume(tmp_path: Path) -> Volume:
 
 
 def payload_of(raw: bytes, kind: PayloadKind = PayloadKind.CHUNK) -> Payload:
-    codec, payload = Encoder().encode(memoryview(raw))
+    codec, _, payload = Encoder().encode(memoryview(raw))
     return PayloadHeader(kind, codec, len(payload), len(raw), payload_digest(kind, raw)), payload
 
 
@@ -57,7 +58,7 @@ def raw_at(reader: PackReader, location: Location) -> bytes:
     payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
     check_payload(header, data, payload)
     raw = bytearray(header.raw_size)
-    Decoder().decode_into(header.codec, payload, memoryview(raw))
+    Decoder().decode_into(header.codec, header.parameters, payload, memoryview(raw))
     return bytes(raw)
 
 

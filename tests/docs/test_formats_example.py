@@ -56,7 +56,7 @@ def test_the_page_shows_them_with_the_names_of_all_fields() -> None:
 def test_the_encoded_chunks_of_the_page_decode() -> None:
     for size, frame in example_pack.ZEROS.items():
         raw = bytearray(b"\1" * size)
-        Decoder().decode_into(1, memoryview(frame), memoryview(raw))
+        Decoder().decode_into(1, b"", memoryview(frame), memoryview(raw))
         assert raw == bytes(size)
 
 

@@ -66,5 +66,5 @@ def test_parameters_come_back(delta: RowDelta) -> None:
     ids=["none", "short", "long", "kind 0", "kind 3", "items of 3", "no row", "half a row", "half an item"],
 )
 def test_parameters_that_cannot_be_are_refused(parameters: str, size: int) -> None:
-    with pytest.raises(ValueError, match="row delta|no items"):
+    with pytest.raises(ValueError, match=r"row delta|no items"):
         decode_row_delta(bytes.fromhex(parameters), size)
