@@ -94,9 +94,13 @@ class GatheringBatch(Batch):
 
         Raises what failed with earlier ones: CollisionError, StoreError. The batch has then failed as a whole.
         """
-        with self._gather_lock:
-            self._gathered.setdefault(entry.sha1, []).append(entry)
-        self._take(_Small(entry.sha1, raw, entry, entry.kind))
+        try:
+            with self._gather_lock:
+                self._gathered.setdefault(entry.sha1, []).append(entry)
+            self._take(_Small(entry.sha1, raw, entry, entry.kind))
+        except BaseException as exc:
+            self._fail(exc)  # by Ctrl-C it may be noted and not taken: the next put of the same would rely on it
+            raise
 
     def gather_member(self, content: Ingested, raw: bytes, kind: Kind) -> None:
         """As `gather`, for content that a directory will keep."""
@@ -104,6 +108,7 @@ class GatheringBatch(Batch):
 
     def known_members(self, identities: Collection[Identity]) -> set[Identity]:
         """Those that the store has, wholly and surely: their layouts are named for a directory, which may rely on them."""
+        self.flush()  # what is on its way is compared with them, too
         found = self._claims.whole(self, identities)
         now = time.time_ns()
         self.add_entries(
@@ -154,12 +159,13 @@ class GatheringBatch(Batch):
 
     def _send(self) -> None:
         """Let the group be encoded. The encoder needs no GIL, so it works beside us; all that is Python's is done here."""
-        with self._gather_lock:
-            group, size = self._group, self._group_size
-            self._group, self._group_size = [], 0
-        if not group:
-            return
         try:
+            with self._gather_lock:
+                group, size = self._group, self._group_size
+                self._group, self._group_size = [], 0
+            if not group:
+                return
+            self._check_open()
             raws = {small.root: small.raw for small in group}
             with self._gather_lock:
                 known = {root for encoding in self._encoding for root in encoding.new if root in raws}
@@ -199,7 +205,9 @@ class GatheringBatch(Batch):
         self.add_entries(self._wanted(entries))
         with self._gather_lock:
             for small in group:
-                self._gathered.pop(small.sha1, None)
+                waiting = [entry for entry in self._gathered.pop(small.sha1, ()) if entry is not small.claim]
+                if waiting:  # in a later group
+                    self._gathered[small.sha1] = waiting
 
     def _encode(self, raws: Sequence[bytes]) -> list[Encoded]:
         encoder: Encoder | None = getattr(self._local, "encoder", None)

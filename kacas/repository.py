@@ -142,6 +142,7 @@ class Repository:
         file_cutter = self.volume.file_cutter()  # for arrays too: a store of an unknown kind is only read
 
         def work(batch: GatheringBatch) -> Entry:
+            batch.flush()  # what is on its way is compared with this, too
             ingested = self._ingest.put(
                 source,
                 cutter or file_cutter,
@@ -165,6 +166,7 @@ class Repository:
         encoded_label = label_bytes(label or "")
 
         def work(batch: GatheringBatch) -> bool:
+            batch.flush()
             if not self.claims.whole(batch, [identity]):
                 return False
             self.claims.claim(batch, self._entry(Ingested(*identity), kind, encoded_label))
@@ -213,6 +215,7 @@ class Repository:
                 batch.gather_member(found, content, kind)
                 return found
             source = BufferSource(content) if isinstance(content, bytes) else content
+            batch.flush()
             found = self._ingest.put(
                 source,
                 cutter or file_cutter,

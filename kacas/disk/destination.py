@@ -192,9 +192,13 @@ class Destination:
 def _write_new(place: Place, name: bytes, mode: int, write: Write) -> None:
     fd = os.open(name, _CREATE, mode, dir_fd=place.fd)
     try:
-        write(fd)
-    finally:
-        os.close(fd)
+        try:
+            write(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        os.unlink(name, dir_fd=place.fd)  # a part of a file never gets a name with its directory
+        raise
 
 
 def _exists(name: bytes, parent_fd: int) -> bool:

@@ -267,11 +267,12 @@ class Index:
                 cursor = txn.cursor(self._chunks)
                 try:
                     rows = cursor.getmulti(list(wanted), dupdata=True, dupfixed_bytes=VALUE_SIZE, keyfixed=True)
+                    decoded = list(decode_rows(rows))
                 except (ValueError, OverflowError) as exc:  # keys or values of another size: damage
                     raise IndexUnusableError(str(exc)) from exc
-                for row in decode_rows(rows):
-                    digest = wanted[row.key]
-                    if location := self._location(txn, digest, row):
+                for row in decoded:
+                    digest = wanted.get(row.key)
+                    if digest and (location := self._location(txn, digest, row)):
                         found.setdefault(digest, []).append(location)
             return found
 
@@ -299,7 +300,8 @@ class Index:
                 txn.drop(self._whole, delete=False)
                 cursor = txn.cursor(self._chunks)
                 for key, value in cursor.getmulti([digest[:KEY_SIZE]], dupdata=True):
-                    if any(self._location(txn, digest, row) == location for row in decode_rows(key + value)):
+                    rows = decode_rows(key + value) if len(value) == VALUE_SIZE else ()
+                    if any(self._location(txn, digest, row) == location for row in rows):
                         txn.delete(key, value, db=self._chunks)
                         txn.put(key, as_damaged(digest, value), db=self._chunks)
 

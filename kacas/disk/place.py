@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Container
@@ -16,6 +17,7 @@ from collections.abc import Container
 from kacas.errors import DestinationError
 
 TEMPORARY = b".kacas.tmp."
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + rb"[0-9a-f]{16}")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -68,6 +70,7 @@ class StagedPlace(Place):
         temporary, name = self._temporary, os.path.basename(self.path)
         if temporary is not None:
             try:
+                os.fchmod(self.fd, stat.S_IMODE(os.fstat(self.fd).st_mode) & ~stat.S_ISVTX)
                 os.rename(temporary, name, src_dir_fd=self._parent_fd, dst_dir_fd=self._parent_fd)
             except OSError as exc:
                 raise self.error(b"", exc) from exc
@@ -92,24 +95,35 @@ def stage(parent_fd: int, path: bytes) -> StagedPlace | None:
 
     Raises OSError.
     """
-    temporary = temporary_name()
-    os.mkdir(temporary, dir_fd=parent_fd)
-    fd = os.open(temporary, DIRECTORY, dir_fd=parent_fd)
+    temporary, fd = temporary_name(), -1
     try:
-        if _lock(fd) is False:
-            os.close(fd)
-            return None
-        return StagedPlace(fd, path, os.dup(parent_fd), temporary)
+        os.mkdir(temporary, dir_fd=parent_fd)
+        fd = os.open(temporary, DIRECTORY, dir_fd=parent_fd)
+        if _lock(fd) is not False and _is_named(fd, temporary, parent_fd):
+            # The sticky bit is our mark: no directory of a tree is restored with it.
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_ISVTX)
+            return StagedPlace(fd, path, os.dup(parent_fd), temporary)
+    except FileNotFoundError:
+        pass  # swept between the two steps
     except BaseException:
-        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.rmdir(temporary, dir_fd=parent_fd)
+        if fd >= 0:
+            os.close(fd)
         raise
+    if fd >= 0:
+        os.close(fd)
+    return None
 
 
 def sweep(place: Place, names: Container[bytes]) -> None:
-    """Remove directories that killed processes left here under temporary names. names: what belongs here."""
+    """Remove directories that killed processes left here under temporary names. names: what belongs here.
+
+    Another user's, and what else cannot be removed, is left.
+    """
     for name in os.listdir(place.fd):
         encoded = os.fsencode(name)
-        if not encoded.startswith(TEMPORARY) or encoded in names:
+        if not _TEMPORARY_NAME.fullmatch(encoded) or encoded in names:
             continue
         try:
             fd = os.open(encoded, DIRECTORY, dir_fd=place.fd)
@@ -117,12 +131,20 @@ def sweep(place: Place, names: Container[bytes]) -> None:
             continue  # a file, perhaps of a process that is at work
         try:
             # Whoever fills it has the lock. One that was completed meanwhile has its own name by now, and is no prey.
-            if _lock(fd) and os.path.samestat(os.fstat(fd), os.stat(encoded, dir_fd=place.fd, follow_symlinks=False)):
+            marked = os.fstat(fd).st_mode & stat.S_ISVTX
+            if marked and _lock(fd) and _is_named(fd, encoded, place.fd):
                 _remove(fd, place.fd, encoded)
-        except FileNotFoundError:
+        except OSError:
             continue
         finally:
             os.close(fd)
+
+
+def _is_named(fd: int, name: bytes, parent_fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=parent_fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(fd: int) -> bool | None:

@@ -14,7 +14,14 @@ from typing import NamedTuple
 
 from kacas.disk.destination import Destination, Write
 from kacas.disk.place import Place, sweep
-from kacas.errors import DamagedContentError, DamagedError, DestinationError, KacasError, NotFoundError
+from kacas.errors import (
+    DamagedContentError,
+    DamagedError,
+    DestinationError,
+    KacasError,
+    NewerFormatError,
+    NotFoundError,
+)
 from kacas.fetch import Content
 from kacas.formats.tree import Trees
 from kacas.model.codec import MIB
@@ -129,8 +136,9 @@ class _Restore:
                     group.files.append(_File(place, entry, self._destination.existing(place, entry.name)))
                     size += min(entry.size, CHUNK_TARGET)
                     if not place.staged and (size >= _GROUP_SIZE or len(group.files) >= _GROUP_COUNT):
-                        yield _Group(group.files, [])
-                        group, size = _Group([], group.places), 0
+                        # The others are done with once these files are written; this one is not.
+                        yield _Group(group.files, [done for done in group.places if done is not place])
+                        group, size = _Group([], [place]), 0
             if len(group.places) >= _GROUP_PLACES:
                 yield group
                 group, size = _Group([], []), 0
@@ -175,7 +183,7 @@ class _Restore:
                     f"the directory says {entry.size} bytes, the content has {content.size}", sha1=entry.sha1.hex()
                 )
             self._write(file, lambda fd: _copy(content, fd))
-        except (DamagedError, NotFoundError) as exc:
+        except (DamagedError, NotFoundError, NewerFormatError) as exc:
             self._problems.append((path, exc))
 
     def _write(self, file: _File, write: Write) -> None:
