@@ -97,11 +97,10 @@ def stage(parent_fd: int, path: bytes) -> StagedPlace | None:
     """
     temporary, fd = temporary_name(), -1
     try:
-        os.mkdir(temporary, dir_fd=parent_fd)
+        # The sticky bit is our mark from the first moment: no directory of a tree is restored with it.
+        os.mkdir(temporary, 0o777 | stat.S_ISVTX, dir_fd=parent_fd)
         fd = os.open(temporary, DIRECTORY, dir_fd=parent_fd)
         if _lock(fd) is not False and _is_named(fd, temporary, parent_fd):
-            # The sticky bit is our mark: no directory of a tree is restored with it.
-            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_ISVTX)
             return StagedPlace(fd, path, os.dup(parent_fd), temporary)
     except FileNotFoundError:
         pass  # swept between the two steps

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import kacas
+from kacas.disk.place import StagedPlace
 from kacas.model.entry import Kind
 from kacas.model.tree import EntryType, TreeEntry, encode_tree
 from kacas.model.uri import DirectoryUri
@@ -277,3 +278,35 @@ def test_a_failed_restore_leaves_nothing_unnamed(
     assert restored.items() <= tree.items()
     store.load_dir(uri, tmp_path / "out")
     assert read(tmp_path / "out") == tree
+
+
+def test_a_new_directory_gets_its_name_with_its_last_file(
+    store: kacas.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if its files are in one group with those of a directory that needs several."""
+    tree: Tree = {b"a": {b"%03d" % number: b"%d" % number for number in range(901)}, b"b": random_files(300, seed=1)}
+    make(tmp_path / "source", tree)
+    uri, real, seen = store.store_dir(tmp_path / "source"), StagedPlace.complete, []
+
+    def complete(self: StagedPlace) -> None:
+        seen.append((os.path.basename(self.path), len(os.listdir(self.fd))))
+        real(self)
+
+    monkeypatch.setattr(StagedPlace, "complete", complete)
+    store.load_dir(uri, tmp_path / "out")
+    assert seen == [(b"a", 901)]
+    assert read(tmp_path / "out") == tree
+
+
+def test_damage_in_a_small_new_directory_leaves_no_part_of_a_file(store: kacas.Store, tmp_path: Path) -> None:
+    files: Tree = {b"%02d" % number: random.Random(number).randbytes(5000) for number in range(9)}
+    make(tmp_path / "source", {b"sub": files})
+    uri = store.store_dir(tmp_path / "source")
+    (pack,) = store.repository.volume.packs.glob("*.pack")
+    data = bytearray(pack.read_bytes())
+    data[data.index(files[b"04"]) + 100] ^= 1  # type: ignore[arg-type]
+    pack.chmod(0o644)
+    pack.write_bytes(data)
+    with pytest.raises(kacas.DamagedContentError, match=r"1 files .*out/sub/04"):
+        store.load_dir(uri, tmp_path / "out")
+    assert read(tmp_path / "out") == {b"sub": {name: data for name, data in files.items() if name != b"04"}}

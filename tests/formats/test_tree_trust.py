@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -94,6 +95,56 @@ def test_an_interrupted_group_fails_the_batch_even_if_the_interrupt_is_caught(
         store_all()
     assert not interrupts
     assert store.stats().contents == 0
+
+
+def test_a_put_that_was_interrupted_is_not_relied_on(store: kacas.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, interrupts = GatheringBatch._take, [KeyboardInterrupt()]
+
+    def interrupted(self: GatheringBatch, small: Any) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        real(self, small)
+
+    def store_twice() -> None:
+        with store.batch():
+            with contextlib.suppress(KeyboardInterrupt):
+                store.store_bytes(b"content")
+            store.store_bytes(b"content")
+
+    monkeypatch.setattr(GatheringBatch, "_take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store_twice()
+    assert store.stats().contents == 0
+
+
+def test_what_is_on_its_way_is_compared_and_shared(
+    store: kacas.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = [random.Random(number).randbytes(200_000) for number in range(12)]  # fills a group
+    (tmp_path / "file").write_bytes(noise[3])
+    with store.batch():
+        for data in noise:
+            store.store_bytes(data, label="one")
+        store.store_file(tmp_path / "file", label="other")
+    assert store.stats().chunks == 12
+    assert sum(pack.stat().st_size for pack in store.repository.volume.packs.glob("*.pack")) < 2_500_000
+
+    class Constant:
+        def update(self, data: object) -> None: ...
+
+        def digest(self) -> bytes:
+            return b"\x22" * 20
+
+    monkeypatch.setattr("kacas.ingest.new_sha1", Constant)
+    (tmp_path / "file").write_bytes(bytes(300_000))
+
+    def collide() -> None:
+        with store.batch():
+            store.store_bytes(b"some content")
+            with pytest.raises(kacas.CollisionError):
+                store.store_file(tmp_path / "file")
+
+    collide()
 
 
 def test_content_that_is_being_encoded_is_not_stored_twice(store: kacas.Store) -> None:
