@@ -150,6 +150,7 @@ class GatheringBatch(Batch):
 
     def flush(self) -> None:
         """Append what was gathered. Raises as `gather`."""
+        self._check_open()  # a forked child must not wait for its parent's thread
         self._send()
         try:
             self._append_encoded(0)

@@ -177,16 +177,12 @@ class Destination:
                 raise
             raise place.error(name, exc) from exc
 
-    def set_executable(self, place: Place, name: bytes, status: os.stat_result, executable: bool) -> None:
-        """Give a file that was kept the executable bit that the tree has."""
-        if bool(status.st_mode & 0o100) == executable:
-            return
-        readable = (status.st_mode & 0o444) >> 2
-        mode = status.st_mode & 0o666 | (readable if executable else 0)
-        try:
-            os.chmod(name, stat.S_IMODE(mode), dir_fd=place.fd)
-        except OSError as exc:
-            raise place.error(name, exc) from exc
+    @staticmethod
+    def set_executable(fd: int, executable: bool) -> None:
+        """Give a file that is kept, open, the executable bit that the tree has. Raises OSError."""
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        if bool(mode & 0o100) != executable:
+            os.fchmod(fd, mode & 0o666 | ((mode & 0o444) >> 2 if executable else 0))
 
 
 def _write_new(place: Place, name: bytes, mode: int, write: Write) -> None:

@@ -78,9 +78,9 @@ class Index:
 
     def _run(self, work: Callable[[lmdb.Environment], T]) -> T:
         """LMDB's complaints (damage, full map, full disk) are all one thing to us: no help from the index."""
-        with index_environment.operation(self._shared) as environment:
+        with index_environment.operation_lock():
             try:
-                return work(environment)
+                return work(index_environment.opened(self._shared))
             except (lmdb.Error, OSError, struct.error) as exc:
                 raise IndexUnusableError(str(exc)) from exc
 
@@ -287,7 +287,8 @@ class Index:
     def _pack_id(self, txn: lmdb.Transaction, number: int) -> bytes | None:
         if number not in self._pack_of:
             stored = txn.get(NUMBER.pack(number), db=self._packs)
-            if stored is None or len(stored) != ID_SIZE:
+            # Both tables must say so: a flipped bit in one would send readers and writers to a pack that never was.
+            if stored is None or txn.get(stored, db=self._pack_numbers) != NUMBER.pack(number):
                 return None
             self._pack_of[number] = bytes(stored)
         return self._pack_of[number]

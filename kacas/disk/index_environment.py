@@ -17,12 +17,14 @@ import secrets
 import shutil
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
 from kacas.disk.durable import make_directory
+from kacas.disk.gate import Gate
 
 INDEX_VERSION = 2
 # One large fixed map; under `ulimit -v` the first that fits.
@@ -50,43 +52,31 @@ class Shared:
 
 
 # LMDB crashes when an environment is closed under a running transaction, and a child that inherits one
-# in mid-transaction can neither use nor close it. So every operation is counted, and closing and forking
-# wait, with new operations held back, until none runs.
-_idle = threading.Condition()
-_running = 0
+# in mid-transaction can neither use nor close it. So closing and forking wait, with new operations held
+# back, until none runs.
+_gate = Gate()
+_guard = threading.Lock()  # of _open
 _open: dict[str, Shared] = {}
+_shut: AbstractContextManager[None] | None = None  # while this process forks; with _guard held
 
 
-class operation:  # noqa: N801 - used as `with operation(shared) as environment:`, several times in each put
-    """The environment for one operation. Raises IndexUnusableError if it was closed."""
+def operation_lock() -> threading.Lock:
+    """To be held by this thread for one operation, from before `opened` to its end."""
+    return _gate.pass_lock()
 
-    __slots__ = ("_shared",)
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
-
-    def __enter__(self) -> lmdb.Environment:
-        global _running
-        with _idle:
-            if self._shared.closed:
-                raise IndexUnusableError("the index was closed")
-            _running += 1
-        return self._shared.environment
-
-    def __exit__(self, *_: object) -> None:
-        global _running
-        with _idle:
-            _running -= 1
-            if not _running:
-                _idle.notify_all()
+def opened(shared: Shared) -> lmdb.Environment:
+    """The environment. Raises IndexUnusableError if it was closed."""
+    if shared.closed:
+        raise IndexUnusableError("the index was closed")
+    return shared.environment
 
 
 def _close(shared: Shared) -> None:
-    """With _idle held: waits for running operations, then closes."""
-    shared.closed = True
-    while _running:
-        _idle.wait()
-    shared.environment.close()
+    """With _guard held: waits for running operations, then closes."""
+    with _gate.shut():
+        shared.closed = True
+        shared.environment.close()
     _unmark(shared.generation)
 
 
@@ -119,24 +109,28 @@ def _at_exit() -> None:
 
 
 def _before_fork() -> None:
-    _idle.acquire()
-    while _running:
-        _idle.wait()
+    global _shut
+    _guard.acquire()
+    _shut = _gate.shut()
+    _shut.__enter__()
 
 
 def _after_fork_in_parent() -> None:
-    _idle.release()
+    assert _shut is not None
+    _shut.__exit__(None, None, None)
+    _guard.release()
 
 
 def _after_fork_in_child() -> None:
     # LMDB must not be used across a fork, and refuses a second open of the same file in one process:
     # the child closes what it inherited, which is idle, and opens its own when it needs one.
-    global _idle
-    _idle = threading.Condition()
+    global _gate
     for shared in _open.values():
         shared.closed = True
         shared.environment.close()
     _open.clear()
+    _after_fork_in_parent()
+    _gate = Gate()  # other threads' locks did not come along
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
@@ -144,7 +138,7 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 
 def acquire(place: Path) -> Shared:
     """The environment for the index directory `place`, opened or shared. Raises IndexUnusableError."""
-    with _idle:
+    with _guard:
         shared = _open.get(str(place))
         if shared is None:
             try:
@@ -158,7 +152,7 @@ def acquire(place: Path) -> Shared:
 
 def release(place: Path, shared: Shared) -> None:
     """Give it back; the last user closes it."""
-    with _idle:
+    with _guard:
         shared.users -= 1
         if shared.users == 0 and _open.get(str(place)) is shared:
             del _open[str(place)]
@@ -167,7 +161,7 @@ def release(place: Path, shared: Shared) -> None:
 
 def renew(place: Path, broken: Shared) -> None:
     """Put an empty generation in place of a broken one. Processes that use the old one are not disturbed."""
-    with _idle:
+    with _guard:
         if _open.get(str(place)) is broken:
             del _open[str(place)]
             _close(broken)

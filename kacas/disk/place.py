@@ -82,7 +82,8 @@ class StagedPlace(Place):
         parent_fd, self._parent_fd = self._parent_fd, -1
         try:
             # A child that was forked meanwhile has this object too: the directory is its parent's.
-            if temporary is not None and self._pid == os.getpid():
+            mine = self._pid == os.getpid()
+            if temporary is not None and mine and _is_named(self.fd, temporary, parent_fd):
                 _remove(self.fd, parent_fd, temporary)
         finally:
             if parent_fd >= 0:

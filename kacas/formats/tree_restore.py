@@ -154,12 +154,11 @@ class _Restore:
             try:
                 fd = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
                 with open(fd, "rb") as file:
-                    same = hashlib.file_digest(file, "sha1").digest() == entry.sha1
+                    if hashlib.file_digest(file, "sha1").digest() == entry.sha1:
+                        self._destination.set_executable(fd, entry.executable)
+                        return True
             except OSError as exc:
                 raise place.error(entry.name, exc) from exc
-            if same:
-                self._destination.set_executable(place, entry.name, status, entry.executable)
-                return True
         self._destination.check_free(place, entry.name, status)
         return False
 

@@ -132,3 +132,20 @@ def test_rows_of_other_sizes_are_damage_and_not_a_crash(tmp_path: Path) -> None:
     except IndexUnusableError:
         pass
     index.close()
+
+
+def test_a_flipped_bit_in_the_name_of_a_pack_is_no_pack(tmp_path: Path) -> None:
+    """Whoever relied on it would be told that a pack vanished, again and again."""
+    place = tmp_path / "index"
+    index = Index(place)
+    index.add([(pack_id(1), table([1], [ENTRIES[1]]))])
+    index.close()
+    with lmdb.open(str(data_file(place)), max_dbs=9) as environment:
+        packs = environment.open_db(b"packs", create=False)
+        with environment.begin(packs, write=True) as txn:
+            [(number, stored)] = [row for row in txn.cursor() if len(row[1]) == 16]
+            txn.put(number, bytes([stored[0] ^ 1]) + bytes(stored[1:]))
+    index = Index(place)
+    assert index.locate([digest(1)]) == {}
+    assert index.entries(ENTRIES[1].sha1) == []
+    index.close()

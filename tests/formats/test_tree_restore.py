@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -310,3 +311,24 @@ def test_damage_in_a_small_new_directory_leaves_no_part_of_a_file(store: kacas.S
     with pytest.raises(kacas.DamagedContentError, match=r"1 files .*out/sub/04"):
         store.load_dir(uri, tmp_path / "out")
     assert read(tmp_path / "out") == {b"sub": {name: data for name, data in files.items() if name != b"04"}}
+
+
+def test_a_link_put_in_the_place_of_a_file_that_is_kept_leads_nowhere(
+    store: kacas.Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, out, victim, real = store.store_dir(source), tmp_path / "out", tmp_path / "victim", hashlib.file_digest
+    store.load_dir(uri, out)
+    (out / "run.sh").chmod(0o644)
+    victim.touch(0o600)
+
+    def replaced(file: BinaryIO, name: str) -> object:
+        digest = real(file, name)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(out / "run.sh")):
+            (out / "run.sh").unlink()
+            (out / "run.sh").symlink_to(victim)
+        return digest
+
+    monkeypatch.setattr("kacas.formats.tree_restore.hashlib.file_digest", replaced)
+    store.load_dir(uri, out)
+    assert (out / "run.sh").is_symlink()
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
