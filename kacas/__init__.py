@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         WriteError,
         WrongKindError,
     )
-    from kacas.formats.npy import LazyArray
+    from kacas.formats.lazy_array import LazyArray
     from kacas.model.description import (
         Claim,
         Description,
@@ -140,7 +140,7 @@ _HOME = {
         "WriteError",
         "WrongKindError",
     ),
-    "kacas.formats.npy": ("LazyArray",),
+    "kacas.formats.lazy_array": ("LazyArray",),
     "kacas.model.description": (
         "Claim",
         "Description",

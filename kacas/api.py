@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from kacas.disk.volume import is_network
-from kacas.formats.npy import LazyArray
+from kacas.formats.lazy_array import LazyArray
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem
 from kacas.settings import Settings
 from kacas.store import Store

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
+from kacas.content import Content, open_content
 from kacas.disk.adopted import adopted_files
 from kacas.disk.batch import Batch
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.errors import CollisionError, DamagedError, NewerFormatError, NotFoundError
-from kacas.fetch import Content, Fetch, open_content
+from kacas.fetch import Fetch
 from kacas.model.codec import MIB
 from kacas.model.description import Forgotten, HistoryItem
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind

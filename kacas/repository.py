@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kacas.claims import Claims, has_same
+from kacas.content import Content, open_content
 from kacas.disk.adopted import AdoptedFiles, adopted_files
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
@@ -29,7 +30,7 @@ from kacas.errors import (
     StoreClosedError,
     WrongKindError,
 )
-from kacas.fetch import Content, Fetch, open_content
+from kacas.fetch import Fetch
 from kacas.gathering import BatchScope, GatheringBatch
 from kacas.ingest import Ingest, Ingested, identify
 from kacas.model.cuts import CHUNK_TARGET, Cutter

@@ -17,7 +17,7 @@ from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
 from kacas.formats import file, link, npy, objects, tree_link, tree_restore, tree_store
-from kacas.formats.npy import LazyArray
+from kacas.formats.lazy_array import LazyArray, open_npy
 from kacas.formats.tree import Trees
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem, StoreStats
 from kacas.repository import Repository
@@ -179,7 +179,7 @@ class Store:
         return file.open_file(self._repository, self._trees.content_uri(uri))
 
     def open_npy(self, uri: str) -> LazyArray:
-        return npy.open_npy(self._repository, self._trees.content_uri(uri))
+        return open_npy(self._repository, self._trees.content_uri(uri))
 
     def load_dir(self, uri: str, dest: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         directory = self._trees.directory(uri)

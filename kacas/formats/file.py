@@ -10,11 +10,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import BinaryIO
 
+from kacas.content import Content
 from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.disk.memory import check_affordable
 from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
-from kacas.fetch import Content
 from kacas.formats.npy import Layout, array_layout, recognised
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET

@@ -11,19 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kacas.codec_choice import check_codec, choose, sample_places
-from kacas.disk.memory import check_affordable
 from kacas.errors import UnsupportedDataError, WrongKindError
-from kacas.fetch import Content
+from kacas.formats.lazy_array import bytes_of, open_npy
 from kacas.model.cuts import Cutter, array_cutter
 from kacas.model.description import Description
 from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Kind
-from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, encode_header, is_fortran, parse_header
-from kacas.model.selection import read_selection
+from kacas.model.npy_header import NpyHeader, encode_header, is_fortran, parse_header
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
-_OUT_SIZE = 16 << 20  # bytes that are loaded at a time for an `out` that is not contiguous
 _MOST_GATHERED = 8 << 20  # bytes of a row that is copied to look at a part of it
 _COPY_ELEMENTS = 1 << 16  # non-contiguous arrays are gathered in steps of about this many elements
 
@@ -50,7 +47,7 @@ class ArraySource:
         if not array.nbytes:
             return
         if array.flags.c_contiguous:
-            yield _bytes_of(array)
+            yield bytes_of(array)
             return
         # Copying records, NumPy fills their padding with whatever was in memory: as opaque items it is kept.
         yield from _gathered(array.view(f"V{array.dtype.itemsize}") if array.dtype.names else array)
@@ -69,21 +66,16 @@ class ArraySource:
         """So many bytes of the data from `start` on, both of whole items, or of what lies near."""
         array = self._array
         if array.flags.c_contiguous:
-            return _bytes_of(array)[start : start + size]
+            return bytes_of(array)[start : start + size]
         per_row = max(1, array.nbytes // len(array))
         first = start // per_row
         rows = array[first : first + max(1, size // per_row)]
         if array.dtype.names:
             rows = rows.view(f"V{array.dtype.itemsize}")
-        return _bytes_of(np.ascontiguousarray(rows))[:size] if per_row <= _MOST_GATHERED else memoryview(b"")
+        return bytes_of(np.ascontiguousarray(rows))[:size] if per_row <= _MOST_GATHERED else memoryview(b"")
 
     def check_unchanged(self) -> None:
         """There is no cheap way to tell; see the class."""
-
-
-def _bytes_of(array: NDArray[Any]) -> memoryview:
-    # Through void: datetimes and unicode have no buffer format of their own.
-    return array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
 
 
 def _gathered(array: NDArray[Any]) -> Iterator[memoryview]:
@@ -91,7 +83,7 @@ def _gathered(array: NDArray[Any]) -> Iterator[memoryview]:
         per_row = max(1, array[0].size if array.ndim > 1 else 1)
         step = max(1, _COPY_ELEMENTS // per_row)
         for start in range(0, len(array), step):
-            yield _bytes_of(np.ascontiguousarray(array[start : start + step]))
+            yield bytes_of(np.ascontiguousarray(array[start : start + step]))
         return
     for row in array:
         yield from _gathered(row)
@@ -148,119 +140,6 @@ def store_npy(repository: Repository, array: Any, label: str | None, codec: str)
     layout = array_layout(head, header, source.sample, codec)
     entry = repository.put(source, Kind.NPY, label, **layout._asdict())
     return str(Uri(entry.sha1, label or ""))
-
-
-class LazyArray:
-    """An array in the store, read by slices: `a[10:20]` reads and verifies only the chunks that it needs.
-
-    Indexing is NumPy's: integers, slices, Ellipsis, newaxis, integer arrays and boolean masks; the result
-    is an ordinary array in memory. `np.asarray(a)` loads the whole.
-    """
-
-    def __init__(self, content: Content, header: NpyHeader, uri: str) -> None:
-        self._content = content
-        self._header = header
-        self.uri = uri
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._header.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._header.dtype
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape, dtype=object))
-
-    @property
-    def nbytes(self) -> int:
-        return self._header.data_size
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of unsized object")
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        return f"<kacas array {self.shape} {self.dtype} at {self.uri}>"
-
-    def __getitem__(self, index: Any) -> Any:
-        return read_selection(
-            index, self.shape, self.dtype, self._header.fortran_order, self._read_into,
-            check_size=lambda size: check_affordable(size, f"the selection from {self.uri}"),
-        )  # fmt: skip
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
-    def _read_into(self, start: int, out: memoryview) -> None:
-        self._content.read_into(self._header.size + start, out)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("a stored array is always copied into memory")
-        whole = self.load()
-        return whole if dtype is None else whole.astype(dtype, copy=False)
-
-    def load(self, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The whole array, in `out` if that is given. Raises SizeLimitError before memory is taken, ValueError for an
-        `out` of another shape or dtype, or one that is read-only."""
-        if out is not None:
-            return self._load_into(out)
-        check_affordable(self.nbytes, self.uri)
-        # Not np.empty, which makes a string of length 0 one longer.
-        array: NDArray[Any] = np.ndarray(self.shape, self.dtype, order="F" if self._header.fortran_order else "C")
-        if array.nbytes:
-            self._read_into(0, _bytes_of(array.T if self._header.fortran_order else array))
-        return array
-
-    def _load_into(self, out: Any) -> NDArray[Any]:
-        if not isinstance(out, np.ndarray) or out.shape != self.shape or out.dtype != self.dtype:
-            what = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
-            raise ValueError(f"out is {what}, the array is {self.dtype} {self.shape}")
-        if not out.flags.writeable:
-            raise ValueError("out is read-only")
-        in_order = out.T if self._header.fortran_order else out
-        if in_order.flags.c_contiguous:
-            if out.nbytes:
-                self._read_into(0, _bytes_of(in_order))
-        elif not self.shape:
-            out[...] = self[()]
-        else:
-            step = max(1, _OUT_SIZE // max(1, self.nbytes // max(1, len(self))))
-            for start in range(0, len(self), step):
-                out[start : start + step] = self[start : start + step]
-        filled: NDArray[Any] = out
-        return filled
-
-
-def open_npy(repository: Repository, uri: Uri) -> LazyArray:
-    """Open an array for reading by slices; raises WrongKindError if the content is no .npy file."""
-    _, content = repository.resolve(uri)
-    front = bytearray(min(content.size, 4096))
-    content.read_into(0, memoryview(front))
-    try:
-        try:
-            header = parse_header(memoryview(front))
-        except ValueError:
-            if content.size <= len(front):
-                raise
-            front = bytearray(min(content.size, MAX_HEADER_SIZE + 16))
-            content.read_into(0, memoryview(front))
-            header = parse_header(memoryview(front))
-        if header.size + header.data_size != content.size:
-            raise ValueError(
-                f"the header declares {header.data_size} bytes of data, {content.size - header.size} follow"
-            )
-    except ValueError as exc:
-        raise repository.wrong_kind(uri, f"it is not a .npy array ({exc})") from exc
-    return LazyArray(content, header, str(uri))
 
 
 def load_npy(repository: Repository, uri: Uri, out: NDArray[Any] | None = None) -> NDArray[Any]:

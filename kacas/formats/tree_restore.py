@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from kacas.content import Content
 from kacas.disk.destination import Destination, Write
 from kacas.disk.place import Place, sweep
 from kacas.errors import (
@@ -22,7 +23,6 @@ from kacas.errors import (
     NewerFormatError,
     NotFoundError,
 )
-from kacas.fetch import Content
 from kacas.formats.tree import Trees
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET

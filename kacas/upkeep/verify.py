@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from kacas.content import Content, open_content
 from kacas.disk.adopted import adopted_files
 from kacas.disk.pack_reader import PackReader
 from kacas.errors import (
@@ -22,7 +23,7 @@ from kacas.errors import (
     KacasError,
     NewerFormatError,
 )
-from kacas.fetch import Content, Fetch, open_content
+from kacas.fetch import Fetch
 from kacas.model.codec import DecodeError, Decoder
 from kacas.model.digest import new_sha1, payload_digest
 from kacas.model.entry import Action, Entry, Kind

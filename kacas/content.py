@@ -1,0 +1,134 @@
+"""Content: one layout of a SHA-1, open for verified reading of any range."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+
+from kacas.disk.adopted import AdoptedFiles
+from kacas.errors import DamagedContentError
+from kacas.fetch import Fetch
+from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.digest import PayloadKind
+from kacas.model.location import Piece
+from kacas.model.manifest import Child, Manifest, ManifestError, decode_manifest, decode_node
+
+_NODES_KEPT = 256  # per content: 10 KiB each
+
+
+class Content:
+    """One layout, open for verified reading of any range. Thread-safe."""
+
+    def __init__(
+        self, fetch: Fetch, root: bytes, manifest: Manifest | None, size: int, adopted: AdoptedFiles | None
+    ) -> None:
+        """manifest: None if the root is the digest of the only chunk. adopted: where chunks lie that no pack has."""
+        self._fetch = fetch
+        self.adopted = adopted
+        self.root = root
+        self.size = size
+        self.manifest = manifest
+        self._level = manifest.level if manifest else 0
+        self._head = manifest.head if manifest else b""
+        self._top = manifest.children if manifest else (Child(root, size),)
+        self._nodes: dict[bytes, tuple[Child, ...]] = {}
+
+    def read_into(self, start: int, out: memoryview) -> None:
+        """Fill `out` with the bytes from `start` on. The range must lie inside the content."""
+        stop = start + len(out)
+        if not 0 <= start <= stop <= self.size:
+            raise ValueError(f"{start}:{stop} is not inside 0:{self.size}")
+        from_head = self._head[start:stop]
+        out[: len(from_head)] = from_head
+        start += len(from_head)
+        if start < stop:
+            base = len(self._head)
+            view = out[len(from_head) :]
+            pieces = list(self._pieces(self._top, self._level, base, start - base, stop - base, view))
+            self._fetch.read_pieces(pieces, adopted=self.adopted)
+
+    def _pieces(
+        self, children: tuple[Child, ...], level: int, at: int, start: int, stop: int, out: memoryview
+    ) -> Iterator[Piece]:
+        """Chunks under `children`, which begin `at` in the content, that overlap start:stop (offsets from the first child
+        on), with their part of out."""
+        ends = list(accumulate(child.size for child in children))
+        index = bisect_right(ends, start)
+        while index < len(children) and (begin := ends[index] - children[index].size) < stop:
+            child = children[index]
+            low, high = max(start, begin), min(stop, ends[index])
+            part = out[low - start : high - start]
+            if level == 0:
+                yield Piece(child.digest, child.size, low - begin, part, at + begin)
+            else:
+                below = self._node(child, level)
+                yield from self._pieces(below, level - 1, at + begin, low - begin, high - begin, part)
+            index += 1
+
+    def _node(self, child: Child, level: int) -> tuple[Child, ...]:
+        children = self._nodes.get(child.digest)
+        if children is None:
+            raw = _payload_of(self._fetch, child.digest, PayloadKind.NODE)
+            try:
+                children = decode_node(raw, level=level, size=child.size).children
+            except ManifestError as exc:
+                raise DamagedContentError(f"node {child.digest.hex()}: {exc}", digest=child.digest.hex()) from exc
+            if len(self._nodes) >= _NODES_KEPT:
+                self._nodes = {}  # anew rather than in order: a lock would not survive a fork
+            self._nodes[child.digest] = children
+        return children
+
+    def chunks(self) -> Iterator[Child]:
+        """Every chunk; those of a repeated node once."""
+        for child, level in self.walk():
+            if level == 0:
+                yield child
+
+    def walk(self) -> Iterator[tuple[Child, int]]:
+        """Every node and chunk below the root with its level (0: a chunk), parents first; a repeated node once.
+
+        A tree of a few nodes that name one another many times declares exabytes: it is not walked for ever.
+        """
+        stack = [(child, self._level) for child in reversed(self._top)]
+        seen: set[bytes] = set()
+        while stack:
+            child, level = stack.pop()
+            if level:
+                if child.digest in seen:
+                    continue
+                seen.add(child.digest)
+                stack += [(below, level - 1) for below in reversed(self._node(child, level))]
+            yield child, level
+
+
+def _payload_of(fetch: Fetch, digest: bytes, kind: PayloadKind) -> bytes:
+    location = fetch.find_payload(digest)
+    if location is None:
+        raise fetch.missing("node", digest)
+    return fetch.payload(digest, kind, location.raw_size)
+
+
+def open_content(fetch: Fetch, root: bytes, size: int, adopted: AdoptedFiles | None = None) -> Content:
+    """Open the layout with this root; size: what the entry says; adopted: the files that its entries name.
+
+    Raises DamagedContentError, DamagedPackError or NewerFormatError.
+    """
+    # An adopted file of one chunk has no manifest, and normally nothing of it is in a pack.
+    one_chunk = adopted is not None and size <= CHUNK_TARGET
+    location = fetch.find_payload(root, prove=not one_chunk)
+    if location is None and one_chunk:
+        return Content(fetch, root, None, size, adopted)
+    if location is None:
+        raise fetch.missing("root", root)
+    if location.kind == PayloadKind.CHUNK:
+        found, content = location.raw_size, Content(fetch, root, None, size, adopted)
+    else:
+        try:
+            manifest = decode_manifest(fetch.payload(root, PayloadKind.MANIFEST, location.raw_size))
+        except ManifestError as exc:
+            raise DamagedContentError(f"manifest {root.hex()}: {exc}", digest=root.hex()) from exc
+        found, content = manifest.size, Content(fetch, root, manifest, size, adopted)
+    if found != size:
+        raise DamagedContentError(f"root {root.hex()} has {found} bytes, its entry says {size}", digest=root.hex())
+    return content
