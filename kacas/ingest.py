@@ -21,7 +21,8 @@ from kacas.model.pack_format import PayloadHeader
 from kacas.model.source import Source
 
 BLOCK_SIZE = 4 * MIB
-_BLOCKS = 6  # in flight: reading, hashing, encoding and writing overlap, 24 MiB in all
+_SHARE_OF_MEMORY = 4  # a quarter of it for the blocks in flight: reading, hashing, encoding and writing overlap
+_LEAST_BLOCKS, _MOST_BLOCKS = 4, 16
 
 Payload = tuple[PayloadHeader, bytes | memoryview]
 Progress = Callable[[int, int | None], None]
@@ -55,8 +56,10 @@ def identify(raw: bytes) -> Ingested:
 class Ingest:
     """Holds the reusable blocks; one for a repository. Thread-safe."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, memory: int) -> None:
+        """threads: that encode. memory: bytes, of which a share is taken."""
         self._threads = threads
+        self._blocks = max(_LEAST_BLOCKS, min(_MOST_BLOCKS, memory // _SHARE_OF_MEMORY // BLOCK_SIZE))
         self._free: list[bytearray] = []
         self._local = threading.local()
 
@@ -159,7 +162,7 @@ class Ingest:
         return Ingested(sha1.digest(), root, done)
 
     def _next_block(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], tree: _Tree) -> bytearray:
-        while len(flying) >= _BLOCKS:
+        while len(flying) >= self._blocks:
             self._land(flying, tree)
         return self._take_block()
 
@@ -167,7 +170,7 @@ class Ingest:
         block, hashing, encoding = flying.popleft()
         hashing.result()
         tree.add(encoding.result())
-        if len(self._free) < _BLOCKS and len(block) == BLOCK_SIZE:
+        if len(self._free) < self._blocks and len(block) == BLOCK_SIZE:
             self._free.append(block)
 
     def _take_block(self) -> bytearray:

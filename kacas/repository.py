@@ -51,16 +51,18 @@ class Repository:
     """One store's content. Thread-safe; a batch belongs to the thread that opened it."""
 
     def __init__(
-        self, volume: Volume, cache: Path, *, owner: str, threads: int, progress: Progress | None = None
+        self, volume: Volume, cache: Path, *, owner: str, threads: int, memory: int, progress: Progress | None = None
     ) -> None:
+        """cache: host-local. threads: encoders and decoders for one call. memory: bytes for buffers and caches."""
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)
         self.claims = Claims(self.lookup, owner.encode("utf-8", "surrogateescape"), threads)
         self._merger = Merger(volume, self.lookup)
         self._threads = threads
+        self._memory = memory
         self._progress = progress
-        self._ingest = Ingest(threads)
+        self._ingest = Ingest(threads, memory)
         self._fetch = Fetch(self.lookup, threads)
         self._small_chunks = SmallChunks(self.lookup)
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
@@ -83,7 +85,7 @@ class Repository:
             # Locks and pools of the parent mean nothing here; threads that held them did not come along.
             self._pid = os.getpid()
             self._lock = threading.Lock()
-            self._ingest = Ingest(self._threads)
+            self._ingest = Ingest(self._threads, self._memory)
             self._fetch = Fetch(self.lookup, self._threads)
             self._small_chunks = SmallChunks(self.lookup)
             self._contents.clear()

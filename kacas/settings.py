@@ -17,6 +17,8 @@ from kacas.model.content_cuts import CONTENT_CUTTER
 STORE_FORMAT = 1
 DURABILITIES = ("full", "relaxed")
 _GIB = 1 << 30
+DEFAULT_MEMORY = 256 << 20
+LEAST_MEMORY = 64 << 20
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": _GIB, "T": 1 << 40}
 _NAMES = {
     "directory": "KACAS_DIR",
@@ -24,6 +26,7 @@ _NAMES = {
     "owner": "KACAS_OWNER",
     "threads": "KACAS_THREADS",
     "cache_size": "KACAS_CACHE_SIZE",
+    "memory": "KACAS_MEMORY",
 }
 _INPUTS = (*_NAMES.values(), "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGNAME", "USER")
 
@@ -35,6 +38,7 @@ class Settings:
     directory: the default store. cache_directory: index and materialised files, host-local.
     owner: whose claims my stores make. threads: encoders and decoders at work for one call.
     cache_size: bytes that materialised files may take before old ones are dropped.
+    memory: bytes that a store may take for its buffers and caches, beside what the caller holds.
     """
 
     directory: Path
@@ -42,6 +46,7 @@ class Settings:
     owner: str
     threads: int
     cache_size: int
+    memory: int = DEFAULT_MEMORY
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -67,6 +72,7 @@ class Settings:
             owner=_owner(values.get("owner") or _login()),
             threads=_threads(values.get("threads")),
             cache_size=_size("cache_size", values["cache_size"]) if "cache_size" in values else 64 * _GIB,
+            memory=_memory(values.get("memory")),
             sources=sources,
         )
 
@@ -90,7 +96,7 @@ def _read_user_file(path: Path) -> dict[str, Any]:
 
 
 def _user_value(name: str, value: object, path: Path) -> str:
-    numbers = name in ("threads", "cache_size")
+    numbers = name in ("threads", "cache_size", "memory")
     if isinstance(value, str) or (numbers and isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     raise InvalidSettingError(f"{path}: {name} = {value!r} must be {'a number or text' if numbers else 'text'}")
@@ -130,6 +136,13 @@ def _size(name: str, text: str) -> int:
     if match is None:
         raise InvalidSettingError(f"{_NAMES[name]} {text!r} must be a size such as 500M, 64G or 1073741824")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _memory(text: str | None) -> int:
+    size = DEFAULT_MEMORY if text is None else _size("memory", text)
+    if size < LEAST_MEMORY:
+        raise InvalidSettingError(f"KACAS_MEMORY {text!r} must be at least {LEAST_MEMORY >> 20}M")
+    return size
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class Store:
         settings = settings or Settings.from_environment()
         volume = open_volume(Path(path), create=create, durability=durability)
         cache = volume.cache_directory(settings.cache_directory)
-        repository = Repository(volume, cache, owner=settings.owner, threads=settings.threads, progress=progress)
+        repository = Repository(
+            volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress
+        )
         return cls(repository, settings, progress)
 
     @property

@@ -26,6 +26,7 @@ cache_directory = "/file/cache"
 owner = "file owner"
 threads = 3
 cache_size = "3G"
+memory = "100M"
 """
 ENVIRONMENT = {
     "KACAS_DIR": "/env/store",
@@ -33,6 +34,7 @@ ENVIRONMENT = {
     "KACAS_OWNER": "env owner",
     "KACAS_THREADS": "5",
     "KACAS_CACHE_SIZE": "5M",
+    "KACAS_MEMORY": "1G",
 }
 
 
@@ -43,19 +45,20 @@ def test_without_file_and_environment_the_defaults_hold(tmp_path: Path) -> None:
     assert found.owner
     assert 2 <= found.threads <= 8
     assert found.cache_size == 64 << 30
+    assert found.memory == 256 << 20
     assert set(found.sources.values()) == {"default"}
 
 
 def test_the_users_file_comes_before_the_defaults(tmp_path: Path) -> None:
     found = from_file(tmp_path, FILE)
-    expected = Settings(Path("/file/store"), Path("/file/cache"), "file owner", 3, 3 << 30)
+    expected = Settings(Path("/file/store"), Path("/file/cache"), "file owner", 3, 3 << 30, 100 << 20)
     assert found == expected
     assert set(found.sources.values()) == {"file"}
 
 
 def test_the_environment_comes_before_the_users_file(tmp_path: Path) -> None:
     found = from_file(tmp_path, FILE, **ENVIRONMENT)
-    expected = Settings(Path("/env/store"), Path("/env/cache"), "env owner", 5, 5 << 20)
+    expected = Settings(Path("/env/store"), Path("/env/cache"), "env owner", 5, 5 << 20, 1 << 30)
     assert found == expected
     assert set(found.sources.values()) == {"environment"}
 
@@ -69,6 +72,7 @@ def test_each_setting_is_taken_from_its_own_source(tmp_path: Path, variable: str
         "KACAS_OWNER": "owner",
         "KACAS_THREADS": "threads",
         "KACAS_CACHE_SIZE": "cache_size",
+        "KACAS_MEMORY": "memory",
     }
     expected = dict.fromkeys(names.values(), "default") | {"threads": "file", "owner": "file"}
     assert found.sources == expected | {names[variable]: "environment"}
@@ -121,6 +125,7 @@ def test_a_size_may_have_a_unit(tmp_path: Path, text: str, size: int) -> None:
     [
         *(("KACAS_THREADS", value) for value in ["0", "-1", "257", "many", "2.5", "٣", "0x2", "9" * 5000]),
         *(("KACAS_CACHE_SIZE", value) for value in ["-1", "much", "5X", "1.5G", "GiB", "9" * 16, "٣"]),
+        *(("KACAS_MEMORY", value) for value in ["-1", "much", "63M", "0"]),
         *(("KACAS_OWNER", value) for value in ["a\nb", "\x00", "o" * 257, "é" * 129, "\udc80", "a\x1b[31m"]),
         ("KACAS_DIR", "~no-such-user-on-this-host/store"),
         ("KACAS_CACHE_DIR", "~no-such-user-on-this-host/cache"),

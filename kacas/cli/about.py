@@ -63,7 +63,7 @@ def _rows(settings: Settings, directory: Path, *, given: bool) -> list[tuple[str
         value = getattr(settings, name)
         if name == "directory" and given:
             value, source = directory, "--store"
-        shown = output.exact_size(value) if name == "cache_size" else str(value)
+        shown = output.exact_size(value) if name in ("cache_size", "memory") else str(value)
         rows.append((name, value if isinstance(value, int) else str(value), shown, source))
     return rows
 
