@@ -216,6 +216,7 @@ def _plan(index: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[lis
         )
     if sum(item is Ellipsis for item in items) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
+    _check_masks(items, hidden, shape)  # before any other item, as NumPy does
     positions: list[Positions] = []
     renumbered: list[Any] = []
     arrays: list[tuple[int, int]] = []  # axis and place in `renumbered` of each index array
@@ -240,7 +241,7 @@ def _plan(index: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[lis
             renumbered.append(0)
             paired.append(())
         else:
-            for array in _mask_positions(item, axis, shape) if item.dtype == np.bool_ else (item,):
+            for array in item.nonzero() if item.dtype == np.bool_ else (item,):
                 arrays.append((len(positions), len(renumbered)))
                 positions.append(range(0))
                 renumbered.append(array)
@@ -285,15 +286,17 @@ def _in_bounds(position: int, axis: int, length: int) -> int:
     return position + length if position < 0 else position
 
 
-def _mask_positions(mask: NDArray[np.bool_], axis: int, shape: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
-    """The index arrays that a mask stands for."""
-    for number, (length, mask_length) in enumerate(zip(shape[axis:], mask.shape, strict=False), axis):
-        if mask_length not in (0, length):  # NumPy lets a mask of length 0 pass for any axis
-            raise IndexError(
-                f"boolean index did not match indexed array along axis {number}; size of axis is {length} "
-                f"but size of corresponding boolean axis is {mask_length}"
-            )
-    return mask.nonzero()
+def _check_masks(items: list[Any], hidden: int, shape: tuple[int, ...]) -> None:
+    axis = 0
+    for item in items:
+        if isinstance(item, np.ndarray) and item.dtype == np.bool_:
+            for number, (length, mask_length) in enumerate(zip(shape[axis:], item.shape, strict=False), axis):
+                if mask_length not in (0, length):  # NumPy lets a mask of length 0 pass for any axis
+                    raise IndexError(
+                        f"boolean index did not match indexed array along axis {number}; size of axis is {length} "
+                        f"but size of corresponding boolean axis is {mask_length}"
+                    )
+        axis += hidden if item is Ellipsis else _axes_taken(item)
 
 
 def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

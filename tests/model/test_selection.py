@@ -356,3 +356,13 @@ def test_integers_of_every_kind_select(array: Array, name: str) -> None:
     if array.ndim and array.shape[0]:
         index: Any = {"numpy": np.uint8(0), "list": [0], "index": Index()}[name]
         assert_same(select(array, index), array[index])
+
+
+def test_of_two_errors_the_one_that_numpy_tells_is_told() -> None:
+    array = np.zeros((0, 2, 1, 0), np.int16)
+    index = (..., np.array(1), np.array([False]))
+    with pytest.raises(IndexError) as expected:
+        array[index]
+    with pytest.raises(IndexError) as caught:
+        select(array, index)
+    assert str(caught.value) == str(expected.value)
