@@ -1,17 +1,17 @@
 """The write pipeline: one pass over a source, SHA-1 and encoders side by side, in bounded memory.
 
-The caller's thread reads into reused blocks; one thread runs SHA-1 over them in large updates; the
-encoders digest, look up, compress and append whole blocks. All of these release the GIL.
+The caller's thread reads into reused blocks; the threads of `block_workers.py` run SHA-1 over them, in large updates, and
+digest, look up, compress and append their chunks. All of these release the GIL.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, Protocol
 
+from kacas.block_workers import BlockWorkers
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.digest import PayloadKind, chunk_digest, new_sha1
@@ -104,7 +104,7 @@ class Ingest:
         """Content that fits in one chunk needs no node: its root is the chunk's digest."""
         sha1 = new_sha1()
         sha1.update(raw)
-        (child,) = self._encode_block(raw, [len(raw)], recipe, sink)
+        (child,) = self._encode_block(raw, [len(raw)], recipe=recipe, sink=sink)
         return Ingested(sha1.digest(), child.digest, len(raw))
 
     def _put_many(
@@ -122,54 +122,39 @@ class Ingest:
     ) -> Ingested:
         sha1 = new_sha1()
         tree = _Tree(sink)
-        flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]] = deque()
-        hasher = ThreadPoolExecutor(1, "kacas-sha1")
-        encoders = ThreadPoolExecutor(self._threads, "kacas-encode")
         start, hashed, done = len(head), 0, 0
-        try:
+        encode = partial(self._encode_block, recipe=recipe, sink=chunks)
+        with BlockWorkers(self._threads, sha1.update, encode) as workers:
             while True:
                 view = memoryview(block)[:filled]
                 final = filled < len(block)
                 ends = cutter.cut(view[start:], final)
                 stop = start + ends[-1] if ends else start
                 done += filled - hashed
-                flying.append(
-                    (
-                        block,
-                        hasher.submit(sha1.update, view[hashed:]),
-                        encoders.submit(self._encode_block, view[start:], ends, recipe, chunks),
-                    )
-                )
+                workers.give(block, view[hashed:], view[start:], ends)
                 if progress is not None:
                     progress(done, None if source.size is None else source.size + len(head))
                 if final:
                     break
-                block = self._next_block(flying, tree)
+                while workers.flying >= self._blocks:
+                    self._land(workers, tree)
+                block = self._take_block()
                 # What the cutter left over begins the next block; SHA-1 has seen it already.
                 rest = view[stop:]
                 block[: len(rest)] = rest
                 start, hashed = 0, len(rest)
                 filled = _fill(source, memoryview(block), len(rest))
             source.check_unchanged()
-            while flying:
-                self._land(flying, tree)
-        finally:
-            encoders.shutdown(wait=True, cancel_futures=True)
-            hasher.shutdown(wait=True, cancel_futures=True)
+            while workers.flying:
+                self._land(workers, tree)
         root = tree.finish(head, description)
         if chunks is not None:
             sink.note_whole(root)
         return Ingested(sha1.digest(), root, done)
 
-    def _next_block(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], tree: _Tree) -> bytearray:
-        while len(flying) >= self._blocks:
-            self._land(flying, tree)
-        return self._take_block()
-
-    def _land(self, flying: deque[tuple[bytearray, Future[None], Future[list[Child]]]], tree: _Tree) -> None:
-        block, hashing, encoding = flying.popleft()
-        hashing.result()
-        tree.add(encoding.result())
+    def _land(self, workers: BlockWorkers, tree: _Tree) -> None:
+        block, children = workers.land()
+        tree.add(children)
         if len(self._free) < self._blocks and len(block) == BLOCK_SIZE:
             self._free.append(block)
 
@@ -179,7 +164,7 @@ class Ingest:
         except IndexError:
             return bytearray(BLOCK_SIZE)
 
-    def _encode_block(self, data: memoryview, ends: list[int], recipe: Recipe, sink: Sink | None) -> list[Child]:
+    def _encode_block(self, data: memoryview, ends: Sequence[int], *, recipe: Recipe, sink: Sink | None) -> list[Child]:
         """Digest the chunks of one block; with a sink, look up, compress and append them."""
         chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
         children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
