@@ -19,7 +19,7 @@ from numcodecs import blosc
 CHUNK, NODE, MANIFEST = 0, 1, 2
 CONTEXTS = {CHUNK: None, NODE: "kacas 2026-11 merkle node v1", MANIFEST: "kacas 2026-11 manifest v1"}
 MAX_CHUNK, MAX_EXTRA, MAX_TABLE, MAX_CHILDREN, MAX_LEVEL = 1 << 24, 1024, 1 << 30, 256, 8
-FAULTS = (ValueError, RuntimeError, OSError, error, zstandard.ZstdError)
+FAULTS = (ValueError, TypeError, RuntimeError, OSError, ImportError, error, zstandard.ZstdError)
 
 
 def need(condition, message):
@@ -97,10 +97,17 @@ class Store:
         need(max(raw_size, payload_size) <= MAX_CHUNK and extra_size <= MAX_EXTRA, "it is too large")
         extra, raw = pack.read(extra_size), pack.read(payload_size)
         need(blake3(header[:48] + extra + raw * (codec > 0)).digest(16) == header[48:], "its check fails")
-        need(codec in (0, 1, 2, 3), f"codec {codec} needs a newer reader")
+        need(codec <= 4, f"codec {codec} needs a newer reader")
         if codec == 1:
             need(zstandard.get_frame_parameters(raw).content_size == raw_size, "its frame has another size")
             raw = zstandard.ZstdDecompressor(max_window_size=MAX_CHUNK).decompress(raw)
+        elif codec == 4:
+            from pcodec import standalone  # an optional package
+
+            numbers = np.empty(raw_size, np.uint8).view(extra.decode())
+            done = standalone.simple_decompress_into(raw, numbers)
+            need(done.finished and done.n_processed == len(numbers), "its pcodec file has another size")
+            raw = numbers.tobytes()
         elif codec > 1:
             need(unpack_from("<BxxxIxxxxI", raw) == (2, raw_size, len(raw)), "its Blosc frame has another size")
             raw = blosc.decompress(raw)

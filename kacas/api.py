@@ -68,7 +68,9 @@ def batch() -> AbstractContextManager[None]:
     return default_store().batch()
 
 
-def store_file(path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False) -> str:
+def store_file(
+    path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False, codec: str = "auto"
+) -> str:
     """Store a file; returns its permanent URI. The label is the file's name unless given.
 
     >>> _ = Path("notes.txt").write_text("test-content" + chr(10))
@@ -76,9 +78,10 @@ def store_file(path: str | os.PathLike[str], *, label: str | None = None, rehash
     'sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230?label=notes.txt'
 
     A file that was stored before and has not changed since, as its size and times say, is not read again; with
-    `rehash` it is. Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
+    `rehash` it is. codec: as in `store_npy`, for a .npy file; other files are always compressed with zstd.
+    Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
     """
-    return default_store().store_file(path, label=label, rehash=rehash)
+    return default_store().store_file(path, label=label, rehash=rehash, codec=codec)
 
 
 def store_dir(
@@ -186,8 +189,10 @@ def store_npy(array: Any, *, label: str | None = None, codec: str = "auto") -> s
     always that of the bytes that were stored.
 
     codec: how the data is compressed, which changes neither identity nor content. "auto", "fast" and "small" try
-    a few codecs on samples of the array and keep the best for that goal; "raw", "zstd", "bits-lz4", "bytes-zstd",
-    "delta-lz4" and "delta-zstd" name one. Raises InvalidSettingError for another name.
+    them on samples of the array and keep the best for that goal. These name one: "raw", "zstd"; items shuffled by
+    "bytes" or "bits", then "lz4" or "zstd": "bytes-lz4", "bits-zstd"...; differences of rows, likewise:
+    "delta-bytes-lz4"...; and "pcodec", with the package of that name. Raises InvalidSettingError for another name,
+    MissingPackageError without that package.
     """
     return default_store().store_npy(array, label=label, codec=codec)
 

@@ -1,10 +1,10 @@
-"""Which recipe an array is encoded by: a few are tried on samples of it, and the best by a rule is kept.
+"""Which recipe an array is encoded by: each is tried on samples of it, and the best by a rule is kept.
 
-The rule: a recipe costs the time that it takes to encode a byte, and what the encoded bytes are worth. Time is counted in
-that of SHA-1 over the same samples at the same moment, so that a slow or busy machine chooses as a fast one does:
+The rule: a recipe costs the time that it takes to encode a byte, and what the encoded bytes are worth. Time is that of the
+processor, counted in that of SHA-1 over the same samples, so that a slow or busy machine chooses as a fast one does:
 
-    fast     a byte on the disk is worth three times the time of hashing one
-    auto     9 times
+    fast     a byte on the disk is worth 5 times the time of hashing one
+    auto     40 times
     small    2,000 times: hardly anything but the size counts
 
 The cheapest recipe wins; raw takes no time, and one byte for each.
@@ -14,96 +14,154 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
+from typing import NamedTuple
 
-from kacas.errors import InvalidSettingError
+from kacas.errors import InvalidSettingError, MissingPackageError
+from kacas.model import pco_frame
 from kacas.model.blosc_frame import Shuffle
 from kacas.model.codec import Codec
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import new_sha1
-from kacas.model.encoder import RAW, ZSTD, Encoder, Recipe
+from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Encoder, Recipe
 from kacas.model.row_delta import Difference, RowDelta
 
-GOALS: Mapping[str, float] = MappingProxyType({"fast": 3.0, "auto": 9.0, "small": 2000.0})
+GOALS: Mapping[str, float] = MappingProxyType({"fast": 5.0, "auto": 40.0, "small": 2000.0})
+_SHUFFLED = tuple(f"{shuffle}-{compressor}" for shuffle, compressor in product(("bytes", "bits"), ("lz4", "zstd")))
+EXPLICIT = ("raw", "zstd", *_SHUFFLED, *(f"delta-{name}" for name in _SHUFFLED), "pcodec")
+
 _SAMPLES = 4
-_LEAST_SAMPLE, _MOST_SAMPLED = 64 * 1024, 1024 * 1024  # bytes
-_SHARE_SAMPLED = 256  # trying seven recipes on one part in so many takes some 3 % of the encoding
-EXPLICIT = ("raw", "zstd", "bits-lz4", "bytes-zstd", "delta-lz4", "delta-zstd")
+_LEAST_SAMPLE, _MOST_SAMPLED = 32 * 1024, 1024 * 1024  # bytes
+_SHARE_SAMPLED = 512  # trying all on one part in so many takes about 2 % of the processor's time for encoding
+_SAMPLED_ALONE = 64 * 1024  # a sample has this many bytes before there is a second one
 _MOST_ITEM_SIZE = 255  # that Blosc can shuffle
 _DELTA_ITEM_SIZES = (1, 2, 4, 8)
+_LZ4_LEVEL = 5
+_ZSTD_SMALL = 9
+_BLOSC_SMALL = 5  # Blosc's 5 is 9 of zstd, and its 9 is 22, which takes ten times as long for a few per cent
+_PCO_LEVEL = 8
 
 
-def recipes(kind: str, item_size: int, row_sizes: Sequence[int], *, small: bool = False) -> dict[str, Recipe]:
-    """What can be tried on items of a NumPy kind and size. row_sizes: bytes from an item to its neighbour, by axis, falling."""
-    if kind == "c":
-        kind, item_size = "f", item_size // 2
-    elif kind == "U":
-        kind, item_size = "i", 4
-    found = {"raw": RAW, "zstd": ZSTD._replace(level=9 if small else 1)}
-    if not 1 < item_size <= _MOST_ITEM_SIZE and kind not in "iub":
+class Items(NamedTuple):
+    """What an array consists of. kind: as NumPy has it; size: bytes of an item; row_sizes: bytes from an item to its
+    neighbour, by axis, falling."""
+
+    kind: str
+    size: int
+    row_sizes: tuple[int, ...]
+
+    def parts(self) -> Items:
+        """As the numbers that they are made of."""
+        if self.kind == "c":
+            return self._replace(kind="f", size=self.size // 2)
+        return self._replace(kind="i", size=4) if self.kind == "U" else self
+
+    def deltas(self) -> list[RowDelta]:
+        """By each axis whose neighbours are well within a chunk, the first one first."""
+        if self.size not in _DELTA_ITEM_SIZES or self.kind not in "iufmMb":
+            return []
+        near = dict.fromkeys(size for size in self.row_sizes if size <= CHUNK_TARGET // 4)
+        return [RowDelta(Difference.SUBTRACT, self.size, size) for size in near]
+
+    def recipes(self, delta: RowDelta | None, *, small: bool = False) -> dict[str, Recipe]:
+        """Those that are made for such items, by name."""
+        found = {"raw": RAW, "zstd": ZSTD._replace(level=_ZSTD_SMALL) if small else ZSTD}
+        if not 1 < self.size <= _MOST_ITEM_SIZE and self.kind not in "iub":
+            return found
+        for name in _SHUFFLED:
+            shuffle, compressor = name.split("-")
+            level = _LZ4_LEVEL if compressor == "lz4" else _BLOSC_SMALL if small else 1
+            recipe = Recipe(Codec.BLOSC, compressor, level, self.size, Shuffle[shuffle.upper()])
+            found[name] = recipe
+            if delta is not None:
+                found[f"delta-{name}"] = recipe._replace(codec=Codec.DELTA, delta=delta)
+        number = f"<{'i' if self.kind in 'mM' else self.kind}{self.size}"
+        if pco_frame.is_number(number):
+            found["pcodec"] = Recipe(Codec.PCO, level=_PCO_LEVEL, item_size=self.size, number=number)
         return found
-    level = 9 if small else 1
-    found["bits-lz4"] = Recipe(Codec.BLOSC, "lz4", 5, item_size, Shuffle.BITS)
-    found["bytes-zstd"] = Recipe(Codec.BLOSC, "zstd", level, item_size, Shuffle.BYTES)
-    if item_size not in _DELTA_ITEM_SIZES or kind not in "iufmMb":
-        return found
-    difference = Difference.XOR if kind == "f" else Difference.SUBTRACT
-    near = [size for size in row_sizes if size <= CHUNK_TARGET // 4]
-    for row_size, suffix in zip(dict.fromkeys([*near[:1], *near[-1:]]), ("", "-items"), strict=False):
-        delta = RowDelta(difference, item_size, row_size)
-        found["delta-lz4" + suffix] = Recipe(Codec.DELTA, "lz4", 5, item_size, Shuffle.BITS, delta)
-        found["delta-zstd" + suffix] = Recipe(Codec.DELTA, "zstd", level, item_size, Shuffle.BYTES, delta)
-    return found
 
 
 def sample_places(size: int) -> list[tuple[int, int]]:
     """Where an array of `size` bytes is looked at: (start, bytes) of samples, spread over it; none if it is small."""
-    if size < _LEAST_SAMPLE:
+    if size < 2 * _LEAST_SAMPLE:
         return []
     total = min(max(size // _SHARE_SAMPLED, _LEAST_SAMPLE), _MOST_SAMPLED)
-    count = min(_SAMPLES, total // _LEAST_SAMPLE)
+    count = min(_SAMPLES, max(1, total // _SAMPLED_ALONE))
     each = total // count
     return [((size - each) * (2 * i + 1) // (2 * count), each) for i in range(count)]
 
 
 def check_codec(codec: str) -> None:
-    """Raises InvalidSettingError for what is neither a goal nor a codec."""
+    """Raises InvalidSettingError for what is neither a goal nor a codec, MissingPackageError for one not installed."""
     if codec not in GOALS and codec not in EXPLICIT:
         names = ", ".join((*GOALS, *EXPLICIT))
         raise InvalidSettingError(f"the codec {codec!r} is unknown; there are {names}")
+    if codec == "pcodec" and not pco_frame.is_installed():
+        raise MissingPackageError(
+            f"the codec 'pcodec' needs the package {pco_frame.PACKAGE}: pip install {pco_frame.PACKAGE}, or name another",
+            package=pco_frame.PACKAGE,
+        )
 
 
 def choose(codec: str, samples: Sequence[memoryview], kind: str, item_size: int, row_sizes: Sequence[int]) -> Recipe:
     """The recipe for an array. codec: a goal, or the name of a codec; samples: whole items from places far apart.
 
-    A named codec that is not made for such items becomes zstd.
+    A named codec that is not made for such items becomes zstd. Raises as check_codec.
     """
     check_codec(codec)
-    candidates = recipes(kind, item_size, row_sizes, small=codec == "small")
-    weight = GOALS.get(codec)
-    if weight is None:
-        return candidates.get(codec, ZSTD)
-    size = sum(map(len, samples))
-    if not size:
+    items = Items(kind, item_size, tuple(row_sizes)).parts()
+    if codec in EXPLICIT:
+        delta = _best_delta(items, samples) if codec.startswith("delta") else None
+        return items.recipes(delta).get(codec, ZSTD)
+    if not samples:
         return ZSTD
-    unit = _seconds(lambda sample: new_sha1().update(sample), samples)
-    best, least = RAW, weight
-    for recipe in candidates.values():
-        if recipe is RAW:
-            continue
-        encoder, sizes = Encoder(recipe), []
-        seconds = _seconds(lambda sample: sizes.append(len(encoder.encode(sample).payload)), samples)  # noqa: B023
-        cost = seconds / unit + weight * (sum(sizes[: len(samples)]) / size)
-        if cost < least:
-            best, least = recipe, cost
+    delta = _best_delta(items, samples)
+    recipes = items.recipes(delta)
+    if codec != "small" or not pco_frame.is_installed():
+        recipes.pop("pcodec", None)
+    tried = list(recipes.values())
+    if codec == "small":
+        tried += items.recipes(delta, small=True).values()  # beside them: sometimes the higher level gives more bytes
+    return _cheapest(tried, samples, GOALS[codec])
+
+
+def _best_delta(items: Items, samples: Sequence[memoryview]) -> RowDelta | None:
+    """Along the axis whose neighbours are most alike."""
+    deltas = items.deltas()
+    if len(deltas) < 2:
+        return deltas[0] if deltas else None
+    encoders = {delta: Encoder(items.recipes(delta)["delta-bits-lz4"]) for delta in deltas}
+    return min(deltas, key=lambda delta: sum(len(encoders[delta].encode(sample).payload) for sample in samples))
+
+
+def _cheapest(recipes: Sequence[Recipe], samples: Sequence[memoryview], weight: float) -> Recipe:
+    unit, total = _measured(_hash, samples)
+    best, least_cost, least_size = RAW, weight, total
+    for recipe in recipes:
+        encoder = Encoder(recipe)
+        seconds, size = _measured(lambda sample: len(encoder.encode(sample).payload), samples)  # noqa: B023
+        cost = seconds / unit + weight * size / total
+        least_size = min(size, least_size)
+        if recipe is not RAW and cost < least_cost:
+            best, least_cost = recipe, cost
+    if least_size > KEEP_RAW_ABOVE * total:
+        # Noise, where it was looked at; other data may lie between. These tell noise from it at next to no cost.
+        return next((recipe for recipe in recipes if recipe.compressor == "lz4"), ZSTD)
     return best
 
 
-def _seconds(work: Callable[[memoryview], object], samples: Sequence[memoryview]) -> float:
-    """What it takes for a byte, at best: the first time is slower, and others may use the processor meanwhile."""
-    best = float("inf")
-    for sample in [*samples, *samples] if len(samples) < _SAMPLES else samples:
-        begun = time.perf_counter()
-        work(sample)
-        best = min(best, (time.perf_counter() - begun) / len(sample))
-    return best
+def _hash(sample: memoryview) -> int:
+    new_sha1().update(sample)
+    return len(sample)
+
+
+def _measured(work: Callable[[memoryview], int], samples: Sequence[memoryview]) -> tuple[float, int]:
+    """What a byte takes at best, in seconds of the processor, as others may use it meanwhile; and the sum of the answers."""
+    fastest, total = float("inf"), 0
+    twice = [*samples, *samples] if len(samples) == 1 else samples  # the first time is slower
+    for sample in twice:
+        begun = time.thread_time()
+        total += work(sample)
+        fastest = min(fastest, (time.thread_time() - begun) / len(sample))
+    return fastest, total * len(samples) // len(twice)

@@ -130,6 +130,16 @@ class NewerFormatError(KacasError):
         self.pack = pack
 
 
+class MissingPackageError(KacasError, ImportError):
+    """A codec needs a package that is not installed. `package` is what to install."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, package: str) -> None:
+        super().__init__(message)
+        self.package = package
+
+
 class SizeLimitError(KacasError, MemoryError):
     """The declared size is more than may be taken; nothing was allocated."""
 

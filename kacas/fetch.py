@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,8 +12,23 @@ from typing import NamedTuple
 from kacas.disk.adopted import AdoptedFiles
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
-from kacas.errors import AdoptedFileError, DamagedContentError, DamagedPackError, KacasError, NewerFormatError
-from kacas.model.codec import MAX_CHUNK_SIZE, MIB, DecodeError, Decoder, UnknownCodecError
+from kacas.errors import (
+    AdoptedFileError,
+    DamagedContentError,
+    DamagedPackError,
+    KacasError,
+    MissingPackageError,
+    NewerFormatError,
+)
+from kacas.model.codec import (
+    MAX_CHUNK_SIZE,
+    MIB,
+    DecodeError,
+    Decoder,
+    MissingCodecError,
+    UnknownCodecError,
+    codec_name,
+)
 from kacas.model.digest import PayloadKind, payload_digest
 from kacas.model.location import Location, Piece
 from kacas.model.pack_format import (
@@ -179,6 +195,9 @@ class Fetch:
                     needed=FORMAT_VERSION + 1,
                     pack=reader.pack_id.hex(),
                 ) from exc
+            if isinstance(exc, MissingCodecError) and self._is_as_written(data):
+                where = f"pack {reader.name} (chunk {piece.digest.hex()[:16]}…)"
+                raise MissingPackageError(f"{where}: {exc}", package=exc.package) from exc
             raise reader.damage(str(exc), digest=piece.digest) from exc
 
     @staticmethod
@@ -213,6 +232,11 @@ class Fetch:
         """Bytes that the payloads take in packs, headers included; unknown ones are left out."""
         found = self._lookup.locate(digests)
         return {digest: places[0].stop - places[0].offset for digest, places in found.items()}
+
+    def codecs(self, digests: Iterable[bytes]) -> dict[str, int]:
+        """How many of the payloads have which codec, by its name; unknown payloads are left out."""
+        counts = Counter(places[0].codec for places in self._lookup.locate(digests).values())
+        return {codec_name(codec): count for codec, count in sorted(counts.items())}
 
     def _buffer(self, name: str, size: int) -> memoryview:
         """A reused buffer of this thread: fresh pages would cost more than the copy."""

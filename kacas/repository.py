@@ -356,6 +356,7 @@ class Repository:
             kind=entry.kind_name,
             size=content.size,
             chunks=len(chunks),
+            codecs=self._fetch.codecs(chunks),
             stored_size=sum(sizes.values()),
             claims=claims,
             member=any(e.action == Action.MEMBER for e in known),

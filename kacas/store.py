@@ -112,8 +112,15 @@ class Store:
 
     # --- store ------------------------------------------------------------------------------
 
-    def store_file(self, path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False) -> str:
-        return file.store_file(self._repository, self._identities, path, label, rehash)
+    def store_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        label: str | None = None,
+        rehash: bool = False,
+        codec: str = "auto",
+    ) -> str:
+        return file.store_file(self._repository, self._identities, path, label, rehash, codec)
 
     def link_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
         return link.link_file(self._repository, self._identities, path, label)

@@ -34,8 +34,9 @@ def info(session: Session, uri: str, as_json: bool) -> None:
             ("shape", " × ".join(map(str, found.shape)) or "() (one value)"),
             ("dtype", str(found.dtype)),
         ]
+    codecs = ", ".join(f"{codec} {count:,}" for codec, count in found.codecs.items())
     pairs += [
-        ("chunks", f"{found.chunks:,}"),
+        ("chunks", f"{found.chunks:,}{f' ({codecs})' if codecs else ''}"),
         ("stored", output.exact_size(found.stored_size) + ("" if found.adopted else f", ratio {found.ratio:.2f}")),
         ("root", found.root),
         *(("linked to", path) for path in found.adopted),

@@ -25,7 +25,7 @@ EXIT_CODES = (
     ("3", "not in the store"),
     ("4", "the content is of another kind"),
     ("5", "damaged, a linked file gone or changed, or two contents with one SHA-1; verify: not clean"),
-    ("6", "made by a newer kacas"),
+    ("6", "made by a newer kacas, or with a codec that is not installed"),
     ("7", "not enough memory"),
     ("8", "a file to be stored cannot be read, or changed meanwhile"),
     ("9", "the store cannot be used: not there, not writable, disk full"),

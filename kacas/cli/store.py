@@ -67,6 +67,7 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
     cls=ExampleCommand,
     examples=[
         "kacas store recording.dat",
+        "kacas store recording.npy --codec fast",
         "kacas store results --exclude '*.tmp' --exclude .git",
         "tar c results | kacas store - --label results.tar",
     ],
@@ -88,6 +89,12 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
 )
 @click.option("--partial", is_flag=True, help="Store a directory though parts of it cannot be read; they are named.")
 @click.option("--rehash", is_flag=True, help="Read files that are known to be unchanged, too.")
+@click.option(
+    "--codec",
+    metavar="NAME",
+    default="auto",
+    help="How .npy files among the PATHs are compressed: auto (default), fast, small, or a codec's name.",
+)
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
 def store(
@@ -97,14 +104,19 @@ def store(
     exclude: tuple[str, ...],
     partial: bool,
     rehash: bool,
+    codec: str,
     as_json: bool,
 ) -> None:
     """Store files and directories and print their URIs.
 
     PATH is a file, a directory, or - for standard input. The URIs come in the order of the paths, one per line, when all
     are stored safely; on an error none is printed. The store is made if it is not there. A file that has not
-    changed since it was stored, as its size and times say, is not read again; --rehash reads it.
+    changed since it was stored, as its size and times say, is not read again; --rehash reads it. --codec is for
+    arrays in .npy files that are named themselves; what is stored already stays as it is.
     """
+    from kacas.codec_choice import check_codec
+
+    check_codec(codec)
     check_label(label, paths)
     if paths.count("-") > 1:
         raise click.UsageError("- is given twice: standard input can be read once")
@@ -120,7 +132,7 @@ def store(
                 return opened.store_stream(stdin, label=label)
         if os.path.isdir(path):
             return opened.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
-        return opened.store_file(path, label=label, rehash=rehash)
+        return opened.store_file(path, label=label, rehash=rehash, codec=codec)
 
     keep_all(session, sizes, paths, keep, as_json)
 

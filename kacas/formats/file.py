@@ -10,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import BinaryIO
 
+from kacas.codec_choice import check_codec
 from kacas.content import Content
 from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
@@ -117,12 +118,18 @@ class StreamSource:
 
 
 def store_file(
-    repository: Repository, identities: Identities, path: str | os.PathLike[str], label: str | None, rehash: bool
+    repository: Repository,
+    identities: Identities,
+    path: str | os.PathLike[str],
+    label: str | None,
+    rehash: bool,
+    codec: str = "auto",
 ) -> str:
-    """Store a regular file; the label is its name unless given. A .npy file is cut like its array.
+    """Store a regular file; the label is its name unless given. A .npy file is cut and encoded like its array.
 
     One that is known to be unchanged is not read.
     """
+    check_codec(codec)
     source = FileSource(Path(path))
     try:
         name = Path(path).name if label is None else label
@@ -130,21 +137,21 @@ def store_file(
         if known is not None and repository.claim(known, Kind.FILE, name):
             return str(Uri(known.sha1, name))
         synced_ns = source.sync()
-        entry = repository.put(source, Kind.FILE, name, **file_layout(source)._asdict())
+        entry = repository.put(source, Kind.FILE, name, **file_layout(source, codec)._asdict())
         identities.put_many({source.state: Identity(entry.sha1, entry.root, entry.size)}, synced_ns)
         return str(Uri(entry.sha1, name))
     finally:
         source.close()
 
 
-def file_layout(source: FileSource) -> Layout:
-    """How a file is to be kept. The source then begins behind the head."""
+def file_layout(source: FileSource, codec: str = "auto") -> Layout:
+    """How a file is to be kept; codec: if it is an array. The source then begins behind the head."""
     # What fits in one chunk is one chunk, whatever it is.
     if source.size > CHUNK_TARGET:
         front = source.peek(MAX_HEADER_SIZE)
         if (header := recognised(front, source.size)) is not None:
             source.start_at(header.size)
-            return array_layout(front[: header.size], header, source.sample)
+            return array_layout(front[: header.size], header, source.sample, codec)
     return Layout()
 
 

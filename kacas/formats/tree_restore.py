@@ -20,6 +20,7 @@ from kacas.errors import (
     DamagedError,
     DestinationError,
     KacasError,
+    MissingPackageError,
     NewerFormatError,
     NotFoundError,
 )
@@ -182,7 +183,7 @@ class _Restore:
                     f"the directory says {entry.size} bytes, the content has {content.size}", sha1=entry.sha1.hex()
                 )
             self._write(file, lambda fd: _copy(content, fd))
-        except (DamagedError, NotFoundError, NewerFormatError) as exc:
+        except (DamagedError, NotFoundError, NewerFormatError, MissingPackageError) as exc:
             self._problems.append((path, exc))
 
     def _write(self, file: _File, write: Write) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from kacas.model import pco_frame
 from kacas.model.blosc_frame import decompress_into
 from kacas.model.row_delta import decode_row_delta
 
@@ -24,6 +25,17 @@ class Codec(IntEnum):
     ZSTD = 1
     BLOSC = 2  # a Blosc frame; no parameters
     DELTA = 3  # a Blosc frame of what a row delta made of the bytes; its parameters are the row delta's
+    PCO = 4  # a standalone pcodec file; its parameter is the kind of number
+
+
+_NAMES = {Codec.DELTA: "row delta", Codec.BLOSC: "Blosc", Codec.PCO: "pcodec"}
+
+
+def codec_name(codec: int) -> str:
+    """For people; one that is unknown has its number for a name."""
+    if codec not in Codec._value2member_map_:
+        return f"codec {codec}"
+    return _NAMES.get(Codec(codec), Codec(codec).name.lower())
 
 
 class DecodeError(ValueError):
@@ -32,6 +44,14 @@ class DecodeError(ValueError):
 
 class UnknownCodecError(DecodeError):
     """The codec's number is none that this version knows."""
+
+
+class MissingCodecError(DecodeError):
+    """The codec is known, and the package that decodes it is not installed. `package` names it."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"it is encoded with {package}, which is not installed; pip install {package}")
+        self.package = package
 
 
 class Decoder:
@@ -71,6 +91,8 @@ class Decoder:
                 raise DecodeError(str(exc)) from exc
         elif codec == Codec.DELTA:
             self._decode_delta(parameters, payload, out)
+        elif codec == Codec.PCO:
+            _decode_pco(parameters, payload, out)
         else:
             raise UnknownCodecError(f"codec {codec} is unknown to this version of kacas")
 
@@ -105,6 +127,15 @@ class Decoder:
         if len(self._spare) < 2 * size:
             self._spare = np.empty(2 * size, np.uint8)
         return self._spare[:size], self._spare[size : 2 * size]
+
+
+def _decode_pco(parameters: bytes, payload: memoryview, out: memoryview) -> None:
+    try:
+        pco_frame.decompress_into(payload, parameters.decode("ascii"), out)
+    except pco_frame.PcodecMissingError as exc:
+        raise MissingCodecError(pco_frame.PACKAGE) from exc
+    except ValueError as exc:
+        raise DecodeError(str(exc)) from exc
 
 
 def _check_raw(payload: memoryview, size: int) -> None:

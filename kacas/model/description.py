@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Description:
     """One content of the store.
 
     size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
-    (a chunk shared with other content counts in full). chunks: number of distinct chunks.
+    (a chunk shared with other content counts in full). chunks: number of distinct chunks; codecs: of those in packs, by codec.
     member: a directory was stored that it is a part of, and for which it is kept without claims of its own.
     shape, dtype: for arrays only, else None. adopted: paths of files that were linked and are read for the chunks
     that are in no pack. files, total_size: of all below a directory (its own size is that of the document that lists
@@ -42,6 +42,7 @@ class Description:
     member: bool = False
     files: int | None = None
     total_size: int | None = None
+    codecs: dict[str, int] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:

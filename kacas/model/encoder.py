@@ -8,18 +8,20 @@ from typing import NamedTuple
 import numpy as np
 import zstandard
 
-from kacas.model.blosc_frame import Shuffle, compress
+from kacas.model import blosc_frame, pco_frame
+from kacas.model.blosc_frame import Shuffle
 from kacas.model.codec import Codec
 from kacas.model.row_delta import RowDelta
 
-_KEEP_RAW_ABOVE = 0.97  # saving less than 3 % is not worth the decoding
+KEEP_RAW_ABOVE = 0.97  # saving less than 3 % is not worth the decoding
 _ALWAYS_RAW_BELOW = 16  # bytes
-_SAMPLE_ABOVE = 64 * 1024  # chunks larger than this are sampled before they are encoded whole
-_SAMPLE_SIZE = 16 * 1024
+_TRY_PARTS_ABOVE = 64 * 1024  # bytes of a chunk
+_PARTS = 4
+_PART_SIZE = 4 * 1024
 
 
 class Recipe(NamedTuple):
-    """What is done to chunks of one content. item_size, shuffle: for Blosc. delta: before it."""
+    """What is done to chunks of one content. item_size, shuffle: for Blosc. delta: before it. number: for pcodec."""
 
     codec: Codec
     compressor: str = "zstd"
@@ -27,10 +29,13 @@ class Recipe(NamedTuple):
     item_size: int = 1
     shuffle: Shuffle = Shuffle.BITS
     delta: RowDelta | None = None
+    number: str = ""
 
     def __str__(self) -> str:
         if self.codec == Codec.RAW:
             return "raw"
+        if self.codec == Codec.PCO:
+            return f"pcodec {self.level}"
         parts = [f"{self.compressor} {self.level}"]
         if self.codec != Codec.ZSTD:
             parts.insert(0, "bit shuffle" if self.shuffle == Shuffle.BITS else "byte shuffle")
@@ -56,55 +61,78 @@ class Encoder:
 
     def __init__(self, recipe: Recipe = ZSTD) -> None:
         self._recipe = recipe
-        self._parameters = recipe.delta.encode() if recipe.delta else b""
+        self._parameters = recipe.delta.encode() if recipe.delta else recipe.number.encode()
         # The content size in the frame is what lets the decoder refuse a bomb before it takes memory.
         level = recipe.level if recipe.codec == Codec.ZSTD else 1
         self._zstd = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
         self._spare = np.empty(0, np.uint8)
+        self._in_doubt = True
 
     def encode(self, raw: memoryview) -> Encoded:
         """The payload of a chunk."""
+        kept = Encoded(Codec.RAW, b"", raw)
+        codec, size = self._recipe.codec, len(raw)
+        if codec == Codec.RAW or size < _ALWAYS_RAW_BELOW:
+            return kept
+        delta = self._recipe.delta
+        if size % self._recipe.item_size:
+            codec, delta = Codec.ZSTD, None
+        elif delta is not None and delta.row_size >= size:
+            codec, delta = Codec.BLOSC, None
+        # Incompressible data would cost the whole encoding for nothing. Where the chunk before was worth it, so is this one.
+        if size > _TRY_PARTS_ABOVE and self._in_doubt and not self._parts_pay(codec, delta, raw):
+            return kept
+        payload = self._compressed(codec, raw if delta is None else self._filtered(raw, delta))
+        self._in_doubt = len(payload) > KEEP_RAW_ABOVE * size
+        if self._in_doubt:
+            return kept
+        return Encoded(codec, self._parameters if codec in (Codec.DELTA, Codec.PCO) else b"", payload)
+
+    def _compressed(self, codec: Codec, raw: bytes | memoryview) -> bytes:
+        recipe = self._recipe
+        if codec == Codec.ZSTD:
+            return self._zstd.compress(raw)
+        if codec == Codec.PCO:
+            return pco_frame.compress(memoryview(raw), recipe.number, recipe.level)
+        items = np.frombuffer(raw, f"V{recipe.item_size}")
+        return blosc_frame.compress(items, recipe.compressor, recipe.level, recipe.shuffle)
+
+    def _filtered(self, raw: memoryview, delta: RowDelta) -> memoryview:
         size = len(raw)
-        if self._recipe.codec == Codec.RAW or size < _ALWAYS_RAW_BELOW:
-            return Encoded(Codec.RAW, b"", raw)
-        if self._recipe.codec != Codec.ZSTD and size % self._recipe.item_size == 0:
-            encoded = self._encode_items(raw)
-        elif size > _SAMPLE_ABOVE and not self._pays(raw):
-            return Encoded(Codec.RAW, b"", raw)
-        else:
-            encoded = Encoded(Codec.ZSTD, b"", self._zstd.compress(raw))
-        return Encoded(Codec.RAW, b"", raw) if len(encoded.payload) > _KEEP_RAW_ABOVE * size else encoded
-
-    def _pays(self, raw: memoryview) -> bool:
-        """Incompressible data would cost the whole encoding for nothing: look at the middle first."""
-        middle = (len(raw) - _SAMPLE_SIZE) // 2
-        sample = self._zstd.compress(raw[middle : middle + _SAMPLE_SIZE])
-        return len(sample) <= _KEEP_RAW_ABOVE * _SAMPLE_SIZE
-
-    def _encode_items(self, raw: memoryview) -> Encoded:
-        recipe, size = self._recipe, len(raw)
-        if recipe.delta is None or recipe.delta.row_size >= size:
-            items = np.frombuffer(raw, f"V{recipe.item_size}")
-            return Encoded(Codec.BLOSC, b"", compress(items, recipe.compressor, recipe.level, recipe.shuffle))
         if len(self._spare) < 2 * size:
             self._spare = np.empty(2 * size, np.uint8)
-        filtered = recipe.delta.apply(raw, self._spare[:size], self._spare[size:])
-        frame = compress(filtered, recipe.compressor, recipe.level, recipe.shuffle)
-        return Encoded(Codec.DELTA, self._parameters, frame)
+        return delta.apply(raw, self._spare[:size], self._spare[size:]).view(np.uint8).data
+
+    def _parts_pay(self, codec: Codec, delta: RowDelta | None, raw: memoryview) -> bool:
+        """Whether a few parts of the chunk get smaller, encoded as one."""
+        item_size = self._recipe.item_size
+        above = 0 if delta is None else delta.row_size
+        each = _PART_SIZE - _PART_SIZE % item_size
+        room = len(raw) - above - each
+        if room < 0:
+            return True
+        starts = [room * (2 * number + 1) // (2 * _PARTS) // item_size * item_size for number in range(_PARTS)]
+        parts: bytes | memoryview = b"".join(raw[above + start : above + start + each] for start in starts)
+        size = len(parts)
+        if delta is not None:
+            # What lies a row above each part, and the parts, are two rows.
+            rows = b"".join([*(raw[start : start + each] for start in starts), parts])
+            parts = self._filtered(memoryview(rows), delta._replace(row_size=size))[size:]
+        return len(self._compressed(codec, parts)) <= KEEP_RAW_ABOVE * size
 
     def encode_many(self, raws: Sequence[bytes]) -> list[Encoded]:
         """As `encode` of each with zstd, at once: small chunks take half the time, and the GIL is free for all of it."""
         together: list[bytes | bytearray | memoryview] = [
-            raw for raw in raws if _ALWAYS_RAW_BELOW <= len(raw) <= _SAMPLE_ABOVE
+            raw for raw in raws if _ALWAYS_RAW_BELOW <= len(raw) <= _TRY_PARTS_ABOVE
         ]
         if len(together) < 2:
             return [self.encode(memoryview(raw)) for raw in raws]
         frames = iter(self._zstd.multi_compress_to_buffer(together, threads=1))
         encoded: list[Encoded] = []
         for raw in raws:
-            if _ALWAYS_RAW_BELOW <= len(raw) <= _SAMPLE_ABOVE:
+            if _ALWAYS_RAW_BELOW <= len(raw) <= _TRY_PARTS_ABOVE:
                 frame = memoryview(next(frames))  # type: ignore[arg-type]  # a buffer, though its stub does not say so
-                kept_raw = len(frame) > _KEEP_RAW_ABOVE * len(raw)
+                kept_raw = len(frame) > KEEP_RAW_ABOVE * len(raw)
                 encoded.append(Encoded(Codec.RAW, b"", raw) if kept_raw else Encoded(Codec.ZSTD, b"", frame))
             else:
                 encoded.append(self.encode(memoryview(raw)))

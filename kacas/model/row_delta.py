@@ -1,7 +1,7 @@
 """Row delta: each item of an array minus the item above it, which neighbouring rows make small.
 
-Integers are subtracted modulo their size and zigzagged, so that small negative numbers are small numbers too; floats, as
-integers of their size, are combined by exclusive or, so that equal signs, exponents and leading digits become zeros.
+Items are subtracted, as integers modulo their size, and zigzagged, so that small negative numbers are small numbers too.
+Floats as well: as integers they are in the order of their values. Or items are combined by exclusive or.
 The first row has zeros above it. Nothing is lost, whatever the values.
 """
 
@@ -49,7 +49,7 @@ class RowDelta(NamedTuple):
         signed = np.dtype(f"<i{self.item_size}")
         signs = spare[: len(raw)].view(signed)
         np.right_shift(filtered.view(signed), 8 * self.item_size - 1, out=signs)
-        np.left_shift(filtered, 1, out=filtered)
+        np.add(filtered, filtered, out=filtered)  # half the time of a shift
         np.bitwise_xor(filtered, signs.view(unsigned), out=filtered)
         return filtered
 

@@ -21,10 +21,11 @@ from kacas.errors import (
     DamagedPackError,
     ForeignPackError,
     KacasError,
+    MissingPackageError,
     NewerFormatError,
 )
 from kacas.fetch import Fetch
-from kacas.model.codec import DecodeError, Decoder
+from kacas.model.codec import DecodeError, Decoder, MissingCodecError
 from kacas.model.digest import new_sha1, payload_digest
 from kacas.model.entry import Action, Entry, Kind
 from kacas.model.location import Location
@@ -183,6 +184,8 @@ class _Verification:
                 _check_payload(reader, digest, location, decoder)
             except DamagedPackError as exc:
                 bad.append((digest, str(exc), location))
+            except MissingCodecError as exc:
+                raise MissingPackageError(f"pack {reader.name} cannot be verified: {exc}", package=exc.package) from exc
             except (PackFormatError, DecodeError) as exc:
                 bad.append((digest, str(reader.damage(str(exc), digest=digest)), location))
         return bad

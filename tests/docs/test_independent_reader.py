@@ -61,7 +61,7 @@ def test_it_restores_each_merged_content_once_and_without_the_sources(store: kac
     assert files_in(tmp_path / "restored") == expected
 
 
-def test_it_imports_nothing_of_kacas_and_has_at_most_170_lines() -> None:
+def test_it_imports_nothing_of_kacas_and_has_at_most_175_lines() -> None:
     text = READER.read_text("utf-8")
     imported = set()
     for node in ast.walk(ast.parse(text)):
@@ -70,10 +70,10 @@ def test_it_imports_nothing_of_kacas_and_has_at_most_170_lines() -> None:
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").partition(".")[0])
             assert node.level == 0
-    assert imported - sys.stdlib_module_names == {"blake3", "zstandard", "numpy", "numcodecs"}
+    assert imported - sys.stdlib_module_names == {"blake3", "zstandard", "numpy", "numcodecs", "pcodec"}
     assert "importlib" not in imported
     assert "__import__" not in text
-    assert len(text.splitlines()) <= 170
+    assert len(text.splitlines()) <= 175
 
 
 def test_it_restores_every_file_of_a_store(store: kacas.Store, tmp_path: Path) -> None:
