@@ -117,13 +117,12 @@ def choose(codec: str, samples: Sequence[memoryview], kind: str, item_size: int,
     if not samples:
         return ZSTD
     delta = _best_delta(items, samples)
-    recipes = items.recipes(delta)
-    if codec != "small" or not pco_frame.is_installed():
-        recipes.pop("pcodec", None)
-    tried = list(recipes.values())
+    tried = [*items.recipes(delta).values()]
     if codec == "small":
         tried += items.recipes(delta, small=True).values()  # beside them: sometimes the higher level gives more bytes
-    return _cheapest(tried, samples, GOALS[codec])
+    if codec != "small" or not pco_frame.is_installed():
+        tried = [recipe for recipe in tried if recipe.codec != Codec.PCO]
+    return _cheapest([*dict.fromkeys(tried)], samples, GOALS[codec])
 
 
 def _best_delta(items: Items, samples: Sequence[memoryview]) -> RowDelta | None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import kacas
-from kacas.codec_choice import EXPLICIT, GOALS, choose, sample_places
-from kacas.model.codec import Codec
+from kacas.codec_choice import EXPLICIT, GOALS, Items, choose, sample_places
+from kacas.model.codec import Codec, Decoder
+from kacas.model.encoder import Encoder
+from kacas.upkeep.verify import verify
 
 RNG = np.random.default_rng(1)
 ROWS = RNG.integers(-50, 50, (20_000, 32), np.int16).cumsum(axis=0, dtype=np.int16)
@@ -61,6 +67,99 @@ def test_identity_and_content_do_not_depend_on_the_codec(store: kacas.Store, nam
             )
 
 
+NUMBERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16", "M8[s]", "?", "U3", "V5"]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+@given(data=st.data())
+def test_every_recipe_gives_any_bytes_back(dtype: str, data: st.DataObject) -> None:
+    """NaNs of every kind among them, items that are cut, rows that are longer than the chunk."""
+    kind, item_size = np.dtype(dtype).kind, np.dtype(dtype).itemsize
+    columns = data.draw(st.integers(1, 50))
+    items = Items(kind, item_size, (columns * item_size, item_size)).parts()
+    block = data.draw(st.binary(min_size=1, max_size=60))
+    raw = (block * data.draw(st.integers(1, 60)))[: data.draw(st.integers(0, 3000))]
+    decoder = Decoder()
+    for delta in (None, *items.deltas()):
+        for small in (False, True):
+            for name, recipe in items.recipes(delta, small=small).items():
+                codec, parameters, payload = Encoder(recipe).encode(memoryview(raw))
+                assert len(payload) <= len(raw)
+                assert decoder.decode(codec, parameters, memoryview(payload), len(raw)) == raw, name
+
+
+def test_nans_keep_their_bits(store: kacas.Store) -> None:
+    bits = np.array([0x7FF8000000000001, 0xFFF8000000000123, 0x7FF0000000000001, 1 << 63, 0x7FF << 52], np.uint64)
+    array = np.tile(bits, 20_000).view(np.float64)
+    for number, codec in enumerate(EXPLICIT):
+        with kacas.Store.open(store.path / f"{number}") as other:
+            assert other.load_npy(other.store_npy(array, codec=codec)).tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("codec", EXPLICIT)
+def test_a_named_codec_is_taken_and_said(store: kacas.Store, codec: str) -> None:
+    uri = store.store_npy(ROWS, codec=codec)
+    name = {"raw": "raw", "zstd": "zstd", "pcodec": "pcodec"}.get(codec, "row delta" if "delta" in codec else "Blosc")
+    description = store.describe(uri)
+    assert description.codecs == {name: description.chunks}
+
+
+def test_the_axis_whose_neighbours_are_alike_is_found() -> None:
+    """Channels by time: neighbours in time are alike, channels are not."""
+    steps = RNG.integers(-9, 9, (64, 8000), np.int16)
+    wide = steps.cumsum(axis=1, dtype=np.int16) + RNG.integers(-9000, 9000, (64, 1), np.int16)
+    for array, row_size in ((wide, 2), (np.ascontiguousarray(wide.T), 128)):
+        rows = [array.shape[1] * 2, 2]
+        recipe = choose("auto", [array.data.cast("B")[: 1 << 18]], "i", 2, rows)
+        assert recipe.delta is not None
+        assert recipe.delta.row_size == row_size
+
+
+def test_data_between_noise_is_found_by_any_goal(store: kacas.Store) -> None:
+    """Where the samples are taken there is nothing but noise."""
+    noise = np.frombuffer(RNG.bytes(8 << 20), np.int16).reshape(-1, 64).copy()
+    rows = len(noise) // 8
+    noise[:rows] = 7
+    for start, size in sample_places(noise.nbytes):
+        assert start > rows * 128 or start + size < 0
+    for codec in GOALS:
+        with kacas.Store.open(store.path / codec) as other:
+            codecs = other.describe(other.store_npy(noise, codec=codec)).codecs
+            assert codecs["raw"] == 28
+            assert other.stats().payload_size < 7.1 * (1 << 20)
+
+
+WITHOUT = """
+import sys
+sys.modules["pcodec"] = None  # as if it were not installed
+import numpy as np, pytest, kacas
+from kacas.upkeep.verify import verify
+array = np.arange(50_000, dtype=np.float32)
+with kacas.Store.open(sys.argv[1]) as store:
+    for ask in (lambda: store.store_npy(array, codec="pcodec"), lambda: store.load_npy(sys.argv[2]), lambda: verify(store)):
+        with pytest.raises(kacas.MissingPackageError, match="pip install pcodec") as caught:
+            ask()
+        assert caught.value.package == "pcodec"
+        assert isinstance(caught.value, ImportError)
+    uri = store.store_npy(array, codec="small")
+    assert np.array_equal(store.load_npy(uri), array)
+    assert "pcodec" not in store.describe(uri).codecs
+    assert store.describe(sys.argv[2]).codecs == {"pcodec": 2}
+print("done")
+"""
+
+
+def test_without_its_package_a_codec_is_named_and_nothing_is_damaged(store: kacas.Store) -> None:
+    scaled = (RNG.integers(-500, 500, 100_000) * np.float32(0.195)).astype(np.float32)
+    uri = store.store_npy(scaled, codec="small")
+    assert store.describe(uri).codecs == {"pcodec": 2}, "nothing else finds the factor"
+    command = [sys.executable, "-c", WITHOUT, store.path, uri]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("done\n", "")
+    assert np.array_equal(store.load_npy(uri), scaled)
+    assert verify(store).clean
+
+
 def test_what_compresses_is_compressed_and_noise_is_not(store: kacas.Store) -> None:
     store.store_npy(ROWS, codec="auto")
     assert store.stats().payload_size < 0.62 * ROWS.nbytes
@@ -105,6 +204,17 @@ def test_a_stored_npy_file_is_encoded_as_its_array(store: kacas.Store, tmp_path:
     size = store.stats().payload_size
     assert store.store_npy(ROWS).partition("?")[0] == uri.partition("?")[0]
     assert store.stats().payload_size == size, "the chunks are shared"
+
+
+def test_a_npy_file_is_encoded_by_the_codec_that_was_named(store: kacas.Store, tmp_path: Any) -> None:
+    (tmp_path / "a.npy").write_bytes(npy(ROWS))
+    (tmp_path / "a.txt").write_text("text " * 100_000)
+    chunks = store.describe(store.store_file(tmp_path / "a.npy", codec="bits-lz4")).codecs
+    assert chunks == {"Blosc": 5}
+    text = store.describe(store.store_file(tmp_path / "a.txt", codec="bits-lz4"))
+    assert text.codecs == {"zstd": text.chunks}
+    with pytest.raises(kacas.InvalidSettingError, match="the codec 'lzma' is unknown"):
+        store.store_file(tmp_path / "a.txt", codec="lzma")
 
 
 def test_out_is_filled_and_returned(store: kacas.Store) -> None:

@@ -39,6 +39,9 @@ def test_info_of_an_array_has_its_shape_and_dtype(kacas: Runner) -> None:
     assert "300 × 20" in text
     assert "int16" in text
     assert kacas("info", uri, "--json").object["shape"] == [300, 20]
+    uri = library.store_npy(np.arange(100_000), codec="delta-bytes-lz4")
+    assert "4 (row delta 4)" in kacas("info", uri).text
+    assert kacas("info", uri, "--json").object["codecs"] == {"row delta": 4}
 
 
 def test_find_prints_what_is_here_and_gives_3_if_any_is_missing(kacas: Runner, notes_uri: str) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kacas import Store
@@ -29,6 +30,15 @@ def test_the_first_store_says_that_it_made_the_store(kacas: Runner, notes: Path,
     answer = kacas("store", notes)
     assert answer.text == NOTES_URI + "\n"
     assert answer.err == f"kacas: made a new store at {tmp_path / 'store'}\n".encode()
+
+
+def test_a_codec_is_for_the_arrays_that_are_named(kacas: Runner, notes: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(100_000))
+    uri, _ = kacas("store", tmp_path / "a.npy", notes, "--codec", "bits-lz4").text.split()
+    assert "4 (Blosc 4)" in kacas("info", uri).text
+    wrong = kacas("store", notes, "--codec", "gzip")
+    assert wrong.code == 2
+    assert b"the codec 'gzip' is unknown; there are fast, auto, small, raw" in wrong.err
 
 
 def test_several_paths_give_their_uris_in_order_and_go_in_one_pack(kacas: Runner, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import kacas
+from kacas.codec_choice import EXPLICIT
 from kacas.formats import pickles
 from kacas.model.cuts import PeriodicCutter
 from kacas.model.entry import Kind
@@ -112,6 +113,19 @@ def test_it_restores_every_file_of_a_store(store: kacas.Store, tmp_path: Path) -
     done = run(store.path, tmp_path / "restored")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert files_in(tmp_path / "restored") == {sha1(original): original for original in originals}
+
+
+def test_it_restores_arrays_of_every_codec(store: kacas.Store, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.integers(-9, 9, (9000 + n, 16), np.int16).cumsum(axis=0, dtype=np.int16) for n in range(len(EXPLICIT))
+    ]
+    arrays += [np.cumsum(array, axis=0, dtype=np.float32) for array in arrays]
+    for array, codec in zip(arrays, EXPLICIT * 2, strict=True):
+        store.store_npy(array, codec=codec)
+    done = run(store.path, tmp_path / "restored")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert files_in(tmp_path / "restored") == {sha1(npy(array)): npy(array) for array in arrays}
 
 
 def test_it_lists_what_it_would_restore(store: kacas.Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kacas.model.blosc_frame import Shuffle
 from kacas.model.codec import Codec, DecodeError, Decoder
-from kacas.model.encoder import Encoder, Recipe
+from kacas.model.encoder import ZSTD, Encoder, Recipe
 from kacas.model.row_delta import Difference, RowDelta
 
 ROWS = np.random.default_rng(1).integers(-50, 50, (2000, 16), np.int16).cumsum(axis=0, dtype=np.int16)
@@ -27,6 +27,8 @@ RECIPES = [
     BYTES._replace(codec=Codec.DELTA, delta=DELTA),
     BITS._replace(codec=Codec.DELTA, delta=RowDelta(Difference.XOR, 2, 32)),
     BYTES._replace(codec=Codec.DELTA, delta=RowDelta(Difference.SUBTRACT, 8, 8), item_size=8),
+    Recipe(Codec.PCO, level=8, item_size=2, number="<i2"),
+    Recipe(Codec.PCO, level=8, item_size=8, number="<f8"),
 ]
 
 
@@ -57,10 +59,59 @@ def test_rows_that_are_alike_take_less(recipe: Recipe) -> None:
         assert len(encoded.payload) < 0.62 * len(raw), "7 of 16 bits"
 
 
-def test_noise_stays_raw() -> None:
-    noise = memoryview(random.Random(1).randbytes(100_000))
+@pytest.mark.parametrize("recipe", [ZSTD, *RECIPES], ids=str)
+def test_noise_stays_raw_and_what_comes_between_is_compressed(recipe: Recipe) -> None:
+    """After noise a chunk is looked at in parts only: they must not miss one of which a half is worth it."""
+    noise = memoryview(random.Random(1).randbytes(200_000))
+    zeros = bytes(100_000)
+    encoder = Encoder(recipe)
+    for _ in range(2):
+        assert encoder.encode(noise) == (Codec.RAW, b"", noise)
+        for half in (bytes(noise[:100_000]) + zeros, zeros + bytes(noise[:100_000])):
+            encoded = encoder.encode(memoryview(half))
+            assert encoded.codec == recipe.codec
+            assert len(encoded.payload) < 0.6 * len(half)
+            assert back(encoded, len(half)) == half
+            assert encoder.encode(noise).codec == Codec.RAW
+
+
+def test_rows_that_are_alike_are_told_from_noise_by_their_parts() -> None:
+    """Each row is noise, and the next one nearly the same: only what is a row above tells."""
+    rng = np.random.default_rng(2)
+    rows = (rng.integers(0, 1 << 16, 30_000).astype(np.uint16) + rng.integers(0, 3, (4, 1)).astype(np.uint16)).tobytes()
+    delta = RowDelta(Difference.SUBTRACT, 2, 60_000)
+    encoder = Encoder(BYTES._replace(codec=Codec.DELTA, delta=delta))
+    assert encoder.encode(memoryview(rng.bytes(len(rows)))).codec == Codec.RAW
+    encoded = encoder.encode(memoryview(rows))
+    assert encoded.codec == Codec.DELTA
+    assert back(encoded, len(rows)) == rows
+
+
+def test_a_pcodec_file_holds_exactly_the_numbers_of_the_chunk() -> None:
+    pytest.importorskip("pcodec")
+    recipe = Recipe(Codec.PCO, level=8, item_size=2, number="<i2")
+    bomb = Encoder(recipe).encode(memoryview(bytes(1 << 24)))
+    assert len(bomb.payload) < 1000
+    for size in (0, 2, 1 << 20):
+        with pytest.raises(DecodeError, match="does not hold exactly"):
+            back(bomb, size)
+    raw = ROWS.tobytes()
+    codec, _, payload = Encoder(recipe).encode(memoryview(raw))
+    for parameters in (b"", b"<i3", b"<u2", b"<f2", b"<i4", b"|V2", b">i2", b"\xff\xff\xff", b"object"):
+        with pytest.raises(DecodeError):
+            back((codec, parameters, payload), len(raw))
+    with pytest.raises(DecodeError):
+        back((codec, b"<i2", bytes(payload)[:-1]), len(raw))
+
+
+def test_chunks_that_lie_askew_in_memory_are_encoded_and_decoded() -> None:
+    raw = bytes(1) + ROWS.tobytes()
     for recipe in RECIPES:
-        assert Encoder(recipe).encode(noise).codec == Codec.RAW
+        codec, parameters, payload = Encoder(recipe).encode(memoryview(raw)[1:])
+        assert codec == recipe.codec
+        out = bytearray(len(raw))
+        Decoder().decode_into(codec, parameters, memoryview(payload), memoryview(out)[1:])
+        assert out == raw
 
 
 def test_a_frame_of_another_size_is_refused() -> None:
@@ -73,7 +124,7 @@ def test_a_frame_of_another_size_is_refused() -> None:
         for wrong in (bytes(payload)[:-1], bytes(payload) + b"\0", bytes(payload)[:15], b"", raw):
             with pytest.raises(DecodeError):
                 back((codec, parameters, wrong), len(raw))
-        if parameters:
+        if codec == Codec.DELTA:
             with pytest.raises(DecodeError, match="row delta"):
                 back((codec, parameters[:-1], payload), len(raw))
 
@@ -95,6 +146,15 @@ for recipe in RECIPES:
             changed[at] = rng.randrange(256)
         try:
             back((codec, parameters, bytes(changed)), len(raw))
+        except DecodeError:
+            pass
+    small = memoryview(raw[:4000])
+    codec, parameters, payload = Encoder(recipe).encode(small)
+    for at in range(len(payload)):
+        changed = bytearray(payload)
+        changed[at] ^= rng.randrange(1, 256)
+        try:
+            back((codec, parameters, bytes(changed)), len(small))
         except DecodeError:
             pass
 print("alive")
