@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kacas.codec_choice import check_codec, choose, sample_places
-from kacas.errors import UnsupportedDataError, WrongKindError
+from kacas.errors import MissingPackageError, UnsupportedDataError, WrongKindError
 from kacas.formats.lazy_array import bytes_of, open_npy
 from kacas.model.cuts import Cutter, array_cutter
 from kacas.model.description import Description
@@ -148,12 +148,12 @@ def load_npy(repository: Repository, uri: Uri, out: NDArray[Any] | None = None) 
 
 
 def described(repository: Repository, uri: Uri) -> Description:
-    """What the repository knows, with shape and dtype if the content is an array."""
+    """What the repository knows, with shape and dtype if the content is an array that can be decoded here."""
     description = repository.describe(uri)
     if description.kind not in ("npy", "file"):
         return description
     try:
         array = open_npy(repository, uri)
-    except WrongKindError:
+    except (WrongKindError, MissingPackageError):
         return description
     return replace(description, shape=array.shape, dtype=str(array.dtype))
