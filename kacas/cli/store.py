@@ -66,7 +66,6 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
 @click.command(
     cls=ExampleCommand,
     examples=[
-        "kacas store recording.dat",
         "kacas store recording.npy --codec fast",
         "kacas store results --exclude '*.tmp' --exclude .git",
         "tar c results | kacas store - --label results.tar",
