@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from statistics import median_low
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -156,11 +157,14 @@ def _hash(sample: memoryview) -> int:
 
 
 def _measured(work: Callable[[memoryview], int], samples: Sequence[memoryview]) -> tuple[float, int]:
-    """What a byte takes at best, in seconds of the processor, as others may use it meanwhile; and the sum of the answers."""
-    fastest, total = float("inf"), 0
-    twice = [*samples, *samples] if len(samples) == 1 else samples  # the first time is slower
+    """What a byte takes, in seconds of the processor, as others may use it meanwhile; and the sum of the answers.
+
+    The lower median: a first time that is slow does not count, nor one sample that is noise and gets done with at once.
+    """
+    times, total = [], 0
+    twice = [*samples, *samples] if len(samples) == 1 else samples
     for sample in twice:
         begun = time.thread_time()
         total += work(sample)
-        fastest = min(fastest, (time.thread_time() - begun) / len(sample))
-    return fastest, total * len(samples) // len(twice)
+        times.append((time.thread_time() - begun) / len(sample))
+    return median_low(times), total * len(samples) // len(twice)
