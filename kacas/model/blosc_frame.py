@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 
 _HEADER = struct.Struct("<BBBBIII")  # version, version of the compressor, flags, item size, raw, block and frame size
 _VERSION = 2
-_PLANE = (
-    64 * 1024
-)  # bytes of each byte of the items in a block: zstd takes a third less time than with Blosc's own choice
-
-# Our threads each work on a chunk of their own. Blosc's threads would wait for one another, and take the main thread's
-# calls only. The setting is the process's, and numcodecs asks programs that have threads for it.
-blosc.use_threads = False
+_PLANE = 64 * 1024  # bytes of a block for each byte of an item: zstd takes a third less time than as Blosc chooses
 
 
 class Shuffle(IntEnum):
@@ -28,7 +22,8 @@ class Shuffle(IntEnum):
 
 def compress(items: NDArray[Any], compressor: str, level: int, shuffle: Shuffle) -> bytes:
     """A frame of the items' bytes."""
-    frame: bytes = blosc.compress(items, compressor.encode(), level, int(shuffle), _PLANE * items.itemsize)
+    with _OneThread():
+        frame: bytes = blosc.compress(items, compressor.encode(), level, int(shuffle), _PLANE * items.itemsize)
     return frame
 
 
@@ -47,6 +42,24 @@ def decompress_into(frame: memoryview, out: memoryview) -> None:
     if not raw_size:
         return
     try:
-        blosc.decompress(frame, np.frombuffer(out, np.uint8))
+        with _OneThread():
+            blosc.decompress(frame, np.frombuffer(out, np.uint8))
     except RuntimeError as exc:
         raise ValueError(str(exc)) from exc
+
+
+class _OneThread:
+    """Our threads each work on a chunk of their own; Blosc's would wait for one another, and do not survive a fork.
+
+    numcodecs lets Blosc use its threads in the main thread, unless its setting says otherwise; whoever else is in this process
+    may rely on that, so it is set for our calls alone. Another thread that sees it meanwhile gets the same bytes.
+    """
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = blosc.use_threads
+        blosc.use_threads = False
+
+    def __exit__(self, *_: object) -> None:
+        blosc.use_threads = self._before
