@@ -9,6 +9,7 @@ from pathlib import Path
 
 GIB = 1 << 30
 PAGE_SIZE = 4096
+_DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
 def describe(workdir: Path) -> dict[str, str]:
@@ -84,6 +85,15 @@ def leave_page_cache(directory: Path) -> None:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(descriptor)
+
+
+def drop_page_cache() -> bool:
+    """Let the kernel forget every cached page of a file that is synced and not mapped; False if only root may ask for that."""
+    try:
+        _DROP_CACHES.write_text("1")
+    except OSError:
+        return False
+    return True
 
 
 def delete_large_files(directory: Path, size: int) -> None:
