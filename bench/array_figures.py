@@ -17,6 +17,7 @@ from bench.measure import Figures, PeakMemory, paired, total
 from bench.worker import Worker
 
 Workers = Mapping[str, Worker]
+Cold = Callable[[], None]  # what is done for a cold load, once the system's files are closed and their pages dropped
 MAPPED_TIMES = 20
 CHECKED_BLOCKS = 16  # of a stream
 
@@ -34,7 +35,14 @@ def folder_of(contender: str) -> str:
 
 
 def measure_whole(
-    directory: Path, array: Path, contenders: Sequence[str], workers: Workers, rounds: int, *, load: bool, cold: bool
+    directory: Path,
+    array: Path,
+    contenders: Sequence[str],
+    workers: Workers,
+    rounds: int,
+    *,
+    load: bool,
+    cold: Cold | None,
 ) -> Figures:
     """Store an array and, if `load`, load it from cached pages and, if `cold`, from the disk.
 
@@ -57,7 +65,7 @@ def measure_whole(
                 figures["load_s"] = load_again(worker, stored["key"], size)
                 if cold:
                     worker.call("close")
-                    machine.drop_page_cache()
+                    cold()
                     figures["cold_s"] = load_again(worker, stored["key"], size)
             worker.call("delete")
             return figures

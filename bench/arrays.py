@@ -71,12 +71,16 @@ COLUMN_SLICES = {
 
 @dataclass
 class Plan:
-    """What to run: bytes, rounds after the warm-up, parts, and which Pythons hold the peers (None: leave them out)."""
+    """What to run: bytes, rounds after the warm-up, parts, and which Pythons hold the peers (None: leave them out).
+
+    drop_all: whether a cold load drops the page cache of the whole machine, too.
+    """
 
     size: int
     rounds: int
     parts: frozenset[str]
     stream_size: int
+    drop_all: bool
     workdir: Path
     kachery_python: str | None
     peers_python: str | None
@@ -142,9 +146,15 @@ def measure_arrays(plan: Plan, workers: Workers) -> dict[str, Figures]:
     if {"store", "load"} & plan.parts:
         for name in ("recording", "random"):
             say(f"storing and loading: {name}")
-            contenders, load = plan.there(CONTENDERS[name]), "load" in plan.parts
+            load = "load" in plan.parts
             measured[name] = measure_whole(
-                plan.run / name, plan.array_path(name), contenders, workers, plan.rounds, load=load, cold=load
+                plan.run / name,
+                plan.array_path(name),
+                plan.there(CONTENDERS[name]),
+                workers,
+                plan.rounds,
+                load=load,
+                cold=machine.drop_page_cache if plan.drop_all else own_pages_only,
             )
     if "map" in plan.parts:
         say("mapping the recording")
@@ -169,7 +179,7 @@ def measure_arrays(plan: Plan, workers: Workers) -> dict[str, Figures]:
                 workers,
                 plan.rounds,
                 load=True,
-                cold=False,
+                cold=None,
             )
     return measured
 
@@ -207,15 +217,17 @@ def run(plan: Plan, output: Path) -> list[Target]:
     return promised
 
 
+def own_pages_only() -> None:
+    """Nothing more: a system's own files are dropped before."""
+
+
 def said(plan: Plan) -> str:
     """How it was measured, for whoever reads the tables."""
-    cold = (
-        "of the whole machine dropped" if machine.drop_page_cache() else "of each system's files dropped (not as root)"
-    )
+    cold = "all of them" if plan.drop_all else "those of the system's files alone (posix_fadvise)"
     budget = os.environ.get("KACAS_MEMORY", "its default")
     return (
         f"{plan.size // MIB:,} MiB of int16, by codec {plan.size // CODECS_SHARE // MIB:,} MiB of each; {plan.rounds} rounds "
-        f"after a warm-up; median (min..max). Cold: the page cache {cold}. KACAS_MEMORY: {budget}."
+        f"after a warm-up; median (min..max). Cached pages dropped before a cold load: {cold}. KACAS_MEMORY: {budget}."
     )
 
 
@@ -226,6 +238,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stream", type=float, metavar="GIB", help="size of the stream (16); 0 leaves it out")
     parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help="parts, with commas (all)")
     parser.add_argument("--peers-python", metavar="PATH", help="a Python that has zarr, h5py and hdf5plugin")
+    parser.add_argument(
+        "--own-pages", action="store_true", help="before a cold load, drop the pages of the system's files alone"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.only.split(",")) - set(PARTS):
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -236,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
         rounds=options.rounds or (2 if options.quick else 5),
         parts=frozenset(options.only.split(",")),
         stream_size=int(options.stream * GIB),
+        drop_all=not options.own_pages and machine.may_drop_page_cache(),
         workdir=options.workdir,
         kachery_python=kachery_python(options.kachery_python),
         peers_python=shutil.which(options.peers_python) if options.peers_python else None,

@@ -87,13 +87,14 @@ def leave_page_cache(directory: Path) -> None:
                 os.close(descriptor)
 
 
-def drop_page_cache() -> bool:
-    """Let the kernel forget every cached page of a file that is synced and not mapped; False if only root may ask for that."""
-    try:
-        _DROP_CACHES.write_text("1")
-    except OSError:
-        return False
-    return True
+def may_drop_page_cache() -> bool:
+    """Whether this process may ask the kernel for that: root, mostly."""
+    return os.access(_DROP_CACHES, os.W_OK)
+
+
+def drop_page_cache() -> None:
+    """Let the kernel forget every cached page, of every file on the machine, that is synced and not mapped."""
+    _DROP_CACHES.write_text("1")
 
 
 def delete_large_files(directory: Path, size: int) -> None:
