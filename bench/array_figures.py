@@ -41,14 +41,16 @@ def measure_whole(
     workers: Workers,
     rounds: int,
     *,
+    once: Sequence[str] = (),
     load: bool,
     cold: Cold | None,
 ) -> Figures:
     """Store an array and, if `load`, load it from cached pages and, if `cold`, from the disk.
 
+    once: more contenders, with one turn at the end.
     Figures: store_s, sync_s, total_s, disk_size, ratio (the array's bytes over those of the disk), load_s, cold_s.
     """
-    sizes = hold(array, contenders, workers)
+    sizes = hold(array, [*contenders, *once], workers)
 
     def turn_of(contender: str) -> Callable[[int], dict[str, float]]:
         worker, size = workers[system_of(contender)], sizes[contender]
@@ -73,6 +75,7 @@ def measure_whole(
         return turn
 
     measured = paired(rounds, {contender: turn_of(contender) for contender in contenders})
+    measured |= paired(1, {contender: turn_of(contender) for contender in once}, warm_up=0)
     for figures in measured.values():
         figures["total_s"] = total(figures["store_s"], figures["sync_s"])
     return measured

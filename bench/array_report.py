@@ -9,7 +9,7 @@ from bench.measure import Figures, ratio
 from bench.report import Target, by_figure, scaled, table
 from bench.workloads import MIB
 
-COMPRESSING = ("zarr, default", "zarr, Blosc", "h5py, gzip", "h5py, lzf", "h5py, Blosc")
+COMPRESSING = ("zarr, default", "zarr, Blosc", "h5py, lzf", "h5py, Blosc")  # and gzip, never the fastest
 MEMORY_LIMIT_MIB = 256
 CODEC_WORKLOADS = ("recording", "field", "imaging")
 

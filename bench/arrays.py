@@ -53,6 +53,7 @@ CONTENDERS = {
     "recording": ("kacas, auto", "kacas, fast", "kachery-cloud", "numpy", *COMPRESSING, "h5py, contiguous", "sha1"),
     "random": ("kacas, auto", "kacas, raw", "kachery-cloud", "numpy", "sha1"),
 }
+ONCE = ("h5py, gzip",)  # beside the recording: a turn takes a minute, whether it is warmed up or not
 KACAS_CODECS = ("auto", "fast", "small", "zstd", "bits-lz4", "bytes-zstd", "delta-lz4", "delta-zstd")
 BY_CODEC = (*(f"kacas, {codec}" for codec in KACAS_CODECS), "zarr, Blosc", "h5py, Blosc", "numpy", "sha1")
 CODECS_SHARE = 4  # of the size of the others: there are many of them
@@ -146,13 +147,14 @@ def measure_arrays(plan: Plan, workers: Workers) -> dict[str, Figures]:
     if {"store", "load"} & plan.parts:
         for name in ("recording", "random"):
             say(f"storing and loading: {name}")
-            load = "load" in plan.parts
+            load, once = "load" in plan.parts, ONCE if name == "recording" else ()
             measured[name] = measure_whole(
                 plan.run / name,
                 plan.array_path(name),
                 plan.there(CONTENDERS[name]),
                 workers,
                 plan.rounds,
+                once=plan.there(once),
                 load=load,
                 cold=machine.drop_page_cache if plan.drop_all else own_pages_only,
             )
