@@ -98,7 +98,7 @@ class Plan:
     @property
     def workloads(self) -> dict[str, int]:
         """The arrays that are needed, and their sizes."""
-        sizes = {"recording": self.size}
+        sizes = {"recording": self.size} if self.parts - {"codecs", "stream"} else {}
         if {"store", "load"} & self.parts:
             sizes["random"] = self.size
         if "codecs" in self.parts:
