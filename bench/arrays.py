@@ -46,6 +46,7 @@ from bench.workloads import (
     recording_block,
     write_npy,
 )
+from kacas.codec_choice import EXPLICIT, GOALS
 
 PARTS = ("store", "load", "map", "slices", "tiles", "codecs", "memory", "stream")
 WORKLOADS = {"recording": recording_block, "random": random_block, "field": field_block, "imaging": imaging_block}
@@ -54,9 +55,9 @@ CONTENDERS = {
     "random": ("kacas, auto", "kacas, raw", "kachery-cloud", "numpy", "sha1"),
 }
 ONCE = ("h5py, gzip",)  # beside the recording: a turn takes a minute, whether it is warmed up or not
-KACAS_CODECS = ("auto", "fast", "small", "zstd", "bits-lz4", "bytes-zstd", "delta-lz4", "delta-zstd")
+KACAS_CODECS = (*GOALS, *EXPLICIT)
 BY_CODEC = (*(f"kacas, {codec}" for codec in KACAS_CODECS), "zarr, Blosc", "h5py, Blosc", "numpy", "sha1")
-CODECS_SHARE = 4  # of the size of the others: there are many of them
+CODECS_SHARE = 8  # of the size of the others: there are many of them
 
 CHUNK = (1024, CHANNELS)  # 256 KiB of int16, which is where kacas cuts these arrays by itself
 TILE = (16384, 8)  # the same, for columns
@@ -96,25 +97,28 @@ class Plan:
         return [one for one in contenders if not {one, system_of(one)} & self.absent]
 
     @property
-    def workloads(self) -> dict[str, int]:
-        """The arrays that are needed, and their sizes."""
-        sizes = {"recording": self.size} if self.parts - {"codecs", "stream"} else {}
+    def workloads(self) -> list[str]:
+        """The arrays that are needed."""
+        names = ["recording"] if self.parts - {"codecs", "stream"} else []
         if {"store", "load"} & self.parts:
-            sizes["random"] = self.size
+            names.append("random")
         if "codecs" in self.parts:
-            sizes |= {f"{name} by codec": self.size // CODECS_SHARE for name in CODEC_WORKLOADS}
-        return sizes
+            names += [f"{name} by codec" for name in CODEC_WORKLOADS]
+        return names
+
+    def size_of(self, workload: str) -> int:
+        return self.size // CODECS_SHARE if workload.endswith(" by codec") else self.size
 
     @property
     def disk_needed(self) -> int:
         """The inputs, one turn, what zarr keeps to the end, and the stream."""
         zarrs = 2 * (self.rounds + 1) + 2 + (self.rounds + 1) * len(CODEC_WORKLOADS) / CODECS_SHARE
         stream = self.stream_size if "stream" in self.parts else 0
-        return int(sum(self.workloads.values()) + self.size * (5 + 0.65 * zarrs) + 0.75 * stream) + 256 * MIB
+        return int(sum(map(self.size_of, self.workloads)) + self.size * (5 + 0.65 * zarrs) + 0.75 * stream) + 256 * MIB
 
     def array_path(self, workload: str) -> Path:
         name = workload.partition(" ")[0]
-        return self.workdir / f"{name}-{self.workloads[workload] // MIB}-MiB.npy"
+        return self.workdir / f"{name}-{self.size_of(workload) // MIB}-MiB.npy"
 
     def worker(self, system: str) -> Worker:
         python = {"kachery-cloud": self.kachery_python, "zarr": self.peers_python, "h5py": self.peers_python}.get(
@@ -189,9 +193,9 @@ def measure_arrays(plan: Plan, workers: Workers) -> dict[str, Figures]:
 def run(plan: Plan, output: Path) -> list[Target]:
     """Measure everything, write the JSON file and print the Markdown."""
     require_disk(plan.workdir, plan.disk_needed)
-    for workload, size in plan.workloads.items():
+    for workload in plan.workloads:
         say(f"making {plan.array_path(workload)}")
-        write_npy(plan.array_path(workload), WORKLOADS[workload.partition(" ")[0]], size)
+        write_npy(plan.array_path(workload), WORKLOADS[workload.partition(" ")[0]], plan.size_of(workload))
     with contextlib.ExitStack() as stack:
         workers = {system: stack.enter_context(plan.worker(system)) for system in plan.there(SYSTEMS)}
         versions = {system: worker.version for system, worker in workers.items()}
@@ -236,7 +240,7 @@ def said(plan: Plan) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = options_parser("bench.arrays", (__doc__ or "").format(parts=", ".join(PARTS)), output="arrays.json")
     parser.add_argument("--quick", action="store_true", help="64 MiB, 2 rounds, no stream")
-    parser.add_argument("--size", type=int, metavar="MIB", help="size of each array (1024), a multiple of 4")
+    parser.add_argument("--size", type=int, metavar="MIB", help="size of each array (1024), a multiple of 8")
     parser.add_argument("--stream", type=float, metavar="GIB", help="size of the stream (16); 0 leaves it out")
     parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help="parts, with commas (all)")
     parser.add_argument("--peers-python", metavar="PATH", help="a Python that has zarr, h5py and hdf5plugin")
