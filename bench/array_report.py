@@ -108,7 +108,8 @@ def markdown(measured: Mapping[str, Figures], memory: Mapping[str, int], said: s
     if "stream" in measured:
         one = measured["stream"]["kacas, auto"]
         parts.append(f"The stream, once: {one['store_s'].median:.1f} s, ratio {one['ratio'].median:.2f}.")
-    parts.append(table(["target", "measured", "limit", "holds"], [target.row() for target in promised]))
+    if promised:
+        parts.append(table(["target", "measured", "limit", "holds"], [target.row() for target in promised]))
     return "\n\n".join(parts)
 
 
