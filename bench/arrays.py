@@ -1,7 +1,7 @@
 """Arrays beside kachery-cloud, np.save, zarr, h5py and SHA-1: time, disk, slices and memory, in one run.
 
     python -m bench.arrays --kachery-python .venv-kachery/bin/python --peers-python .venv-peers/bin/python
-                                                    # 3 rounds: about 20 minutes, 45 GB of disk
+                                                    # 3 rounds: about 20 minutes, 30 GB of disk
     python -m bench.arrays --quick                  # 64 MiB, no stream: a look, not a figure
     python -m bench.arrays --only slices,tiles      # some parts; those there are: {parts}
 
