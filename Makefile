@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Extra arguments, e.g.  make test ARGS="-k uri -x"   make bench ARGS=--quick
 ARGS ?=
 
-.PHONY: help demo test test-heavy lint format bench bench-directories bench-peers clean
+.PHONY: help demo test test-heavy lint format bench bench-arrays bench-directories bench-peers clean
 
 help:
 	@echo "make demo         store, load, damage and kill: see what kacas does (about a minute)"
@@ -16,6 +16,7 @@ help:
 	@echo "make format       let ruff rewrite the code"
 	@echo "make bench-peers  install the systems that the benchmarks compare with"
 	@echo "make bench        the figures of docs/benchmarks.md: arrays and documents (ARGS=--quick for a small run)"
+	@echo "make bench-arrays         the same: arrays, their slices and memory, beside zarr and h5py, too"
 	@echo "make bench-directories    the same: directories and edited files"
 	@echo "make clean        remove the virtual environments and all that was generated"
 
@@ -48,15 +49,18 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench-peers:
-	PYTHON=$(PYTHON) bash bench/peers.sh .venv-kachery
+	PYTHON=$(PYTHON) bash bench/peers.sh .venv-kachery .venv-peers
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.engine --kachery-python .venv-kachery/bin/python $(ARGS)
+
+bench-arrays: $(STAMP)
+	$(BIN)/python -m bench.arrays --kachery-python .venv-kachery/bin/python --peers-python .venv-peers/bin/python $(ARGS)
 
 bench-directories: $(STAMP)
 	$(BIN)/python -m bench.directories --kachery-python .venv-kachery/bin/python $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-kachery demo-out bench-out build dist
+	rm -rf $(VENV) .venv-kachery .venv-peers demo-out bench-out build dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

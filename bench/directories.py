@@ -21,7 +21,7 @@ from typing import Any
 from bench import machine
 from bench.keepers import KEEPERS, missing_commands
 from bench.measure import Figures, PeakMemory, Series, paired, ratio, total
-from bench.report import Target, by_system, table
+from bench.report import Target, by_system, scaled, table
 from bench.running import kachery_python, new_run, options_parser, publish, require_disk, run_environment, say
 from bench.trees import make_tree, random_edits, same_trees, write_edited, write_large_file
 from bench.worker import Worker
@@ -212,10 +212,7 @@ def markdown(plan: Plan, trees: Figures, versions: Figures, seconds: dict[str, f
     """The tables of docs/benchmarks.md."""
 
     def row(said: str, figures: Figures, what: str, unit: float = 1) -> tuple[str, dict[str, Series | None]]:
-        return said, {
-            system: Series(tuple(value / unit for value in one[what].values)) if what in one else None
-            for system, one in figures.items()
-        }
+        return said, scaled(figures, what, unit)
 
     systems = list(trees)
     parts = [

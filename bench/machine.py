@@ -9,6 +9,7 @@ from pathlib import Path
 
 GIB = 1 << 30
 PAGE_SIZE = 4096
+_DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
 def describe(workdir: Path) -> dict[str, str]:
@@ -84,6 +85,16 @@ def leave_page_cache(directory: Path) -> None:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(descriptor)
+
+
+def may_drop_page_cache() -> bool:
+    """Whether this process may ask the kernel for that: root, mostly."""
+    return os.access(_DROP_CACHES, os.W_OK)
+
+
+def drop_page_cache() -> None:
+    """Let the kernel forget every cached page, of every file on the machine, that is synced and not mapped."""
+    _DROP_CACHES.write_text("1")
 
 
 def delete_large_files(directory: Path, size: int) -> None:

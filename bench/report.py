@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.measure import Series, figure
+from bench.measure import Figures, Series, figure
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,19 @@ def by_system(systems: Sequence[str], rows: Sequence[tuple[str, dict[str, Series
         ["", *systems],
         [[what, *(str(one[name]) if one.get(name) else "-" for name in systems)] for what, one in rows],
     )
+
+
+def by_figure(systems: Sequence[str], columns: Sequence[tuple[str, dict[str, Series | None]]]) -> str:
+    """The same turned over: one row per system, one column per figure."""
+    return table(
+        ["", *(what for what, _ in columns)],
+        [[name, *(str(one[name]) if one.get(name) else "-" for _, one in columns)] for name in systems],
+    )
+
+
+def scaled(figures: Figures, what: str, unit: float = 1) -> dict[str, Series | None]:
+    """One figure of all systems in a unit of the table; None where a system has no such figure."""
+    return {
+        system: Series(tuple(value / unit for value in one[what].values)) if what in one else None
+        for system, one in figures.items()
+    }
