@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from dataclasses import replace
 
@@ -157,6 +158,15 @@ def test_any_flipped_bit_of_an_encoded_payload_or_its_header_is_detected() -> No
         with pytest.raises(PackFormatError):
             checked(flipped)
     assert checked(bytearray(whole)) == header
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 20])
+def test_the_check_of_a_payload_is_of_its_bytes_one_after_the_other_whatever_its_size(size: int) -> None:
+    payload = random.Random(size).randbytes(size)
+    header = PayloadHeader(PayloadKind.CHUNK, Codec.ZSTD, size, 100, b"d" * 32, b"param")
+    whole = header.encode(memoryview(payload))
+    assert whole[48:64] == checksum(16, whole[:48] + b"param" + payload)
+    assert checked(bytearray(whole + payload)) == header
 
 
 def test_a_raw_payload_is_checked_by_its_digest_and_its_header_by_the_check() -> None:
