@@ -26,6 +26,7 @@ from kacas.model.pack_format import (
 
 _FLUSH_SIZE = 1 << 20  # small payloads are gathered and written in one call
 _SYNC_EVERY = 32 << 20  # write-back rolls along in a side thread, so that the final sync waits for little
+_WRITE_BACK_FROM = 4 << 20
 
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -92,10 +93,20 @@ class PackWriter:
     def _flush(self, more: list[bytes | memoryview]) -> None:
         self._file.append(self._gathered + more)
         self._gathered, self._gathered_size = [], 0
-        if self._durable and self._file.size - self._synced >= _SYNC_EVERY:
+        if self._file.size - self._synced >= _SYNC_EVERY:
+            self._begin_sync()
+
+    def _begin_sync(self) -> None:
+        if self._durable and self._file.size > self._synced:
             self._synced = self._file.size
             self._syncer = self._syncer or ThreadPoolExecutor(1, "kacas-sync")
             self._syncs.append(self._syncer.submit(_sync_data, self._file.fd))
+
+    def write_back(self) -> None:
+        """Begin to sync what was appended, if it is much, while the caller does other things."""
+        with self._lock:
+            if self._file.size - self._synced >= _WRITE_BACK_FROM:
+                self._begin_sync()
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes that were appended before, from the unpublished file."""
