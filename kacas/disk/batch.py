@@ -32,7 +32,7 @@ class Batch:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._writer: PackWriter | None = None
-        self._pending: dict[bytes, Location] = {}
+        self._pending: dict[bytes, bytes] = {}  # chunk records of the unpublished pack, by digest
         self._entries: list[bytes] = []
         self._entries_size = 0
         self._own: dict[bytes, list[Entry]] = {}
@@ -64,13 +64,13 @@ class Batch:
             self._check_open()
             try:
                 self._writer = self._writer or PackWriter(self._volume)
-                locations = self._writer.append(payloads)
+                records = self._writer.append(payloads)
             except BaseException as exc:
                 # A pack with a hole is never published, even if the caller goes on with other puts.
                 self._fail(exc)
                 raise
-            for (header, _), location in zip(payloads, locations, strict=True):
-                self._pending[header.digest] = location
+            for (header, _), record in zip(payloads, records, strict=True):
+                self._pending[header.digest] = record
             if self._writer.size >= PACK_SIZE or self._writer.payload_count >= _PACK_PAYLOADS:
                 self._publish()
 
@@ -136,7 +136,10 @@ class Batch:
     def pending(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
         """Where payloads of this batch's unpublished pack are; read them with `read`."""
         with self._lock:
-            return {digest: self._pending[digest] for digest in digests if digest in self._pending}
+            writer = self._writer
+            if writer is None:
+                return {}
+            return {digest: writer.location(self._pending[digest]) for digest in digests if digest in self._pending}
 
     def read(self, location: Location) -> bytes | None:
         """Header, parameters and payload from the unpublished pack; None if it was published meanwhile."""

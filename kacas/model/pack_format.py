@@ -6,7 +6,7 @@ header (64) | payload header (64) + parameters + payload, ... | chunk records (5
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -97,6 +97,11 @@ class PayloadHeader(NamedTuple):
         )
         return fixed + _payload_check(fixed, self.parameters, payload, self.codec) + self.parameters
 
+    def record(self, offset: int) -> bytes:
+        """The chunk record of the payload whose header is at `offset`."""
+        kind, codec, payload_size, raw_size, digest, parameters = self
+        return _RECORD.pack(digest, offset, payload_size, raw_size, len(parameters), kind, codec, 0)
+
 
 def _payload_check(fixed: bytes | memoryview, parameters: bytes, payload: bytes | memoryview, codec: int) -> bytes:
     # A raw payload is checked by its digest: hashing it twice would cost 0.15 s per GiB for nothing.
@@ -105,6 +110,12 @@ def _payload_check(fixed: bytes | memoryview, parameters: bytes, payload: bytes 
     if len(payload) <= _JOINED_BELOW:
         return checksum(_CHECK_SIZE, b"".join((fixed, parameters, payload)))
     return checksum(_CHECK_SIZE, fixed, parameters, payload)
+
+
+def decode_record(record: bytes) -> tuple[int, int, int, int, int, int]:
+    """Offset, payload size, raw size, parameters size, kind and codec."""
+    _, offset, payload_size, raw_size, parameters_size, kind, codec, _ = _RECORD.unpack(record)
+    return offset, payload_size, raw_size, parameters_size, kind, codec
 
 
 def decode_payload_header(data: memoryview, start: int = 0) -> PayloadHeader:
@@ -214,13 +225,9 @@ class Table:
             raise PackFormatError("the table holds more than its entries")
 
 
-def encode_table(headers: list[tuple[int, PayloadHeader]], entries: list[bytes]) -> bytes:
-    """headers: (offset, payload header) in any order; entries: encoded, kept in order."""
-    rows = sorted(
-        _RECORD.pack(h.digest, offset, h.payload_size, h.raw_size, len(h.parameters), h.kind, h.codec, 0)
-        for offset, h in headers
-    )
-    return b"".join(rows) + b"".join(entries)
+def encode_table(records: Iterable[bytes], entries: Iterable[bytes]) -> bytes:
+    """records: from `PayloadHeader.record`, in any order; entries: encoded, kept in order."""
+    return b"".join(sorted(records)) + b"".join(entries)
 
 
 def decode_table(data: bytes | memoryview, footer: Footer) -> Table:

@@ -211,7 +211,7 @@ def test_a_table_comes_back_sorted_by_digest_with_its_entries_in_order(
     headers: list[tuple[int, PayloadHeader]], labels: list[bytes]
 ) -> None:
     entries = [entry(label) for label in labels]
-    data = encode_table(headers, [e.encode() for e in entries])
+    data = encode_table([h.record(at) for at, h in headers], [e.encode() for e in entries])
     offset = 2**33
     footer = Footer(b"p" * 16, offset, len(data), len(headers), len(entries), offset + len(data) + FOOTER_SIZE, b"")
     table = decode_table(data, footer)
@@ -243,8 +243,8 @@ def test_a_table_with_more_or_fewer_entries_than_declared_is_refused() -> None:
 def test_a_table_that_points_behind_the_payloads_is_refused() -> None:
     header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, 10, 10, b"d" * 32)
     with pytest.raises(PackFormatError, match="points behind"):
-        table_of(encode_table([(10_000 - 64 - 9, header)], []), 1, 0)
-    assert table_of(encode_table([(10_000 - 64 - 10, header)], []), 1, 0) == []
+        table_of(encode_table([header.record(10_000 - 64 - 9)], []), 1, 0)
+    assert table_of(encode_table([header.record(10_000 - 64 - 10)], []), 1, 0) == []
 
 
 @settings(max_examples=400, deadline=None)
