@@ -7,9 +7,10 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple
 
@@ -19,11 +20,11 @@ from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.errors import WriteError
-from kacas.ingest import Ingested
+from kacas.ingest import Ingested, identify
 from kacas.model.codec import MIB
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind, checksum
 from kacas.model.encoder import Encoded, Encoder
-from kacas.model.entry import Action, Entry, Kind
+from kacas.model.entry import Action, Entry, Kind, encode_members
 from kacas.model.pack_format import PayloadHeader
 
 _GROUP_COUNT = 512
@@ -33,23 +34,21 @@ _IN_FLIGHT = 1
 _MEMBER = int(Action.MEMBER)
 
 
-class _Small(NamedTuple):
-    """One small content. claim: its entry; or, of a directory's member, the root: the entry is made with the group."""
+@dataclass
+class _Group:
+    """Small contents that wait. claims: entries of some. members: what others, that directories will keep, are, by kind."""
 
-    sha1: bytes
-    raw: bytes
-    claim: Entry | bytes
-    kind: int
-
-    @property
-    def root(self) -> bytes:
-        return self.claim.root if isinstance(self.claim, Entry) else self.claim
+    raws: dict[bytes, bytes] = field(default_factory=dict)  # by root
+    claims: list[Entry] = field(default_factory=list)
+    members: dict[int, list[Ingested]] = field(default_factory=dict)
+    count: int = 0
+    size: int = 0
 
 
 class _Encoding(NamedTuple):
     """A group whose payloads are being made, or will be when it is appended. new: chunks by digest that no pack has."""
 
-    group: list[_Small]
+    group: _Group
     new: dict[bytes, bytes]
     payloads: Future[list[Encoded]] | None
 
@@ -59,18 +58,9 @@ def _directory_key(sha1: bytes) -> bytes:
     return checksum(DIGEST_SIZE, b"kacas directory, whole", sha1)
 
 
-def _entries(group: list[_Small]) -> list[Entry]:
-    now, ids = time.time_ns(), secrets.token_bytes(ID_SIZE * len(group))
-    return [
-        claim
-        if isinstance(claim, Entry)
-        else _member(ids[at * ID_SIZE : (at + 1) * ID_SIZE], sha1, claim, len(raw), kind, now)
-        for at, (sha1, raw, claim, kind) in enumerate(group)
-    ]
-
-
-def _member(entry_id: bytes, sha1: bytes, root: bytes, size: int, kind: int, time_ns: int) -> Entry:
-    return Entry(entry_id, sha1, root, size, time_ns, kind, b"", b"", _MEMBER)
+def _named(sha1: bytes, root: bytes, size: int) -> Entry:
+    """What a member entry says of the content."""
+    return Entry(b"", sha1, root, size, 0, Kind.FILE, b"", b"", _MEMBER)
 
 
 class GatheringBatch(Batch):
@@ -79,8 +69,7 @@ class GatheringBatch(Batch):
     def __init__(self, volume: Volume, lookup: Lookup, claims: Claims) -> None:
         super().__init__(volume, lookup)
         self._claims = claims
-        self._group: list[_Small] = []
-        self._group_size = 0
+        self._group = _Group()
         self._gathered: dict[bytes, list[Entry]] = {}
         self._gather_lock = threading.Lock()
         self._local = threading.local()
@@ -97,23 +86,22 @@ class GatheringBatch(Batch):
         try:
             with self._gather_lock:
                 self._gathered.setdefault(entry.sha1, []).append(entry)
-            self._take(_Small(entry.sha1, raw, entry, entry.kind))
+            self._take({entry.root: raw}, [entry], [], entry.kind)
         except BaseException as exc:
             self._fail(exc)  # by Ctrl-C it may be noted and not taken: the next put of the same would rely on it
             raise
 
-    def gather_member(self, content: Ingested, raw: bytes, kind: Kind) -> None:
-        """As `gather`, for content that a directory will keep."""
-        self._take(_Small(content.sha1, raw, content.root, kind))
+    def gather_members(self, raws: Sequence[bytes], kind: Kind) -> list[Ingested]:
+        """As `gather`, for contents that a directory will keep. Returns what each is."""
+        contents = [identify(raw) for raw in raws]
+        self._take({content.root: raw for content, raw in zip(contents, raws, strict=True)}, [], contents, kind)
+        return contents
 
     def known_members(self, identities: Collection[Identity]) -> set[Identity]:
         """Those that the store has, wholly and surely: their layouts are named for a directory, which may rely on them."""
         self.flush()  # what is on its way is compared with them, too
         found = self._claims.whole(self, identities)
-        now = time.time_ns()
-        self.add_entries(
-            self._wanted([_member(secrets.token_bytes(ID_SIZE), *identity, Kind.FILE, now) for identity in found])
-        )
+        self._add_members(found, Kind.FILE)
         return found
 
     def has_directory(self, sha1: bytes) -> bool:
@@ -131,19 +119,23 @@ class GatheringBatch(Batch):
         """All below the directory is stored, or will be when this batch ends."""
         self._directories.add(_directory_key(sha1))
 
-    def _take(self, small: _Small) -> None:
+    def _take(self, raws: dict[bytes, bytes], claims: list[Entry], members: list[Ingested], kind: int) -> None:
         with self._gather_lock:
             self._check_open()
-            self._group.append(small)
-            self._group_size += len(small.raw)
-            full = len(self._group) >= _GROUP_COUNT or self._group_size >= _GROUP_SIZE
+            group = self._group
+            group.raws |= raws
+            group.claims += claims
+            if members:
+                group.members.setdefault(kind, []).extend(members)
+            group.count += len(claims) + len(members)
+            group.size += sum(map(len, raws.values()))
+            full = group.count >= _GROUP_COUNT or group.size >= _GROUP_SIZE
         if full:
             self._send()
 
     def add_member(self, content: Ingested, kind: Kind) -> None:
         """Name the layout of content that was appended, unless that is done already. Raises CollisionError."""
-        entry = _member(secrets.token_bytes(ID_SIZE), *content, kind, time.time_ns())
-        self.add_entries(self._wanted([entry]))
+        self._add_members([content], kind)
 
     def entries(self, sha1: bytes) -> list[Entry]:
         return super().entries(sha1) + self._gathered.get(sha1, [])
@@ -162,17 +154,16 @@ class GatheringBatch(Batch):
         """Let the group be encoded. The encoder needs no GIL, so it works beside us; all that is Python's is done here."""
         try:
             with self._gather_lock:
-                group, size = self._group, self._group_size
-                self._group, self._group_size = [], 0
-            if not group:
+                group, self._group = self._group, _Group()
+            if not group.count:
                 return
             self._check_open()
-            raws = {small.root: small.raw for small in group}
+            raws = group.raws
             with self._gather_lock:
                 known = {root for encoding in self._encoding for root in encoding.new if root in raws}
             known |= self.known(raws.keys() - known)
             new = {root: raw for root, raw in raws.items() if root not in known}
-            in_thread = size > _THREAD_ABOVE
+            in_thread = group.size > _THREAD_ABOVE
             with self._gather_lock:
                 if in_thread and self._worker is None:
                     self._worker = ThreadPoolExecutor(1, "kacas-gather")
@@ -201,14 +192,16 @@ class GatheringBatch(Batch):
         ]
         if payloads:
             self.append(payloads)
-        entries = _entries(group)
-        self._check_group(entries)
-        self.add_entries(self._wanted(entries))
+        self._check_group(group)
+        if group.claims:
+            self.add_entries(group.claims)
+        for kind, contents in group.members.items():
+            self._add_members(contents, kind)
         with self._gather_lock:
-            for small in group:
-                waiting = [entry for entry in self._gathered.pop(small.sha1, ()) if entry is not small.claim]
+            for claim in group.claims:
+                waiting = [entry for entry in self._gathered.pop(claim.sha1, ()) if entry is not claim]
                 if waiting:  # in a later group
-                    self._gathered[small.sha1] = waiting
+                    self._gathered[claim.sha1] = waiting
 
     def _encode(self, raws: Sequence[bytes]) -> list[Encoded]:
         encoder: Encoder | None = getattr(self._local, "encoder", None)
@@ -216,36 +209,36 @@ class GatheringBatch(Batch):
             encoder = self._local.encoder = Encoder()
         return encoder.encode_many(raws)
 
-    def _check_group(self, entries: list[Entry]) -> None:
+    def _check_group(self, group: _Group) -> None:
         """Raises CollisionError for two contents of one SHA-1 within the batch: the group's own, or one before."""
-        first: dict[bytes, Entry] = {}
-        before = self.has_entries(entry.sha1 for entry in entries)
-        for entry in entries:
-            one = first.setdefault(entry.sha1, entry)
-            if one is not entry or entry.sha1 in before:
-                others = [other for other in (one, *super().entries(entry.sha1)) if other.root != entry.root]
-                if others:
-                    self._claims.check_collision(self, entry, others)
+        contents = [Ingested(claim.sha1, claim.root, claim.size) for claim in group.claims]
+        for members in group.members.values():
+            contents += members
+        last = {content.sha1: content for content in contents}
+        before = self.has_entries(last)
+        for content in dict.fromkeys(contents):
+            one = last[content.sha1]
+            if one.root != content.root or content.sha1 in before:
+                others = [_named(*one), *super().entries(content.sha1)]
+                self._claims.check_collision(
+                    self, _named(*content), [other for other in others if other.root != content.root]
+                )
 
-    def _wanted(self, entries: list[Entry]) -> list[Entry]:
-        """Without the member entries that are there already. Raises CollisionError."""
-        members = {entry.sha1: entry for entry in entries if entry.action == _MEMBER}
-        if not members:
-            return entries
-        published = self._lookup.entries_of_many(members)
-        needless: set[bytes] = set()
-        for sha1 in published.keys() | self.has_entries(members):
-            entry, there = members[sha1], published.get(sha1, [])
+    def _add_members(self, layouts: Iterable[tuple[bytes, bytes, int]], kind: int) -> None:
+        """Name layouts (SHA-1, root, size) for a directory, but for those that are named already. Raises CollisionError."""
+        wanted = {layout[0]: layout for layout in layouts}
+        published = self._lookup.entries_of_many(wanted)
+        for sha1 in published.keys() | self.has_entries(wanted):
+            there = published.get(sha1, [])
             known = [known for known, _ in there] + super().entries(sha1)
+            entry = _named(*wanted[sha1])
             self._claims.check_collision(self, entry, known)
             if any(other.action == _MEMBER and other.root == entry.root for other in known):
                 self.rely(pack_id for _, pack_id in there)
-                needless.add(sha1)
-        return [
-            entry
-            for entry in entries
-            if entry.action != _MEMBER or (entry is members[entry.sha1] and entry.sha1 not in needless)
-        ]
+                del wanted[sha1]
+        ids = secrets.token_bytes(ID_SIZE * len(wanted))
+        encoded = encode_members(wanted.values(), kind, time.time_ns(), ids)
+        self.add_members(dict(zip(wanted, encoded, strict=True)))
 
     def finish(self) -> None:
         self.flush()
@@ -263,7 +256,7 @@ class GatheringBatch(Batch):
 
     def discard(self) -> None:
         if os.getpid() == self._pid:
-            self._group = []
+            self._group = _Group()
             self._stop()
         super().discard()
 

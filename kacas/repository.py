@@ -214,9 +214,7 @@ class Repository:
 
         def work(batch: GatheringBatch) -> Ingested:
             if isinstance(content, bytes) and len(content) <= CHUNK_TARGET:
-                found = identify(content)
-                batch.gather_member(found, content, kind)
-                return found
+                return batch.gather_members([content], kind)[0]
             source = BufferSource(content) if isinstance(content, bytes) else content
             batch.flush()
             found = self._ingest.put(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kacas.disk.lookup import Lookup
 from kacas.disk.pack_writer import PackWriter, Payload
 from kacas.disk.volume import Volume
 from kacas.errors import StoreClosedError, WriteError
-from kacas.model.entry import Action, Entry
+from kacas.model.entry import Action, Entry, decode_entry
 from kacas.model.location import Location
 
 PACK_SIZE = 256 << 20  # bytes; a fuller pack is published and the next one begun
-_PACK_PAYLOADS = 1 << 16  # bounds the memory that the table takes before it is written
+_PACK_PAYLOADS = 1 << 17  # bounds the memory that the table takes before it is written: 80 MiB with its entries
 _MAX_SKIPPED = 1 << 16
 _PACK_ENTRIES_SIZE = 16 << 20
 _MAX_TREES = 1 << 16
@@ -32,10 +32,11 @@ class Batch:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._writer: PackWriter | None = None
-        self._pending: dict[bytes, Location] = {}
+        self._pending: dict[bytes, bytes] = {}  # chunk records of the unpublished pack, by digest
         self._entries: list[bytes] = []
         self._entries_size = 0
         self._own: dict[bytes, list[Entry]] = {}
+        self._members: dict[bytes, bytes] = {}  # member entries that were added in bulk, by SHA-1, encoded
         self._relied: set[bytes] = set()
         self._trees: set[bytes] = set()  # roots: when the batch has ended, all below them is in packs
         self.skipped: list[Entry] = []
@@ -63,13 +64,13 @@ class Batch:
             self._check_open()
             try:
                 self._writer = self._writer or PackWriter(self._volume)
-                locations = self._writer.append(payloads)
+                records = self._writer.append(payloads)
             except BaseException as exc:
                 # A pack with a hole is never published, even if the caller goes on with other puts.
                 self._fail(exc)
                 raise
-            for (header, _), location in zip(payloads, locations, strict=True):
-                self._pending[header.digest] = location
+            for (header, _), record in zip(payloads, records, strict=True):
+                self._pending[header.digest] = record
             if self._writer.size >= PACK_SIZE or self._writer.payload_count >= _PACK_PAYLOADS:
                 self._publish()
 
@@ -86,19 +87,33 @@ class Batch:
                 self._entries.append(encoded)
                 self._entries_size += len(encoded)
                 self._own.setdefault(entry.sha1, []).append(entry)
-            if self._entries_size >= _PACK_ENTRIES_SIZE:
-                self._writer = self._writer or PackWriter(self._volume)
-                self._publish()
+            self._publish_many_entries()
+
+    def add_members(self, encoded: Mapping[bytes, bytes]) -> None:
+        """As `add_entries`, for encoded member entries by the SHA-1 that each is about."""
+        with self._lock:
+            self._check_open()
+            self._entries.extend(encoded.values())
+            self._entries_size += sum(map(len, encoded.values()))
+            self._members.update(encoded)
+            self._publish_many_entries()
+
+    def _publish_many_entries(self) -> None:
+        if self._entries_size >= _PACK_ENTRIES_SIZE:
+            self._writer = self._writer or PackWriter(self._volume)
+            self._publish()
 
     def has_entries(self, sha1s: Iterable[bytes]) -> set[bytes]:
         """Those of which `entries` knows any."""
         with self._lock:
-            return {sha1 for sha1 in sha1s if sha1 in self._own}
+            wanted = set(sha1s)
+            return wanted & self._own.keys() | wanted & self._members.keys()
 
     def entries(self, sha1: bytes) -> list[Entry]:
         """Entries of this batch that are not published yet."""
         with self._lock:
-            return list(self._own.get(sha1, ()))
+            member = self._members.get(sha1)
+            return [*self._own.get(sha1, ()), *([decode_entry(member)[0]] if member else ())]
 
     def own_entries(self) -> list[Entry]:
         """All keep entries that are not published yet."""
@@ -121,7 +136,10 @@ class Batch:
     def pending(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
         """Where payloads of this batch's unpublished pack are; read them with `read`."""
         with self._lock:
-            return {digest: self._pending[digest] for digest in digests if digest in self._pending}
+            writer = self._writer
+            if writer is None:
+                return {}
+            return {digest: writer.location(self._pending[digest]) for digest in digests if digest in self._pending}
 
     def read(self, location: Location) -> bytes | None:
         """Header, parameters and payload from the unpublished pack; None if it was published meanwhile."""
@@ -129,6 +147,12 @@ class Batch:
             if self._writer is None or self._writer.pack_id != location.pack_id:
                 return None
             return self._writer.read(location.offset, location.stop - location.offset)
+
+    def write_back(self) -> None:
+        """Begin to sync what is there, if it is much: `finish` will come soon."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.write_back()
 
     def finish(self) -> None:
         """Publish what is left. When this returns, every entry of the batch is durable and every pack relied on is there."""
@@ -160,7 +184,7 @@ class Batch:
             self._fail(exc)
             raise
         self._writer = None
-        self._pending, self._entries, self._entries_size, self._own = {}, [], 0, {}
+        self._pending, self._entries, self._entries_size, self._own, self._members = {}, [], 0, {}, {}
         self._packs.add(writer.pack_id)
         self._lookup.settled(self._packs)
         self._lookup.published(writer.pack_id, table)

@@ -22,11 +22,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from kacas.disk.durable import make_directory
-from kacas.model.digest import checksum
+from kacas.model.digest import checksum, checksums
 
 _SETTLING_NS = 2_000_000_000
 # File systems on which a write through a mapping sets the times when it makes a clean page dirty, or a stat writes back
@@ -40,6 +41,7 @@ _MOST_FILES = 4_000_000  # about 140 bytes each
 _BUSY_S = 0.25  # waiting longer for another process would cost more than reading most files
 _PER_QUERY = 500
 _PER_TRANSACTION = 10_000
+_PER_STATEMENT = 400  # rows; SQLite took 999 values at most before 2020
 _MAX_RENEWALS = 3
 _ROW = struct.Struct("<QQqqq20s32s")
 _CHECK_AT, _CHECK_SIZE = _ROW.size, 8
@@ -180,27 +182,32 @@ class Identities:
         self._attempt(lambda connection: rows.extend(connection.execute("SELECT 1 FROM files LIMIT 1")))
         return not rows
 
-    def put_many(self, found: Mapping[FileState, Identity], synced_ns: int | None) -> None:
-        """Remember what files were hashed to, if that can be trusted; what cannot is forgotten.
+    def put_many(self, found: Mapping[FileState, tuple[bytes, bytes, int]], synced_ns: int | None) -> None:
+        """Remember the identities that files were hashed to, if that can be trusted; what cannot is forgotten.
 
         synced_ns: from `sync_source` or `sync_file_system`, called before the files were read. Each state must have
         been the same after that call and after the last byte was read.
         """
-        rows, unsure = [], []
-        for state, identity in found.items():
+        keys, rows, unsure = [], [], []
+        for state, (sha1, root, size) in found.items():
             # Files that have another size than they say, as in /proc, do not tell their changes either.
-            if synced_ns is not None and has_settled(state, synced_ns) and identity.size == state.size:
-                rows.append((_file_key(state), _encode(state, identity)))
+            if synced_ns is not None and has_settled(state, synced_ns) and size == state.size:
+                keys.append(_file_key(state))
+                rows.append(_ROW.pack(*state, sha1, root))
             else:
                 unsure.append((_file_key(state),))
-        self._write(rows, unsure)
+        checked = [row + check for row, check in zip(rows, checksums(_CHECK_SIZE, rows), strict=True)]
+        self._write(list(zip(keys, checked, strict=True)), unsure)
 
     def _write(self, rows: list[tuple[int, bytes]], unsure: list[tuple[int]]) -> None:
         def forget(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM files WHERE file = ?", unsure)
 
         def remember(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT OR REPLACE INTO files (file, row) VALUES (?, ?)", part)
+            for first in range(0, len(part), _PER_STATEMENT):  # one statement for each row takes twice as long
+                some = part[first : first + _PER_STATEMENT]
+                places = ",".join(["(?,?)"] * len(some))
+                connection.execute(f"INSERT OR REPLACE INTO files (file, row) VALUES {places}", list(chain(*some)))
             connection.execute(f"DELETE FROM files WHERE place <= {_NEWEST} - ?", (self._most,))
 
         if unsure:
@@ -302,11 +309,6 @@ os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in
 def _file_key(state: FileState) -> int:
     """One row for a file, whatever its state. Inodes that are near stay near; what falls together costs a miss."""
     return (state.device * _DEVICE_FACTOR + state.inode) & 0x7FFFFFFFFFFFFFFF
-
-
-def _encode(state: FileState, identity: Identity) -> bytes:
-    row = _ROW.pack(*state, identity.sha1, identity.root)
-    return row + checksum(_CHECK_SIZE, row)
 
 
 def _decode(row: object, state: FileState) -> Identity | None:

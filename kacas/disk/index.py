@@ -343,10 +343,13 @@ class Index:
         """As `entries`, in one transaction; what is not known is left out."""
 
         def read(environment: lmdb.Environment) -> dict[bytes, list[tuple[Entry, bytes]]]:
+            found: dict[bytes, list[tuple[Entry, bytes]]] = {}
             with environment.begin() as txn:
                 cursor, pack_of = txn.cursor(self._entries), partial(self._pack_id, txn)
-                found = {sha1: entries_of(cursor, sha1, pack_of) for sha1 in sha1s}
-            return {sha1: entries for sha1, entries in found.items() if entries}
+                for sha1 in sha1s:
+                    if entries := entries_of(cursor, sha1, pack_of):
+                        found[sha1] = entries
+            return found
 
         return self._run(read)
 

@@ -30,9 +30,11 @@ def read_entry(key: bytes, value: bytes, pack_of: PackOf) -> tuple[Entry, bytes]
 
 def entries_of(cursor: lmdb.Cursor[bytes], sha1: bytes, pack_of: PackOf) -> list[tuple[Entry, bytes]]:
     """All entries of the SHA-1, keep and forget, each with a pack that holds it."""
+    if not cursor.set_range(sha1) or not cursor.key().startswith(sha1):
+        return []  # soon, for the many that are asked for and not there
     here: dict[bytes, tuple[Entry, bytes]] = {}
-    more = cursor.set_range(sha1)
-    while more and cursor.key()[:SHA1_SIZE] == sha1:
+    more = True
+    while more and cursor.key().startswith(sha1):
         if known := read_entry(*cursor.item(), pack_of):
             here[known[0].entry_id] = known
         more = cursor.next()

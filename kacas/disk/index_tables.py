@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from kacas.model.entry import Action, decode_entry
 from kacas.model.pack_format import Table
 
 Row = tuple[bytes, bytes]
+_key = itemgetter(0)
+_MERGED, _KEEP = int(Action.MERGED), int(Action.KEEP)  # comparing with a member of an enumeration takes twice as long
 
 
 class TableRows(NamedTuple):
@@ -43,11 +46,12 @@ def rows_of(tables: Iterable[tuple[bytes, Table]]) -> TableRows:
     log: list[Row] = []
     for number, table in tables:
         chunks.append(encode_rows(table.records, int.from_bytes(number, "big")))
-        for head, encoded in table.rows():
-            if head.action == Action.MERGED:
+        for entry_id, sha1, action, encoded in table.rows():
+            if action == _MERGED:
                 continue
-            entries.append((head.sha1 + head.entry_id + number, bytes(encoded)))
-            if head.action == Action.KEEP:
-                log.append((log_key(decode_entry(encoded)[0]), head.sha1))
+            entries.append((sha1 + entry_id + number, encoded))
+            if action == _KEEP:
+                log.append((log_key(decode_entry(encoded)[0]), sha1))
     joined: list[bytes] = np.concatenate(chunks).tolist() if chunks else []
-    return TableRows([(row[:KEY_SIZE], row[KEY_SIZE:]) for row in sorted(joined)], sorted(entries), sorted(log))
+    entries.sort(key=_key)
+    return TableRows([(row[:KEY_SIZE], row[KEY_SIZE:]) for row in sorted(joined)], entries, sorted(log))

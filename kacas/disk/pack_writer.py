@@ -20,12 +20,14 @@ from kacas.model.pack_format import (
     PayloadHeader,
     Purpose,
     Table,
+    decode_record,
     decode_table,
     encode_table,
 )
 
 _FLUSH_SIZE = 1 << 20  # small payloads are gathered and written in one call
 _SYNC_EVERY = 32 << 20  # write-back rolls along in a side thread, so that the final sync waits for little
+_WRITE_BACK_FROM = 4 << 20
 
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -47,7 +49,7 @@ class PackWriter:
         self._lock = threading.Lock()
         self._gathered: list[bytes | memoryview] = [self._header]
         self._gathered_size = HEADER_SIZE
-        self._payloads: list[tuple[int, PayloadHeader]] = []
+        self._records: list[bytes] = []
         self._syncer: ThreadPoolExecutor | None = None
         self._syncs: list[Future[None]] = []
         self._synced = 0
@@ -59,11 +61,11 @@ class PackWriter:
 
     @property
     def payload_count(self) -> int:
-        return len(self._payloads)
+        return len(self._records)
 
-    def append(self, payloads: Sequence[Payload]) -> list[Location]:
-        """Take payloads; their buffers are free when this returns. Returns where they will be."""
-        locations = []
+    def append(self, payloads: Sequence[Payload]) -> list[bytes]:
+        """Take payloads; their buffers are free when this returns. Returns their chunk records: see `location`."""
+        records = []
         with self._lock:
             offset = self.size
             parts: list[bytes | memoryview] = []
@@ -71,13 +73,7 @@ class PackWriter:
             for header, payload in payloads:
                 front = header.encode(payload)
                 parts += (front, payload)
-                self._payloads.append((offset + size, header))
-                locations.append(
-                    Location(
-                        self.pack_id, offset + size, header.payload_size, header.raw_size, len(header.parameters),
-                        header.kind, header.codec,
-                    )
-                )  # fmt: skip
+                records.append(header.record(offset + size))
                 size += len(front) + header.payload_size
             if size >= _FLUSH_SIZE:
                 self._flush(parts)
@@ -87,15 +83,30 @@ class PackWriter:
                 self._gathered_size += size
                 if self._gathered_size >= _FLUSH_SIZE:
                     self._flush([])
-        return locations
+            self._records += records
+        return records
+
+    def location(self, record: bytes) -> Location:
+        """Where the payload of a chunk record of this pack is."""
+        return Location(self.pack_id, *decode_record(record))
 
     def _flush(self, more: list[bytes | memoryview]) -> None:
         self._file.append(self._gathered + more)
         self._gathered, self._gathered_size = [], 0
-        if self._durable and self._file.size - self._synced >= _SYNC_EVERY:
+        if self._file.size - self._synced >= _SYNC_EVERY:
+            self._begin_sync()
+
+    def _begin_sync(self) -> None:
+        if self._durable and self._file.size > self._synced:
             self._synced = self._file.size
             self._syncer = self._syncer or ThreadPoolExecutor(1, "kacas-sync")
             self._syncs.append(self._syncer.submit(_sync_data, self._file.fd))
+
+    def write_back(self) -> None:
+        """Begin to sync what was appended, if it is much, while the caller does other things."""
+        with self._lock:
+            if self._file.size - self._synced >= _WRITE_BACK_FROM:
+                self._begin_sync()
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes that were appended before, from the unpublished file."""
@@ -105,10 +116,10 @@ class PackWriter:
 
     def finish(self, entries: Sequence[bytes]) -> Table:
         """Write table and footer, make all durable, publish. Returns the table that was written."""
-        table = encode_table(self._payloads, list(entries))
+        table = encode_table(self._records, entries)
         with self._lock:
             footer = Footer(
-                self.pack_id, self.size, len(table), len(self._payloads), len(entries),
+                self.pack_id, self.size, len(table), len(self._records), len(entries),
                 self.size + len(table) + FOOTER_SIZE, chunk_digest(table),
             )  # fmt: skip
             try:

@@ -10,7 +10,7 @@ from kacas.disk.identities import FileState, Identities, Identity, has_settled, 
 
 _SINGLY = 16  # files of one file system that are synced one by one; then all of it is, in one call
 _SYNC_ALONE = 64 << 20  # bytes; larger files always are: a write call that is at work on one is waited for
-_TOGETHER = 10_000  # identities that are remembered in one transaction
+_TOGETHER = 32_768  # identities that are kept back: the later they are written, the more of it falls into the last sync
 
 
 class KnownFiles:
@@ -21,7 +21,7 @@ class KnownFiles:
         self._blind = rehash or identities.is_empty()
         self._counts: dict[int, int] = {}
         self._synced: dict[int, int | None] = {}
-        self._learned: dict[int | None, dict[FileState, Identity]] = {}
+        self._learned: dict[int | None, dict[FileState, tuple[bytes, bytes, int]]] = {}
 
     def look_up(self, entries: Iterable[os.DirEntry[bytes]]) -> dict[bytes, Identity]:
         """The identities of those regular files of a directory that have not changed, by name."""
@@ -42,21 +42,23 @@ class KnownFiles:
 
         status: of the file, just opened.
         """
+        device = status.st_dev
+        if device in self._synced and status.st_size <= _SYNC_ALONE:
+            return status, self._synced[device]
         if not has_settled(FileState.of(status), time.time_ns()):
             return status, None  # too young to be remembered: no disk need be waited for
-        device = status.st_dev
         count = self._counts[device] = self._counts.get(device, 0) + 1
         if count <= _SINGLY or status.st_size > _SYNC_ALONE:
             synced_ns = sync_source(fd)
-        elif device in self._synced:
-            return status, self._synced[device]
         else:
             synced_ns = self._synced[device] = sync_file_system(fd)
         return os.fstat(fd), synced_ns  # writing back what was mapped may have set its times
 
-    def remember(self, status: os.stat_result, identity: Identity, synced_ns: int | None) -> None:
-        """status: of the file, the same after the sync and after the last byte."""
-        learned = self._learned.setdefault(synced_ns, {})
+    def remember(self, status: os.stat_result, identity: tuple[bytes, bytes, int], synced_ns: int | None) -> None:
+        """status: of the file, the same after the sync and after the last byte. identity: SHA-1, root, size."""
+        learned = self._learned.get(synced_ns)
+        if learned is None:
+            learned = self._learned[synced_ns] = {}
         learned[FileState.of(status)] = identity
         if len(learned) >= _TOGETHER or len(self._learned) > 2 * _SINGLY:
             self.flush()

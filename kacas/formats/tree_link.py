@@ -46,9 +46,10 @@ class _LinkWalk(Walk):
         super().__init__(repository, files, exclude)
         self._devices: dict[int, int] = {}  # each with an open descriptor of one of its files
 
+    def _is_read_whole(self, status: os.stat_result) -> bool:
+        return not status.st_size and super()._is_read_whole(status)  # there is nothing to leave elsewhere
+
     def _content(self, fd: int, path: bytes, status: os.stat_result) -> Ingested:
-        if not status.st_size:
-            return super()._content(fd, path, status)  # there is nothing to leave elsewhere
         if status.st_dev not in self._devices:
             self._devices[status.st_dev] = os.dup(fd)
         place = adopted_path(self._repository, os.fsdecode(path))

@@ -16,16 +16,17 @@ from kacas.disk.identities import Identities, Identity
 from kacas.errors import InvalidSettingError, KacasError, SkippedWarning, SourceChangedError, UnreadableSourceError
 from kacas.formats.file import FileSource, file_layout
 from kacas.formats.known_files import KnownFiles
-from kacas.ingest import Ingested, identify
+from kacas.ingest import Ingested
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeEntry, TreeError, check_name, encode_tree
 from kacas.model.uri import DirectoryUri, label_bytes
 from kacas.repository import Repository
 
-_GONE = TreeEntry(b"", EntryType.FILE)  # in place of a file that could be taken no more
 _TRIES = 3  # for a file that changes while it is read
 _MAX_HARD_LINKS = 1 << 20  # remembered, to read each file once
+_TOGETHER = 512  # small files that are handed to the batch at once
+_TOGETHER_SIZE = 2 << 20  # bytes
 _MAX_NAMED = 20  # paths in one message
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -78,6 +79,10 @@ class _Frame(NamedTuple):
     taken: list[TreeEntry]
 
 
+# A small file that was read: its name, its state, the same before and after, when it was synced, and its bytes.
+_Read = tuple[bytes, os.stat_result, int | None, bytes]
+
+
 class Walk:
     """One pass over a tree, deepest directories first, without recursion."""
 
@@ -90,6 +95,8 @@ class Walk:
         self._excluded = _patterns(exclude)
         self._hard_links: dict[tuple[int, int], TreeEntry] = {}
         self._stored = 0
+        self._reads: list[_Read] = []  # of the directory at hand
+        self._reads_size = 0
         self._own = {
             (status.st_dev, status.st_ino)
             for place in (repository.volume.path, repository.cache)
@@ -101,10 +108,14 @@ class Walk:
 
     def keep(self, top: str, label: str, *, partial: bool) -> str:
         """Store the tree and claim it; returns the URI. Raises UnreadableSourceError if a part cannot be read, unless `partial`."""
-        document = self.store(os.fsencode(top))
-        if self.problems and not partial:
-            raise self.error(top)
-        uri = self._repository.put_small(document, Kind.DIRECTORY, label)
+        try:
+            document = self.store(os.fsencode(top))
+            if self.problems and not partial:
+                raise self.error(top)
+            uri = self._repository.put_small(document, Kind.DIRECTORY, label)
+            self._batch.write_back()  # while the disk works, what was learned is noted
+        finally:
+            self._files.flush()
         return str(DirectoryUri(uri.sha1, label))
 
     def store(self, top: bytes) -> bytes:
@@ -114,12 +125,12 @@ class Walk:
             frame = stack[-1]
             below = next((below for entry in frame.names if (below := self._take(entry, frame, stack))), None)
             if below is not None:
+                self._keep_reads(frame)
                 stack.append(below)
                 continue
             stack.pop()
             document = self._finish(frame)
             if not stack:
-                self._files.flush()
                 return document
             sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
             if not self._batch.has_directory(sha1):
@@ -146,20 +157,20 @@ class Walk:
 
     def _take(self, entry: os.DirEntry[bytes], frame: _Frame, stack: list[_Frame]) -> _Frame | None:
         """Take one name; returns the frame of a directory that is to be gone into first."""
-        relative = frame.relative + entry.name
-        if self._excluded is not None and self._excluded(os.fsdecode(entry.name), os.fsdecode(relative)):
+        name = entry.name
+        if self._excluded is not None and self._excluded(os.fsdecode(name), os.fsdecode(frame.relative + name)):
             return None
         try:
-            check_name(entry.name)
-            if entry.is_symlink():
-                frame.taken.append(TreeEntry(entry.name, EntryType.LINK, target=os.readlink(entry.path)))
+            check_name(name)
+            if entry.is_file(follow_symlinks=False):
+                if known := frame.known.get(name):
+                    frame.taken.append(_unchanged(entry, known))
+                else:
+                    self._file_or_problem(entry.path, name, frame)
+            elif entry.is_symlink():
+                frame.taken.append(TreeEntry(name, EntryType.LINK, target=os.readlink(entry.path)))
             elif entry.is_dir(follow_symlinks=False):
-                return self._open(entry.path, relative + b"/", stack)
-            elif entry.is_file(follow_symlinks=False):
-                known = frame.known.get(entry.name)
-                taken = _unchanged(entry, known) if known else self._file_or_problem(entry.path, entry.name)
-                if taken is not None:
-                    frame.taken.append(taken)
+                return self._open(entry.path, frame.relative + name + b"/", stack)
             else:
                 self.skipped.append(f"{os.fsdecode(entry.path)} ({_special(entry)})")
         except OSError as exc:
@@ -168,68 +179,94 @@ class Walk:
             self.problems.append(f"{os.fsdecode(entry.path)}: {exc}")
         return None
 
-    def _file_or_problem(self, path: bytes, name: bytes) -> TreeEntry | None:
+    def _file_or_problem(self, path: bytes, name: bytes, frame: _Frame) -> None:
         try:
-            return self._file(path, name)
+            self._file(path, name, frame)
         except OSError as exc:
             self._problem(path, exc)
-            return None
 
-    def _file(self, path: bytes, name: bytes) -> TreeEntry:
+    def _file(self, path: bytes, name: bytes, frame: _Frame) -> None:
         for _ in range(_TRIES - 1):
             try:
-                return self._file_once(path, name)
+                return self._file_once(path, name, frame)
             except (SourceChangedError, FileNotFoundError):
                 continue
-        return self._file_once(path, name)
+        return self._file_once(path, name, frame)
 
-    def _file_once(self, path: bytes, name: bytes) -> TreeEntry:
+    def _file_once(self, path: bytes, name: bytes, frame: _Frame) -> None:
         fd = os.open(path, _OPEN)
         try:
-            before = os.fstat(fd)
-            key = (before.st_dev, before.st_ino)
-            if before.st_nlink > 1 and (known := self._hard_links.get(key)):
-                return known._replace(name=name)
-            executable = bool(before.st_mode & 0o100)
-            before, synced_ns = self._files.sync(fd, before)
-            content = self._content(fd, path, before)
+            status = os.fstat(fd)
+            if status.st_nlink > 1 and (known := self._hard_links.get((status.st_dev, status.st_ino))):
+                frame.taken.append(known._replace(name=name))
+                return
+            status, synced_ns = self._files.sync(fd, status)
+            if not self._is_read_whole(status):
+                content = self._content(fd, path, status)
+                self._took(frame, name, status, synced_ns, content)
+                self._repository.report_progress("storing", self._stored, None)
+                return
+            raw = _read(fd, path, status)
         finally:
             os.close(fd)
-        self._files.remember(before, Identity(content.sha1, content.root, content.size), synced_ns)
-        self._stored += content.size
+        self._reads.append((name, status, synced_ns, raw))
+        self._reads_size += len(raw)
+        if len(self._reads) >= _TOGETHER or self._reads_size >= _TOGETHER_SIZE or status.st_nlink > 1:
+            self._keep_reads(frame)
+
+    def _keep_reads(self, frame: _Frame) -> None:
+        """Hand the files of the frame that were read to the batch. Done before another directory is gone into."""
+        reads, self._reads, self._reads_size = self._reads, [], 0
+        if not reads:
+            return
+        contents = self._batch.gather_members([raw for _, _, _, raw in reads], Kind.FILE)
+        for (name, status, synced_ns, _), content in zip(reads, contents, strict=True):
+            self._took(frame, name, status, synced_ns, content)
         self._repository.report_progress("storing", self._stored, None)
-        entry = TreeEntry(name, EntryType.FILE, content.sha1, content.size, executable)
-        if before.st_nlink > 1 and len(self._hard_links) < _MAX_HARD_LINKS:
-            self._hard_links[key] = entry
-        return entry
+
+    def _took(
+        self, frame: _Frame, name: bytes, status: os.stat_result, synced_ns: int | None, content: Ingested
+    ) -> None:
+        self._files.remember(status, content, synced_ns)
+        sha1, _, size = content
+        self._stored += size
+        entry = TreeEntry(name, EntryType.FILE, sha1, size, status.st_mode & 0o100 != 0)
+        frame.taken.append(entry)
+        if status.st_nlink > 1 and len(self._hard_links) < _MAX_HARD_LINKS:
+            self._hard_links[status.st_dev, status.st_ino] = entry
+
+    def _is_read_whole(self, status: os.stat_result) -> bool:
+        return status.st_size <= CHUNK_TARGET and stat.S_ISREG(status.st_mode)
 
     def _content(self, fd: int, path: bytes, status: os.stat_result) -> Ingested:
-        if status.st_size > CHUNK_TARGET or not stat.S_ISREG(status.st_mode):
-            source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
-            try:
-                return self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
-            finally:
-                source.close()
-        raw = _read(fd, path, status)
-        content = identify(raw)
-        self._batch.gather_member(content, raw, Kind.FILE)
-        return content
+        """Store a file that is not read whole."""
+        source = FileSource(Path(os.fsdecode(path)), os.dup(fd))
+        try:
+            return self._repository.put_member(source, Kind.FILE, **file_layout(source)._asdict())
+        finally:
+            source.close()
 
     def _note(self, sha1: bytes) -> None:
         self._batch.note_directory(sha1)
 
     def _finish(self, frame: _Frame) -> bytes:
         """The directory's document; the files that were not read, as they had not changed, are in the store or are read."""
+        self._keep_reads(frame)
         document = self._document(frame)
         sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
         if frame.known and not self._batch.has_directory(sha1):
             there = self._batch.known_members(set(frame.known.values()))
-            for at, taken in enumerate(frame.taken):
-                identity = frame.known.get(taken.name)
-                if identity is not None and identity not in there and taken.type is EntryType.FILE:
-                    again = self._file_or_problem(os.path.join(frame.path, taken.name), taken.name)
-                    frame.taken[at] = again or _GONE
-            frame.taken[:] = [taken for taken in frame.taken if taken is not _GONE]
+            lost = {
+                taken.name
+                for taken in frame.taken
+                if taken.type is EntryType.FILE
+                and (identity := frame.known.get(taken.name)) is not None
+                and identity not in there
+            }
+            frame.taken[:] = [taken for taken in frame.taken if taken.name not in lost]
+            for name in sorted(lost):
+                self._file_or_problem(os.path.join(frame.path, name), name, frame)
+            self._keep_reads(frame)
             document = self._document(frame)
             sha1 = hashlib.sha1(document, usedforsecurity=False).digest()
         self._note(sha1)
@@ -280,10 +317,11 @@ def _read(fd: int, path: bytes, before: os.stat_result) -> bytes:
     while 0 < len(data) < before.st_size and (more := os.read(fd, before.st_size + 1 - len(data))):
         data += more
     after = os.fstat(fd)
-    if len(data) != before.st_size or (after.st_mtime_ns, after.st_ctime_ns, after.st_size) != (
-        before.st_mtime_ns,
-        before.st_ctime_ns,
-        before.st_size,
+    if (
+        len(data) != before.st_size
+        or after.st_mtime_ns != before.st_mtime_ns
+        or after.st_ctime_ns != before.st_ctime_ns
+        or after.st_size != before.st_size
     ):
         raise SourceChangedError(f"{os.fsdecode(path)} changed while it was stored", path=os.fsdecode(path))
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,11 @@ def checksum(size: int, first: Buffer, *more: Buffer) -> bytes:
     for part in more:
         hasher.update(part)
     return hasher.digest(size)
+
+
+def checksums(size: int, rows: Iterable[Buffer]) -> list[bytes]:
+    """`checksum` of each."""
+    return [blake3(row).digest(size) for row in rows]
 
 
 def new_sha1() -> _Hash:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
-from kacas.model.digest import ID_SIZE, checksum
+from kacas.model.digest import ID_SIZE, checksum, checksums
 from kacas.model.uri import MAX_LABEL_SIZE, DirectoryUri, Uri, label_text
 
 MAX_OWNER_SIZE = 256  # bytes of UTF-8
@@ -15,6 +15,7 @@ MAX_PATH_SIZE = 4096  # bytes: PATH_MAX of Linux
 MAX_CANCELS = 1 << 16
 _CHECK_SIZE = 8
 _FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
+_HEAD = struct.Struct("<I16s20s49xB")  # the same, as far as the action: size, id, SHA-1, action
 _SIZE = struct.Struct("<I")
 SHA1_OFFSET = _SIZE.size + ID_SIZE  # of the SHA-1 in an encoded entry
 MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_PATH_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
@@ -130,6 +131,19 @@ class Entry(NamedTuple):
         return whole + checksum(_CHECK_SIZE, whole)
 
 
+def encode_members(layouts: Iterable[tuple[bytes, bytes, int]], kind: int, time_ns: int, ids: bytes) -> list[bytes]:
+    """The entries that name layouts (SHA-1, root, size) for a directory, each as `Entry.encode` gives it, at once.
+
+    ids: the entry ids, one after the other.
+    """
+    size, action = _FIXED.size + _CHECK_SIZE, int(Action.MEMBER)
+    rows = [
+        _FIXED.pack(size, ids[at : at + ID_SIZE], *layout, time_ns, kind, action, 0, 0, 0, 0, 0)
+        for at, layout in zip(range(0, len(ids), ID_SIZE), layouts, strict=True)
+    ]
+    return [row + check for row, check in zip(rows, checksums(_CHECK_SIZE, rows), strict=True)]
+
+
 def _max_label_size(action: int) -> int:
     return MAX_PATH_SIZE if action == Action.ADOPTED else MAX_LABEL_SIZE
 
@@ -187,18 +201,12 @@ def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:
         at += size
 
 
-class EntryHead(NamedTuple):
-    entry_id: bytes
-    sha1: bytes
-    action: int
-
-
-def entry_heads(data: bytes | memoryview) -> Iterator[tuple[EntryHead, bytes | memoryview]]:
-    """What entries are about, with their encoded bytes. They must be whole."""
-    at = 0
-    while at < len(data):
-        size, entry_id, sha1, _, _, _, _, action, *_ = _FIXED.unpack_from(data, at)
-        yield EntryHead(entry_id, sha1, action), data[at : at + size]
+def entry_rows(data: bytes) -> Iterator[tuple[bytes, bytes, int, bytes]]:
+    """Entry id, SHA-1, action and encoded bytes of encoded entries, one by one. They must be whole."""
+    at, stop, unpack = 0, len(data), _HEAD.unpack_from
+    while at < stop:
+        size, entry_id, sha1, action = unpack(data, at)
+        yield entry_id, sha1, action, data[at : at + size]
         at += size
 
 

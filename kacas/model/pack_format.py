@@ -6,7 +6,7 @@ header (64) | payload header (64) + parameters + payload, ... | chunk records (5
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kacas.model.codec import MAX_CHUNK_SIZE, MAX_PAYLOAD_SIZE, Codec
 from kacas.model.digest import checksum
-from kacas.model.entry import Entry, EntryError, EntryHead, decode_entry, entry_heads
+from kacas.model.entry import Entry, EntryError, decode_entry, entry_rows
 
 FORMAT_VERSION = 1
 HEADER_SIZE = 64
@@ -46,6 +46,7 @@ assert CHUNK_RECORD.itemsize == _RECORD.size == 56
 
 
 _RAW = int(Codec.RAW)
+_JOINED_BELOW = 1 << 16  # bytes; copying them takes less than a second call of the hash function, 1 µs
 
 
 class Purpose(IntEnum):
@@ -96,12 +97,25 @@ class PayloadHeader(NamedTuple):
         )
         return fixed + _payload_check(fixed, self.parameters, payload, self.codec) + self.parameters
 
+    def record(self, offset: int) -> bytes:
+        """The chunk record of the payload whose header is at `offset`."""
+        kind, codec, payload_size, raw_size, digest, parameters = self
+        return _RECORD.pack(digest, offset, payload_size, raw_size, len(parameters), kind, codec, 0)
+
 
 def _payload_check(fixed: bytes | memoryview, parameters: bytes, payload: bytes | memoryview, codec: int) -> bytes:
     # A raw payload is checked by its digest: hashing it twice would cost 0.15 s per GiB for nothing.
-    return (
-        checksum(_CHECK_SIZE, fixed, parameters) if codec == _RAW else checksum(_CHECK_SIZE, fixed, parameters, payload)
-    )
+    if codec == _RAW:
+        return checksum(_CHECK_SIZE, fixed, parameters)
+    if len(payload) <= _JOINED_BELOW:
+        return checksum(_CHECK_SIZE, b"".join((fixed, parameters, payload)))
+    return checksum(_CHECK_SIZE, fixed, parameters, payload)
+
+
+def decode_record(record: bytes) -> tuple[int, int, int, int, int, int]:
+    """Offset, payload size, raw size, parameters size, kind and codec."""
+    _, offset, payload_size, raw_size, parameters_size, kind, codec, _ = _RECORD.unpack(record)
+    return offset, payload_size, raw_size, parameters_size, kind, codec
 
 
 def decode_payload_header(data: memoryview, start: int = 0) -> PayloadHeader:
@@ -193,9 +207,9 @@ class Table:
         """Decode in order; raises PackFormatError if they are not exactly the declared number."""
         return (entry for entry, _ in self.encoded_entries())
 
-    def rows(self) -> Iterator[tuple[EntryHead, bytes | memoryview]]:
-        """The head and the encoded bytes of each, in a table that was decoded or made just now: nothing is checked again."""
-        return entry_heads(self.entries_data)
+    def rows(self) -> Iterator[tuple[bytes, bytes, int, bytes]]:
+        """As `entry_rows`, in a table that was decoded or made just now: nothing is checked again."""
+        return entry_rows(bytes(self.entries_data))
 
     def encoded_entries(self) -> Iterator[tuple[Entry, bytes | memoryview]]:
         """As `entries`, each with its encoded bytes."""
@@ -211,13 +225,9 @@ class Table:
             raise PackFormatError("the table holds more than its entries")
 
 
-def encode_table(headers: list[tuple[int, PayloadHeader]], entries: list[bytes]) -> bytes:
-    """headers: (offset, payload header) in any order; entries: encoded, kept in order."""
-    rows = sorted(
-        _RECORD.pack(h.digest, offset, h.payload_size, h.raw_size, len(h.parameters), h.kind, h.codec, 0)
-        for offset, h in headers
-    )
-    return b"".join(rows) + b"".join(entries)
+def encode_table(records: Iterable[bytes], entries: Iterable[bytes]) -> bytes:
+    """records: from `PayloadHeader.record`, in any order; entries: encoded, kept in order."""
+    return b"".join(sorted(records)) + b"".join(entries)
 
 
 def decode_table(data: bytes | memoryview, footer: Footer) -> Table:

@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import Iterable
 from enum import Enum
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import simplejson
@@ -21,6 +22,7 @@ MAX_TREE_SIZE = 256 << 20  # bytes of one document; about two million files in o
 MAX_NAME_SIZE = 255  # bytes, as file systems have it
 MAX_TARGET_SIZE = 4095
 _FORMAT = "kacas directory"
+_NO_NAMES = frozenset((b"", b".", b".."))
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -63,31 +65,36 @@ class TreeEntry(NamedTuple):
 
 def check_name(name: bytes) -> None:
     """Raises TreeError for a name that could leave the directory, or that no directory can hold."""
-    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+    if name in _NO_NAMES or b"/" in name or b"\0" in name:
         raise TreeError(f"{name[:80]!r} is not a file name")
     if len(name) > MAX_NAME_SIZE:
         raise TreeError(f"the name {name[:40]!r}… has {len(name)} bytes, at most {MAX_NAME_SIZE} are possible")
 
 
+_name = itemgetter(0)
+
+
 def encode_tree(entries: Iterable[TreeEntry]) -> bytes:
     """The document of a directory with these entries, in any order. Raises TreeError for names that cannot be."""
     rows, before = [], b""
-    for entry in sorted(entries, key=lambda entry: entry.name):
-        check_name(entry.name)
-        if entry.name == before:
+    for entry in sorted(entries, key=_name):
+        name = entry[0]
+        check_name(name)
+        if name == before:
             raise TreeError(f"the name {entry.text!r} stands there twice")
-        before = entry.name
+        before = name
         rows.append(_row(entry))
     return f'{{"entries":[{",".join(rows)}],"format":"{_FORMAT}","version":{TREE_VERSION}}}'.encode("ascii")
 
 
 def _row(entry: TreeEntry) -> str:
     # Written by hand, in the order of the keys: a JSON encoder takes five times as long.
-    name = _text("name", entry.name)
-    if entry.type is EntryType.LINK:
-        return f'{{{name},{_text("target", entry.target)},"type":"link"}}'
-    executable = '"executable":true,' if entry.executable else ""
-    return f'{{{executable}{name},"sha1":"{entry.sha1.hex()}","size":{entry.size},"type":"{entry.type.value}"}}'
+    name, type_, sha1, size, executable, target = entry
+    text = _text("name", name)
+    if type_ is EntryType.LINK:
+        return f'{{{text},{_text("target", target)},"type":"link"}}'
+    front = '"executable":true,' if executable else ""
+    return f'{{{front}{text},"sha1":"{sha1.hex()}","size":{size},"type":"{type_._value_}"}}'
 
 
 def _text(key: str, value: bytes) -> str:

@@ -201,6 +201,45 @@ def test_threads_may_append_to_one_batch(volume: Volume, lookup: Lookup, batch: 
         assert chunk_digest(bytes(data[PAYLOAD_HEADER_SIZE:])) == key
 
 
+def test_members_added_at_once_are_seen_in_the_batch_and_published(lookup: Lookup, batch: Batch) -> None:
+    members = [entry(i)._replace(action=Action.MEMBER, owner=b"", label=b"") for i in (1, 2)]
+    claim = entry(2)
+    batch.append([payload(1), payload(2)])
+    batch.add_entry(claim)
+    batch.add_members({one.sha1: one.encode() for one in members})
+    assert batch.has_entries([b"%020d" % i for i in (1, 2, 3)]) == {members[0].sha1, members[1].sha1}
+    assert batch.entries(members[0].sha1) == [members[0]]
+    assert batch.entries(claim.sha1) == [claim, members[1]]
+    assert batch.own_entries() == [claim]
+    batch.finish()
+    assert [known for known, _ in lookup.entries(members[0].sha1)] == [members[0]]
+    assert {known for known, _ in lookup.entries(claim.sha1)} == {claim, members[1]}
+
+
+def test_a_pack_of_many_member_entries_is_published_before_the_end(
+    volume: Volume, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kacas.disk.batch._PACK_ENTRIES_SIZE", 1000)
+    for first in (0, 5):
+        members = [entry(i)._replace(action=Action.MEMBER) for i in range(first, first + 5)]
+        batch.add_members({one.sha1: one.encode() for one in members})
+        assert volume.list_packs() if first else not volume.list_packs()
+
+
+def test_a_batch_that_began_to_sync_can_still_be_discarded(tmp_path: Path, lookup: Lookup) -> None:
+    durable = open_volume(tmp_path / "durable", create=True, durability="full")
+    batch = Batch(durable, lookup)
+    batch.write_back()  # nothing is there
+    big = random.Random(0).randbytes(5 << 20)
+    for part in (big[:100], big):
+        header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(part), len(part), chunk_digest(part))
+        batch.append([(header, part)])
+        batch.write_back()
+    batch.discard()
+    assert not durable.list_packs()
+    assert not list(durable.packs.iterdir())
+
+
 def test_a_forked_child_cannot_use_its_parents_batch(volume: Volume, batch: Batch) -> None:
     batch.append([payload(1)])
     child = os.fork()

@@ -45,7 +45,7 @@ def header(i: int) -> PayloadHeader:
 def table(payloads: range | list[int], entries: list[Entry] | None = None, first_offset: int = 64) -> Table:
     headers = [(first_offset + 10_000 * i, header(i)) for i in payloads]
     encoded = [e.encode() for e in entries or []]
-    data = encode_table(headers, encoded)
+    data = encode_table([h.record(at) for at, h in headers], encoded)
     end = 2**40
     return decode_table(
         data, Footer(b"p" * 16, end, len(data), len(headers), len(encoded), end + len(data) + FOOTER_SIZE, b"")

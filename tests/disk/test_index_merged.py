@@ -43,7 +43,7 @@ def pack(numbers: list[int], covers: list[bytes] | None = None) -> Table:
     """A table with a payload and an entry of each number."""
     headers = [(64 + 200 * i, PayloadHeader(0, 0, 100, 100, digest(i))) for i in numbers]
     entries = [entry(i) for i in numbers] + ([merged_entry(os.urandom(16), 1, covers)] if covers else [])
-    data = encode_table(headers, [e.encode() for e in entries])
+    data = encode_table([h.record(at) for at, h in headers], [e.encode() for e in entries])
     end = 1 << 40
     footer = Footer(b"p" * 16, end, len(data), len(headers), len(entries), end + len(data) + FOOTER_SIZE, b"")
     return decode_table(data, footer)

@@ -77,8 +77,8 @@ def test_every_payload_comes_back_from_where_the_writer_said(
     writer = PackWriter(volume)
     expected: list[tuple[Location, bytes]] = []
     for raws in calls:
-        locations = writer.append([payload_of(raw) for raw in raws])
-        expected += zip(locations, raws, strict=True)
+        records = writer.append([payload_of(raw) for raw in raws])
+        expected += zip(map(writer.location, records), raws, strict=True)
     entries = [entry() for _ in range(entry_count)]
     written = writer.finish([e.encode() for e in entries])
     reader = open_reader(volume, writer)
@@ -100,9 +100,9 @@ def test_every_payload_comes_back_from_where_the_writer_said(
 @pytest.fixture
 def pack(volume: Volume) -> tuple[PackWriter, list[Location]]:
     writer = PackWriter(volume)
-    locations = writer.append([payload_of(b"text " * 100), payload_of(b"short"), payload_of(random.randbytes(900))])
+    records = writer.append([payload_of(b"text " * 100), payload_of(b"short"), payload_of(random.randbytes(900))])
     writer.finish([entry().encode()])
-    return writer, locations
+    return writer, [writer.location(record) for record in records]
 
 
 def test_a_buffer_may_be_reused_when_append_returns(volume: Volume) -> None:
@@ -110,10 +110,10 @@ def test_a_buffer_may_be_reused_when_append_returns(volume: Volume) -> None:
     buffer = bytearray(random.Random(1).randbytes(3000))
     first = bytes(buffer)
     header, _ = payload_of(first)
-    (location,) = writer.append([(header, memoryview(buffer))])
+    (record,) = writer.append([(header, memoryview(buffer))])
     buffer[:] = bytes(3000)
     writer.finish([])
-    assert raw_at(open_reader(volume, writer), location) == first
+    assert raw_at(open_reader(volume, writer), writer.location(record)) == first
 
 
 def test_nothing_is_seen_before_the_pack_is_finished(volume: Volume) -> None:
@@ -138,7 +138,8 @@ def test_what_was_appended_can_be_read_before_the_pack_is_finished(volume: Volum
     writer = PackWriter(volume)
     for raw in (b"gathered", random.randbytes(2_000_000), b"gathered too"):
         header, payload = payload_of(raw)
-        (location,) = writer.append([(header, payload)])
+        (record,) = writer.append([(header, payload)])
+        location = writer.location(record)
         data = writer.read(location.offset, location.stop - location.offset)
         assert data == header.encode(payload) + bytes(payload)
     writer.discard()

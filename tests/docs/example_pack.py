@@ -100,7 +100,7 @@ def parts() -> Iterator[Part]:
         yield heading, payload_header.encode(payload) + payload, PAYLOAD + content
 
     entries = example_entries(root, head)
-    table = encode_table(placed, [entry.encode() for entry in entries])
+    table = encode_table([header.record(at) for at, header in placed], [entry.encode() for entry in entries])
     records_size = len(placed) * 56
     yield "The chunk records, sorted by digest", table[:records_size], RECORD * len(placed)
     for entry, name in zip(entries, ("keep the text", "keep the array", "forget what keeps the text"), strict=True):

@@ -58,12 +58,13 @@ class Forgery:
 
     def encode(self, **footer_fields: int) -> bytes:
         """The pack's bytes. footer_fields: what the footer is to say instead of the truth."""
-        table = encode_table(self.records if self.records is not None else self.headers, self.entries)
+        placed = self.records if self.records is not None else self.headers
+        table = encode_table([header.record(at) for at, header in placed], self.entries)
         payloads = self.header + b"".join(self.parts)
         fields = {
             "table_offset": len(payloads),
             "table_size": len(table),
-            "chunk_count": len(self.records if self.records is not None else self.headers),
+            "chunk_count": len(placed),
             "entry_count": len(self.entries),
             "file_size": len(payloads) + len(table) + FOOTER_SIZE,
         } | footer_fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import socket
 import threading
@@ -248,6 +249,18 @@ def test_a_deep_tree_and_a_wide_one(store: kacas.Store, tmp_path: Path) -> None:
     uri = store.store_dir(tmp_path / "wide")
     store.load_dir(uri, tmp_path / "wide again")
     assert read(tmp_path / "wide again") == read(tmp_path / "wide")
+
+
+def test_files_larger_and_smaller_than_a_group_come_back_among_directories(store: kacas.Store, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    tree: Tree = {b"%04d" % number: chance.randbytes(chance.choice([0, 10, 5000, 20_000])) for number in range(1200)}
+    tree |= {b"%04d in between" % number: {b"%d" % i: chance.randbytes(300) for i in range(9)} for number in (3, 600)}
+    tree |= {b"0004 large": chance.randbytes(3 << 20), b"0601 whole chunk": chance.randbytes(262_144)}
+    make(tmp_path / "source", tree)
+    os.link(tmp_path / "source" / "0002", tmp_path / "source" / "1201")
+    uri = store.store_dir(tmp_path / "source")
+    store.load_dir(uri, tmp_path / "again")
+    assert read(tmp_path / "again") == tree | {b"1201": tree[b"0002"]}
 
 
 names = st.binary(min_size=1, max_size=8).filter(lambda name: name not in (b".", b"..") and not {47, 0} & set(name))

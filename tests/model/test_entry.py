@@ -18,6 +18,8 @@ from kacas.model.entry import (
     EntryError,
     Kind,
     decode_entry,
+    encode_members,
+    entry_rows,
 )
 from kacas.model.uri import MAX_LABEL_SIZE
 
@@ -45,6 +47,36 @@ def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
     assert decode_entry(data) == (entry, len(data))
     assert len(data) <= MAX_ENTRY_SIZE
     assert data[SHA1_OFFSET : SHA1_OFFSET + 20] == entry.sha1
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(ids(16), ids(20), ids(32), st.integers(0, 2**64 - 1)), max_size=5),
+    byte,
+    st.integers(0, 2**63 - 1),
+)
+def test_members_encoded_at_once_are_the_entries_encoded_one_by_one(
+    members: list[tuple[bytes, bytes, bytes, int]], kind: int, time_ns: int
+) -> None:
+    one_by_one = [
+        Entry(entry_id, *layout, time_ns, kind, b"", b"", Action.MEMBER).encode() for entry_id, *layout in members
+    ]
+    joined = b"".join(entry_id for entry_id, *_ in members)
+    assert encode_members([(sha1, root, size) for _, sha1, root, size in members], kind, time_ns, joined) == one_by_one
+
+
+def test_members_and_ids_that_do_not_match_in_number_are_our_own_mistake() -> None:
+    layouts = [(b"s" * 20, b"r" * 32, 5)] * 2
+    for count in (1, 3):
+        with pytest.raises(ValueError, match="zip"):
+            encode_members(layouts, Kind.FILE, 1, b"i" * 16 * count)
+
+
+@settings(deadline=None)
+@given(st.lists(entries, max_size=5))
+def test_rows_of_entries_say_what_each_is_about(several: list[Entry]) -> None:
+    data = b"".join(entry.encode() for entry in several)
+    assert list(entry_rows(data)) == [(e.entry_id, e.sha1, e.action, e.encode()) for e in several]
 
 
 @settings(deadline=None)

@@ -34,7 +34,7 @@ def table_of(sizes: list[int], entries: list[Entry]) -> tuple[Table, int]:
     for size in sizes:
         headers.append((at, PayloadHeader(0, 1, size, size, random.Random(at).randbytes(32), b"p" * (size % 3))))
         at += headers[-1][1].total_size
-    data = encode_table(headers, [e.encode() for e in entries])
+    data = encode_table([h.record(at) for at, h in headers], [e.encode() for e in entries])
     size = at + len(data) + FOOTER_SIZE
     return decode_table(data, Footer(b"p" * 16, at, len(data), len(sizes), len(entries), size, b"")), size
 

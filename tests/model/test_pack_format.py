@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from dataclasses import replace
 
@@ -159,6 +160,15 @@ def test_any_flipped_bit_of_an_encoded_payload_or_its_header_is_detected() -> No
     assert checked(bytearray(whole)) == header
 
 
+@pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 20])
+def test_the_check_of_a_payload_is_of_its_bytes_one_after_the_other_whatever_its_size(size: int) -> None:
+    payload = random.Random(size).randbytes(size)
+    header = PayloadHeader(PayloadKind.CHUNK, Codec.ZSTD, size, 100, b"d" * 32, b"param")
+    whole = header.encode(memoryview(payload))
+    assert whole[48:64] == checksum(16, whole[:48] + b"param" + payload)
+    assert checked(bytearray(whole + payload)) == header
+
+
 def test_a_raw_payload_is_checked_by_its_digest_and_its_header_by_the_check() -> None:
     raw = b"raw bytes"
     header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(raw), len(raw), chunk_digest(raw))
@@ -201,7 +211,7 @@ def test_a_table_comes_back_sorted_by_digest_with_its_entries_in_order(
     headers: list[tuple[int, PayloadHeader]], labels: list[bytes]
 ) -> None:
     entries = [entry(label) for label in labels]
-    data = encode_table(headers, [e.encode() for e in entries])
+    data = encode_table([h.record(at) for at, h in headers], [e.encode() for e in entries])
     offset = 2**33
     footer = Footer(b"p" * 16, offset, len(data), len(headers), len(entries), offset + len(data) + FOOTER_SIZE, b"")
     table = decode_table(data, footer)
@@ -233,8 +243,8 @@ def test_a_table_with_more_or_fewer_entries_than_declared_is_refused() -> None:
 def test_a_table_that_points_behind_the_payloads_is_refused() -> None:
     header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, 10, 10, b"d" * 32)
     with pytest.raises(PackFormatError, match="points behind"):
-        table_of(encode_table([(10_000 - 64 - 9, header)], []), 1, 0)
-    assert table_of(encode_table([(10_000 - 64 - 10, header)], []), 1, 0) == []
+        table_of(encode_table([header.record(10_000 - 64 - 9)], []), 1, 0)
+    assert table_of(encode_table([header.record(10_000 - 64 - 10)], []), 1, 0) == []
 
 
 @settings(max_examples=400, deadline=None)

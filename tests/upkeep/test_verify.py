@@ -76,7 +76,7 @@ def plant(
     header = PackHeader(pack_id, bytes.fromhex(store.store_id)).encode()
     payload = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(raw), len(raw), chunk_digest(raw))
     body = header + payload.encode(raw) + raw + junk
-    table = encode_table([(HEADER_SIZE, record or payload)], [entry.encode() for entry in entries])
+    table = encode_table([(record or payload).record(HEADER_SIZE)], [entry.encode() for entry in entries])
     footer = Footer(
         pack_id, len(body), len(table), 1, len(entries), len(body) + len(table) + FOOTER_SIZE, chunk_digest(table)
     )
