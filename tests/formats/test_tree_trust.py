@@ -100,10 +100,10 @@ def test_an_interrupted_group_fails_the_batch_even_if_the_interrupt_is_caught(
 def test_a_put_that_was_interrupted_is_not_relied_on(store: kacas.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     real, interrupts = GatheringBatch._take, [KeyboardInterrupt()]
 
-    def interrupted(self: GatheringBatch, small: Any) -> None:
+    def interrupted(self: GatheringBatch, *taken: Any) -> None:
         if interrupts:
             raise interrupts.pop()
-        real(self, small)
+        real(self, *taken)
 
     def store_twice() -> None:
         with store.batch():
