@@ -57,7 +57,9 @@ def read_blocks(array: Any, fortran_order: bool, block: int = BLOCK, most: int =
         index = index[::-1] if fortran_order else index
         found = np.asanyarray(array[index])  # np.asarray would drop a mask without a word
         expected = tuple(len(range(*cut.indices(length))) for cut, length in zip(index, shape, strict=True))
-        if found.shape != expected or found.dtype != dtype or isinstance(found, np.ma.MaskedArray):
+        if isinstance(found, np.ma.MaskedArray):
+            raise ArrayStreamError("a masked array cannot be kept as .npy; store the data and the mask, or fill it")
+        if found.shape != expected or found.dtype != dtype:
             raise ArrayStreamError(
                 f"a part of the array is {found.dtype} {found.shape} where {dtype} {expected} was expected: it says what it "
                 "is not, or changed meanwhile. Nothing was stored"

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from kacas.codec_choice import check_codec
-from kacas.errors import ArrayStreamError
+from kacas.errors import ArrayStreamError, UnsupportedDataError
 from kacas.formats.array_blocks import as_rows, is_lazy, is_stored_fortran, read_blocks
 from kacas.formats.array_source import FrontSource, blocks_readinto
 from kacas.formats.npy import put_array, store_npy
@@ -23,6 +25,8 @@ def store_array(repository: Repository, array: Any, label: str | None, codec: st
     """
     if isinstance(array, Iterator) and not hasattr(array, "__array__"):
         return _store_blocks(repository, array, label, codec)
+    if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):  # dask drops the mask without a word
+        raise UnsupportedDataError("a masked array cannot be kept as .npy; store the data and the mask, or fill it")
     if not is_lazy(array):
         return store_npy(repository, array, label, codec)
     check_codec(codec)
