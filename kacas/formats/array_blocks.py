@@ -66,6 +66,7 @@ def read_blocks(array: Any, fortran_order: bool, block: int = BLOCK, most: int =
             )
         found = np.asarray(found)
         yield from contiguous_parts(found.T if fortran_order else found)
+        del found  # before the next part is read
 
 
 def _chunks(array: Any, fortran_order: bool) -> tuple[Any, ...] | None:

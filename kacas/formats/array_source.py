@@ -77,7 +77,7 @@ class FrontSource:
             copy_bytes(buffer[:count], self._rest[:count])
             self._rest = self._rest[count:]
             return count
-        self._front = memoryview(b"")
+        self._front = self._rest = memoryview(b"")
         count = 0 if self._ended else self._readinto(buffer)
         self._ended = count == 0
         return count
@@ -130,11 +130,12 @@ class SpoolSource:
 
 def blocks_readinto(blocks: Iterator[memoryview]) -> Callable[[memoryview], int]:
     """The `readinto` of a source whose bytes are those of the blocks."""
-    rest = memoryview(b"")
+    rest = nothing = memoryview(b"")
 
     def readinto(buffer: memoryview) -> int:
         nonlocal rest
         while not rest:
+            rest = nothing  # what is left of a block, though it be nothing, keeps all of it in memory while the next is read
             following = next(blocks, None)
             if following is None:
                 return 0

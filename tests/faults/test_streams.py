@@ -245,8 +245,8 @@ def check_memory(tmp_path: Path, size: int, bound: int) -> dict[str, int]:
     return found
 
 
-def test_a_stream_of_192_mib_is_not_held(tmp_path: Path) -> None:
-    print(children.run(lambda: check_memory(tmp_path, 192 * MIB, 170 * MIB), 250).get())
+def test_streams_of_384_mib_are_not_held(tmp_path: Path) -> None:
+    print(children.run(lambda: check_memory(tmp_path, 384 * MIB, 256 * MIB), 250).get())
 
 
 @pytest.mark.heavy
