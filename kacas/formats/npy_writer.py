@@ -167,11 +167,6 @@ class NpyWriter:
         else:
             self.abandon()
 
-    def __del__(self) -> None:
-        # Whatever thread collects it must not wait: the put may wait for that very thread.
-        if getattr(self, "_target", None) is not None and not self._ended and os.getpid() == self._pid:
-            self._target.abandon()
-
     def __repr__(self) -> str:
         shape = (self._declared, *self._rows.shape)
         return f"<kacas writer of {shape} {self._rows.dtype}, {self._count} rows so far>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -31,12 +32,15 @@ class PutBeside:
     ended. `filled`: bytes in the buffer, 0 at the end, None to give up.
     """
 
+    _pid = 0  # until it is made
+
     def __init__(self, repository: Repository, put: Put, rows: int, row_size: int, item_size: int) -> None:
         """rows: that will be appended. row_size, item_size: bytes."""
+        self._filled: SimpleQueue[int | None] = SimpleQueue()
+        self._wanted: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._pid = os.getpid()
         self._repository = repository
         self._rows = rows
-        self._wanted: SimpleQueue[memoryview | None] = SimpleQueue()
-        self._filled: SimpleQueue[int | None] = SimpleQueue()
         self._room = memoryview(b"")  # what is left of the buffer that the put wants filled
         self._done = 0  # bytes in its front
         self._results: list[str | BaseException] = []
@@ -51,7 +55,18 @@ class PutBeside:
             args=(_run, lambda: put(source, rows), self._results, self._wanted, self._batch),
             name="kacas-npy-writer",
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C: the thread may run, and nobody has what would end it
+            self.abandon()
+            if self._thread.ident is not None:
+                self.wait()
+            raise
+
+    def __del__(self) -> None:
+        # Whatever thread collects it must not wait: the put may wait for that very thread.
+        if os.getpid() == self._pid:
+            self.abandon()
 
     def append(self, part: memoryview) -> None:
         """Copy bytes into the put's buffers. Raises what the put raises."""
