@@ -80,7 +80,7 @@ def test_rows_in_any_blocks_have_the_identity_of_the_array(
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("step", [1, 777, 40_000])
-@pytest.mark.parametrize("codec", ["auto", "small", "raw", "delta-lz4"])
+@pytest.mark.parametrize("codec", ["auto", "small", "raw", "delta-bits-lz4"])
 def test_large_arrays_keep_every_byte(quick: Store, known: bool, step: int, codec: str) -> None:
     array = random_rows(40_000)
     buffer = np.empty((step, 160), "<i2")
