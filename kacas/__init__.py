@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kacas.api import (
         batch,
-        default_store,
         describe,
         diff,
         exists,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         load_npy,
         load_pkl,
         load_text,
+        npy_writer,
         open_file,
         open_npy,
         store_bytes,
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
         store_pkl,
         store_text,
     )
+    from kacas.default import default_store
     from kacas.errors import (
         AdoptedFileError,
+        ArrayStreamError,
         CollisionError,
         DamagedContentError,
         DamagedError,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         WrongKindError,
     )
     from kacas.formats.lazy_array import LazyArray
+    from kacas.formats.npy_writer import NpyWriter
     from kacas.model.description import (
         Claim,
         Description,
@@ -86,7 +89,6 @@ if TYPE_CHECKING:
 _HOME = {
     "kacas.api": (
         "batch",
-        "default_store",
         "describe",
         "diff",
         "exists",
@@ -103,6 +105,7 @@ _HOME = {
         "load_npy",
         "load_pkl",
         "load_text",
+        "npy_writer",
         "open_file",
         "open_npy",
         "store_bytes",
@@ -113,8 +116,10 @@ _HOME = {
         "store_pkl",
         "store_text",
     ),
+    "kacas.default": ("default_store",),
     "kacas.errors": (
         "AdoptedFileError",
+        "ArrayStreamError",
         "CollisionError",
         "DamagedContentError",
         "DamagedError",
@@ -143,6 +148,7 @@ _HOME = {
         "WrongKindError",
     ),
     "kacas.formats.lazy_array": ("LazyArray",),
+    "kacas.formats.npy_writer": ("NpyWriter",),
     "kacas.model.description": (
         "Claim",
         "Description",
@@ -171,13 +177,14 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "AdoptedFileError", "Claim", "CollisionError", "DamagedContentError", "DamagedError", "DamagedPackError", "Description",
-    "DestinationError", "Difference", "DirectoryItem", "ForeignPackError", "Forgotten", "HistoryItem",
-    "InvalidLabelError", "InvalidRangeError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray",
-    "MissingPackageError", "NewerFormatError", "NoSpaceError", "NotFoundError", "ReadOnlyStoreError", "SizeLimitError",
+    "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError", "DamagedError",
+    "DamagedPackError", "Description", "DestinationError", "Difference", "DirectoryItem", "ForeignPackError", "Forgotten",
+    "HistoryItem", "InvalidLabelError", "InvalidRangeError", "InvalidSettingError", "InvalidUriError", "KacasError",
+    "LazyArray", "MissingPackageError", "NewerFormatError", "NoSpaceError", "NotFoundError", "NpyWriter",
+    "ReadOnlyStoreError", "SizeLimitError",
     "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",
-    "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongKindError", "batch", "default_store",
-    "describe", "diff", "exists", "find", "forget", "history", "link_dir", "link_file", "list_dir", "load_bytes", "load_dir",
-    "load_file", "load_json", "load_npy", "load_pkl", "load_text", "open_file", "open_npy", "store_bytes", "store_dir",
+    "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongKindError", "batch", "default_store", "describe",
+    "diff", "exists", "find", "forget", "history", "link_dir", "link_file", "list_dir", "load_bytes", "load_dir", "load_file",
+    "load_json", "load_npy", "load_pkl", "load_text", "npy_writer", "open_file", "open_npy", "store_bytes", "store_dir",
     "store_file", "store_json", "store_npy", "store_pkl", "store_text",
 ]  # fmt: skip

@@ -4,57 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import threading
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from kacas.disk.volume import is_network
+from kacas.default import default_store
 from kacas.formats.lazy_array import LazyArray
+from kacas.formats.npy_writer import NpyWriter
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem
-from kacas.settings import Settings
-from kacas.store import Store
-
-_lock = threading.Lock()
-_default: tuple[tuple[str | None, ...], Store] | None = None
-
-
-def default_store() -> Store:
-    """The store that these functions use; made on first use. Changing the environment changes it.
-
-    >>> default_store().durability
-    'full'
-    """
-    global _default
-    fingerprint = Settings.fingerprint()
-    with _lock:
-        if _default is None or _default[0] != fingerprint or _default[1].closed:
-            _default = (fingerprint, _open_default())
-        return _default[1]
-
-
-def _open_default() -> Store:
-    settings = Settings.from_environment()
-    if settings.sources.get("directory") == "default" and is_network(settings.directory.parent):
-        warnings.warn(
-            f"{settings.directory} is on a network file system, as your home is; set KACAS_DIR to a local disk "
-            "or to a store that your lab shares",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return Store.open(settings.directory, settings=settings)
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def batch() -> AbstractContextManager[None]:
@@ -184,7 +144,15 @@ def store_npy(array: Any, *, label: str | None = None, codec: str = "auto") -> s
     >>> store_npy(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int16), label="example.npy")
     'sha1://bb55205a2482c6db2ace544fc7d8397551110701?label=example.npy'
 
-    Any dtype without Python objects, C or Fortran order, non-contiguous too. Raises UnsupportedDataError.
+    Any dtype without Python objects, C or Fortran order, non-contiguous too. A memmap, an HDF5 dataset of h5py, an array
+    of dask or zarr is read block by block, and never held. So is an iterator of blocks of rows, which are joined along the
+    first axis as by np.concatenate: as their number is not known before the end, they wait in a temporary file
+    below KACAS_CACHE_DIR, which takes as much of that disk as the array has bytes.
+
+    >>> store_npy(np.full((1000, 4), i) for i in range(5)) == store_npy(np.repeat(np.arange(5), 4000).reshape(-1, 4))
+    True
+
+    Raises UnsupportedDataError, and ArrayStreamError for blocks that do not fit together.
     If another thread changes the array meanwhile the stored bytes may mix old and new; the identity is
     always that of the bytes that were stored.
 
@@ -195,6 +163,27 @@ def store_npy(array: Any, *, label: str | None = None, codec: str = "auto") -> s
     MissingPackageError without that package.
     """
     return default_store().store_npy(array, label=label, codec=codec)
+
+
+def npy_writer(
+    shape: int | Sequence[int | None] | None, dtype: Any, *, label: str | None = None, codec: str = "auto"
+) -> NpyWriter:
+    """Store an array row by row, without holding it: a block in which `append` takes rows, or blocks of them.
+
+    >>> import numpy as np
+    >>> with npy_writer((1000, 4), np.float32, label="trace.npy") as writer:
+    ...     for second in range(10):
+    ...         writer.append(np.full((100, 4), second, np.float32))
+    >>> open_npy(writer.uri)[500]
+    array([5., 5., 5., 5.], dtype=float32)
+
+    It is stored when the block ends, if it has exactly the rows that were declared; else ArrayStreamError. When the block is
+    left by an exception, nothing is stored. shape: begins with None if the number of rows is not known: they then wait in a
+    temporary file below KACAS_CACHE_DIR, which takes as much of that disk as the array has bytes (NoSpaceError if it is
+    full). dtype: of the array; rows may be of another of which every value fits. codec: as for `store_npy`; of rows whose
+    number is known, the samples come from the first 4 MiB. In the block of `batch`, the array belongs to the batch.
+    """
+    return default_store().npy_writer(shape, dtype, label=label, codec=codec)
 
 
 def store_pkl(value: Any, *, label: str | None = None) -> str:

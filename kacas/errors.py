@@ -52,6 +52,12 @@ class UnsupportedDataError(KacasError, TypeError):
     exit_code = 2
 
 
+class ArrayStreamError(KacasError, ValueError):
+    """An array that comes in parts is not what was declared: other rows, more or fewer. Nothing of it is stored."""
+
+    exit_code = 2
+
+
 class NotFoundError(KacasError, FileNotFoundError):
     """No readable pack of this store holds the content. `sha1` is its identity in hex."""
 

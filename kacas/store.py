@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,9 @@ from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
-from kacas.formats import file, link, npy, objects, tree_link, tree_restore, tree_store
+from kacas.formats import array_stream, file, link, npy, objects, tree_link, tree_restore, tree_store
 from kacas.formats.lazy_array import LazyArray, open_npy
+from kacas.formats.npy_writer import NpyWriter
 from kacas.formats.tree import Trees
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem, StoreStats
 from kacas.repository import Repository
@@ -138,7 +139,12 @@ class Store:
         return objects.store_json(self._repository, value, label)
 
     def store_npy(self, array: Any, *, label: str | None = None, codec: str = "auto") -> str:
-        return npy.store_npy(self._repository, array, label, codec)
+        return array_stream.store_array(self._repository, array, label, codec)
+
+    def npy_writer(
+        self, shape: int | Sequence[int | None] | None, dtype: Any, *, label: str | None = None, codec: str = "auto"
+    ) -> NpyWriter:
+        return NpyWriter(self._repository, shape, dtype, label, codec)
 
     def store_pkl(self, value: Any, *, label: str | None = None) -> str:
         return objects.store_pkl(self._repository, value, label)

@@ -55,7 +55,7 @@ def test_all_that_is_public_is_exported() -> None:
     own = {
         name
         for name, value in vars(api).items()
-        if inspect.isfunction(value) and value.__module__ == "kacas.api" and not name.startswith("_")
+        if inspect.isfunction(value) and value.__module__ in ("kacas.api", "kacas.default") and not name.startswith("_")
     }
     assert own == set(FUNCTIONS)
     from kacas import errors

@@ -39,6 +39,11 @@ class LazyArray:
         return self._header.dtype
 
     @property
+    def order(self) -> str:
+        """How it lies in the store, and in memory when it is loaded: "C" or "F"."""
+        return "F" if self._header.fortran_order else "C"
+
+    @property
     def ndim(self) -> int:
         return len(self.shape)
 

@@ -2,91 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kacas.codec_choice import check_codec, choose, sample_places
 from kacas.errors import MissingPackageError, UnsupportedDataError, WrongKindError
-from kacas.formats.lazy_array import bytes_of, open_npy
+from kacas.formats.array_source import ArraySource
+from kacas.formats.lazy_array import open_npy
 from kacas.model.cuts import Cutter, array_cutter
 from kacas.model.description import Description
 from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Kind
-from kacas.model.npy_header import NpyHeader, encode_header, is_fortran, parse_header
+from kacas.model.npy_header import NpyHeader, encode_header, parse_header
+from kacas.model.source import Source
 from kacas.model.uri import Uri
 from kacas.repository import Repository
-
-_MOST_GATHERED = 8 << 20  # bytes of a row that is copied to look at a part of it
-_COPY_ELEMENTS = 1 << 16  # non-contiguous arrays are gathered in steps of about this many elements
-
-
-class ArraySource:
-    """An array's data in memory order (C order unless it is Fortran-contiguous), copied into the caller's buffers.
-
-    Every byte is read once: an array that another thread changes meanwhile can be torn, but its
-    identity is that of the bytes which were stored.
-    """
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.fortran_order = is_fortran(array)
-        self._array = array.T if self.fortran_order else array
-        self._blocks = self._contiguous_blocks()
-        self._rest = memoryview(b"")
-
-    @property
-    def size(self) -> int:
-        return int(self._array.nbytes)
-
-    def _contiguous_blocks(self) -> Iterator[memoryview]:
-        array = self._array
-        if not array.nbytes:
-            return
-        if array.flags.c_contiguous:
-            yield bytes_of(array)
-            return
-        # Copying records, NumPy fills their padding with whatever was in memory: as opaque items it is kept.
-        yield from _gathered(array.view(f"V{array.dtype.itemsize}") if array.dtype.names else array)
-
-    def readinto(self, buffer: memoryview) -> int:
-        if not self._rest:
-            self._rest = next(self._blocks, memoryview(b""))
-        count = min(len(buffer), len(self._rest))
-        if count:
-            # np.copyto releases the GIL, the slice assignment of memoryviews does not.
-            np.copyto(np.frombuffer(buffer[:count], np.uint8), np.frombuffer(self._rest[:count], np.uint8))
-            self._rest = self._rest[count:]
-        return count
-
-    def sample(self, start: int, size: int) -> memoryview:
-        """So many bytes of the data from `start` on, both of whole items, or of what lies near."""
-        array = self._array
-        if array.flags.c_contiguous:
-            return bytes_of(array)[start : start + size]
-        per_row = max(1, array.nbytes // len(array))
-        first = start // per_row
-        rows = array[first : first + max(1, size // per_row)]
-        if array.dtype.names:
-            rows = rows.view(f"V{array.dtype.itemsize}")
-        return bytes_of(np.ascontiguousarray(rows))[:size] if per_row <= _MOST_GATHERED else memoryview(b"")
-
-    def check_unchanged(self) -> None:
-        """There is no cheap way to tell; see the class."""
-
-
-def _gathered(array: NDArray[Any]) -> Iterator[memoryview]:
-    if array.ndim <= 1 or array[0].size <= _COPY_ELEMENTS:
-        per_row = max(1, array[0].size if array.ndim > 1 else 1)
-        step = max(1, _COPY_ELEMENTS // per_row)
-        for start in range(0, len(array), step):
-            yield bytes_of(np.ascontiguousarray(array[start : start + step]))
-        return
-    for row in array:
-        yield from _gathered(row)
 
 
 def recognised(front: bytes, size: int) -> NpyHeader | None:
@@ -128,16 +63,35 @@ def array_layout(head: bytes, header: NpyHeader, sample: Sample, codec: str = "a
 def store_npy(repository: Repository, array: Any, label: str | None, codec: str) -> str:
     """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects."""
     check_codec(codec)
-    if isinstance(array, np.ma.MaskedArray):
-        raise UnsupportedDataError("a masked array cannot be kept as .npy; store .data and .mask, or .filled()")
     try:
-        values = np.asarray(array)
-    except ValueError as exc:
+        values = np.asanyarray(array)
+    except (TypeError, ValueError) as exc:
         raise UnsupportedDataError(f"this is not an array: {exc}") from exc
+    if isinstance(values, np.ma.MaskedArray):
+        raise UnsupportedDataError("a masked array cannot be kept as .npy; store .data and .mask, or .filled()")
+    values = np.asarray(values)
     source = ArraySource(values)
-    head = encode_header(values.dtype, values.shape, source.fortran_order)
-    header = NpyHeader(values.dtype, values.shape, source.fortran_order, len(head))
-    layout = array_layout(head, header, source.sample, codec)
+    return put_array(repository, source, values.dtype, values.shape, source.fortran_order, label, codec)
+
+
+class SampledSource(Source, Protocol):
+    """An array's data in memory order, of which samples can be had before it is read: see `Sample`."""
+
+    def sample(self, start: int, size: int) -> memoryview: ...
+
+
+def put_array(
+    repository: Repository,
+    source: SampledSource,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    fortran_order: bool,
+    label: str | None,
+    codec: str,
+) -> str:
+    """Store the data behind the header of such an array. Raises UnsupportedDataError for objects, and as `put`."""
+    head = encode_header(dtype, shape, fortran_order)
+    layout = array_layout(head, NpyHeader(dtype, shape, fortran_order, len(head)), source.sample, codec)
     entry = repository.put(source, Kind.NPY, label, **layout._asdict())
     return str(Uri(entry.sha1, label or ""))
 

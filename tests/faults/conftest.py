@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults import children
 from tests.faults.specimen import Specimen, make
+
+Mount = Callable[[str, str], Path]
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +25,27 @@ def no_child_is_left() -> Iterator[None]:
 def specimen(tmp_path: Path) -> Specimen:
     """A small store with every kind of payload in one pack."""
     return make(tmp_path)
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """mount(name, options): an empty file system in memory at tmp_path/name."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    mounted: list[Path] = []
+
+    def make(name: str, options: str) -> Path:
+        place = tmp_path / name
+        place.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"this machine does not let root mount: {done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield make
+    for place in mounted:
+        # Lazily: an index may still be mapped by a store that a failed test left open.
+        subprocess.run(["umount", "-l", place], check=True)

@@ -4,48 +4,22 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import kacas
+from kacas.disk.spool import Spool
 from tests.faults import contents
 from tests.faults.children import run
+from tests.faults.conftest import Mount
 from tests.faults.contents import MIB
 from tests.faults.examination import check_verified, names, open_store
 
 # Random bytes: nothing that a codec could save changes what fits.
 SMALL = contents.random_bytes("small", 20_000)
 TOO_LARGE = contents.random_bytes("too large", 6 * MIB)
-
-Mount = Callable[[str, str], Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """mount(name, options): an empty file system in memory at tmp_path/name."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    mounted: list[Path] = []
-
-    def make(name: str, options: str) -> Path:
-        place = tmp_path / name
-        place.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"this machine does not let root mount: {done.stderr.strip()}")
-        mounted.append(place)
-        return place
-
-    yield make
-    for place in mounted:
-        # Lazily: an index may still be mapped by a store that a failed test left open.
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 def fill(disk: Path, leave: int = 0) -> Path:
@@ -237,3 +211,14 @@ def test_a_limit_on_file_sizes_is_a_write_error_after_a_short_write(store: kacas
     earlier.check(store, uri)
     contents.large().check(store, contents.large().put(store))
     assert check_verified(store).orphans == []
+
+
+def test_a_spool_on_a_full_disk_is_refused_by_name_and_gives_its_space_back(mount: Mount) -> None:
+    disk = mount("disk", "size=2m")
+    with Spool(disk) as spool:
+        with pytest.raises(kacas.NoSpaceError, match="KACAS_CACHE_DIR"):
+            spool.append([bytes(3 * MIB)])
+        with pytest.raises(kacas.NoSpaceError, match="KACAS_CACHE_DIR"):
+            spool.reserve(3 * MIB)
+    space = os.statvfs(disk)
+    assert space.f_bfree == space.f_blocks
