@@ -7,7 +7,9 @@ processor, counted in that of SHA-1 over the same samples, so that a slow or bus
     auto     40 times
     small    2,000 times: hardly anything but the size counts
 
-The cheapest recipe wins; raw takes no time, and one byte for each.
+The cheapest recipe wins; raw takes no time, and one byte for each. With `auto`, the recipe of `fast` is used beside it: for so
+many of the chunks that storing all takes about one and a half times as long as hashing them. So two processors get what they
+can do in that time, and where there are more, the denser recipe is for nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from kacas.model.blosc_frame import Shuffle
 from kacas.model.codec import Codec
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import new_sha1
-from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Encoder, Recipe
+from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Denser, Encoder, Recipe
 from kacas.model.row_delta import Difference, RowDelta
 
 GOALS: Mapping[str, float] = MappingProxyType({"fast": 5.0, "auto": 40.0, "small": 2000.0})
@@ -123,7 +125,14 @@ def choose(codec: str, samples: Sequence[memoryview], kind: str, item_size: int,
         tried += items.recipes(delta, small=True).values()  # beside them: sometimes the higher level gives more bytes
     if codec != "small" or not pco_frame.is_installed():
         tried = [recipe for recipe in tried if recipe.codec != Codec.PCO]
-    return _cheapest([*dict.fromkeys(tried)], samples, GOALS[codec])
+    found = _tried([*dict.fromkeys(tried)], samples)
+    if min(one.size for one in found) > KEEP_RAW_ABOVE:
+        # Noise, where it was looked at; other data may lie between. These tell noise from it at next to no cost.
+        return next((one.recipe for one in found if one.recipe.compressor == "lz4"), ZSTD)
+    best, quick = _cheapest(found, GOALS[codec]), _cheapest(found, GOALS["fast"])
+    if codec == "auto" and quick.cost < best.cost and quick.recipe is not RAW:
+        return quick.recipe._replace(denser=Denser(best.recipe, best.cost, quick.cost))
+    return best.recipe
 
 
 def _best_delta(items: Items, samples: Sequence[memoryview]) -> RowDelta | None:
@@ -135,20 +144,27 @@ def _best_delta(items: Items, samples: Sequence[memoryview]) -> RowDelta | None:
     return min(deltas, key=lambda delta: sum(len(encoders[delta].encode(sample).payload) for sample in samples))
 
 
-def _cheapest(recipes: Sequence[Recipe], samples: Sequence[memoryview], weight: float) -> Recipe:
+class _Tried(NamedTuple):
+    """cost: the time for a byte, in that of SHA-1. size: encoded bytes for a byte."""
+
+    recipe: Recipe
+    cost: float
+    size: float
+
+
+def _tried(recipes: Sequence[Recipe], samples: Sequence[memoryview]) -> list[_Tried]:
     unit, total = _measured(_hash, samples)
-    best, least_cost, least_size = RAW, weight, total
+    found = [_Tried(RAW, 0.0, 1.0)]
     for recipe in recipes:
-        encoder = Encoder(recipe)
-        seconds, size = _measured(lambda sample: len(encoder.encode(sample).payload), samples)  # noqa: B023
-        cost = seconds / unit + weight * size / total
-        least_size = min(size, least_size)
-        if recipe is not RAW and cost < least_cost:
-            best, least_cost = recipe, cost
-    if least_size > KEEP_RAW_ABOVE * total:
-        # Noise, where it was looked at; other data may lie between. These tell noise from it at next to no cost.
-        return next((recipe for recipe in recipes if recipe.compressor == "lz4"), ZSTD)
-    return best
+        if recipe is not RAW:
+            encoder = Encoder(recipe)
+            seconds, size = _measured(lambda sample: len(encoder.encode(sample).payload), samples)  # noqa: B023
+            found.append(_Tried(recipe, seconds / unit, size / total))
+    return found
+
+
+def _cheapest(found: Sequence[_Tried], weight: float) -> _Tried:
+    return min(found, key=lambda one: one.cost + weight * one.size)
 
 
 def _hash(sample: memoryview) -> int:

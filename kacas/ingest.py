@@ -22,7 +22,7 @@ from kacas.model.source import Source
 
 BLOCK_SIZE = 4 * MIB
 _SHARE_OF_MEMORY = 4  # a quarter of it for the blocks in flight: reading, hashing, encoding and writing overlap
-_LEAST_BLOCKS, _MOST_BLOCKS = 4, 16
+_LEAST_BLOCKS, _MOST_BLOCKS = 4, 8
 
 Payload = tuple[PayloadHeader, bytes | memoryview]
 Progress = Callable[[int, int | None], None]
@@ -188,7 +188,7 @@ class Ingest:
         """This thread's; the last one is kept, with its buffers."""
         kept: tuple[Recipe, Encoder] | None = getattr(self._local, "encoder", None)
         if kept is None or kept[0] != recipe:
-            kept = self._local.encoder = recipe, Encoder(recipe)
+            kept = self._local.encoder = recipe, Encoder(recipe, self._threads)
         return kept[1]
 
 

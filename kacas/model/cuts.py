@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Protocol
 
+_EVEN_FROM = 64  # rows of a chunk
 CHUNK_TARGET = 256 * 1024  # bytes; content that is no longer than this is one chunk and needs no manifest
 
 
@@ -60,9 +61,14 @@ def array_cutter(shape: tuple[int, ...], itemsize: int, target: int = CHUNK_TARG
         row = itemsize * prod(shape[axis + 1 :])
         if 0 < row <= target:
             if axis == 0:
-                return PeriodicCutter(target // row * row)
+                return PeriodicCutter(_even(target // row) * row)
             slab = row * shape[axis]
             pieces = -(-slab // (target // row * row))
             rows = -(-shape[axis] // max(pieces, 1))
             return PeriodicCutter(row * max(rows, 1), max(slab, row))
     return PeriodicCutter(min(target, itemsize), itemsize)
+
+
+def _even(rows: int) -> int:
+    """A multiple of 8 where that hardly matters: bits of items are shuffled in eights."""
+    return rows - rows % 8 if rows >= _EVEN_FROM else rows

@@ -16,12 +16,17 @@ from kacas.model.row_delta import RowDelta
 KEEP_RAW_ABOVE = 0.97  # saving less than 3 % is not worth the decoding
 _ALWAYS_RAW_BELOW = 16  # bytes
 _TRY_PARTS_ABOVE = 64 * 1024  # bytes of a chunk
+_TIMES_SHA1 = 1.5  # a put may take so many times as long as SHA-1 over its bytes
+_WITHOUT_ENCODING = 1.8  # what a byte takes beside its encoding: SHA-1, reading, BLAKE3, writing
 _PARTS = 4
 _PART_SIZE = 2 * 1024  # 10 µs with LZ4, where the whole chunk takes 60 to 110
 
 
 class Recipe(NamedTuple):
-    """What is done to chunks of one content. item_size, shuffle: for Blosc. delta: before it. number: for pcodec."""
+    """What is done to chunks of one content. item_size, shuffle: for Blosc. delta: before it. number: for pcodec.
+
+    denser: what is done to some of the chunks instead, as many as there is time for.
+    """
 
     codec: Codec
     compressor: str = "zstd"
@@ -30,6 +35,7 @@ class Recipe(NamedTuple):
     shuffle: Shuffle = Shuffle.BITS
     delta: RowDelta | None = None
     number: str = ""
+    denser: Denser | None = None
 
     def __str__(self) -> str:
         if self.codec == Codec.RAW:
@@ -42,6 +48,19 @@ class Recipe(NamedTuple):
         if self.delta:
             parts.insert(0, "row delta")
         return " + ".join(parts)
+
+
+class Denser(NamedTuple):
+    """A recipe that gives fewer bytes and takes longer. Costs: the time of each for a byte, in that of SHA-1."""
+
+    recipe: Recipe
+    cost: float
+    quick_cost: float
+
+    def share(self, threads: int) -> float:
+        """The part of the chunks that can be encoded so while so many threads keep up with SHA-1 as we want them to."""
+        room = threads * _TIMES_SHA1 - _WITHOUT_ENCODING - self.quick_cost
+        return min(1.0, max(0.0, room / max(self.cost - self.quick_cost, 1e-9)))
 
 
 RAW = Recipe(Codec.RAW)
@@ -59,8 +78,12 @@ class Encoded(NamedTuple):
 class Encoder:
     """Encodes chunks. Not thread-safe: one for each thread."""
 
-    def __init__(self, recipe: Recipe = ZSTD) -> None:
+    def __init__(self, recipe: Recipe = ZSTD, threads: int = 1) -> None:
+        """threads: that work on the content together."""
         self._recipe = recipe
+        self._denser = Encoder(recipe.denser.recipe) if recipe.denser else None
+        self._denser_share = recipe.denser.share(threads) if recipe.denser else 0.0
+        self._denser_due = 0.0
         self._parameters = recipe.delta.encode() if recipe.delta else recipe.number.encode()
         # The content size in the frame is what lets the decoder refuse a bomb before it takes memory.
         level = recipe.level if recipe.codec == Codec.ZSTD else 1
@@ -70,6 +93,11 @@ class Encoder:
 
     def encode(self, raw: memoryview) -> Encoded:
         """The payload of a chunk."""
+        if self._denser is not None:
+            self._denser_due += self._denser_share
+            if self._denser_due >= 1:
+                self._denser_due -= 1
+                return self._denser.encode(raw)
         kept = Encoded(Codec.RAW, b"", raw)
         codec, size = self._recipe.codec, len(raw)
         if codec == Codec.RAW or size < _ALWAYS_RAW_BELOW:
@@ -95,7 +123,9 @@ class Encoder:
         if codec == Codec.PCO:
             return pco_frame.compress(memoryview(raw), recipe.number, recipe.level)
         items = np.frombuffer(raw, f"V{recipe.item_size}")
-        return blosc_frame.compress(items, recipe.compressor, recipe.level, recipe.shuffle)
+        # Blosc leaves the bits of items as they are if these do not fill bytes.
+        shuffle = Shuffle.BYTES if len(items) % 8 else recipe.shuffle
+        return blosc_frame.compress(items, recipe.compressor, recipe.level, shuffle)
 
     def _filtered(self, raw: memoryview, delta: RowDelta) -> memoryview:
         size = len(raw)
