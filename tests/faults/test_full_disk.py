@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import kacas
+from kacas.disk.spool import Spool
 from tests.faults import contents
 from tests.faults.children import run
 from tests.faults.contents import MIB
@@ -237,3 +238,14 @@ def test_a_limit_on_file_sizes_is_a_write_error_after_a_short_write(store: kacas
     earlier.check(store, uri)
     contents.large().check(store, contents.large().put(store))
     assert check_verified(store).orphans == []
+
+
+def test_a_spool_on_a_full_disk_is_refused_by_name_and_gives_its_space_back(mount: Mount) -> None:
+    disk = mount("disk", "size=2m")
+    with Spool(disk) as spool:
+        with pytest.raises(kacas.NoSpaceError, match="KACAS_CACHE_DIR"):
+            spool.append([bytes(3 * MIB)])
+        with pytest.raises(kacas.NoSpaceError, match="KACAS_CACHE_DIR"):
+            spool.reserve(3 * MIB)
+    space = os.statvfs(disk)
+    assert space.f_bfree == space.f_blocks
