@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from kacas.codec_choice import check_codec, choose, sample_places
 from kacas.errors import MissingPackageError, UnsupportedDataError, WrongKindError
 from kacas.formats.lazy_array import bytes_of, open_npy
-from kacas.model.cuts import Cutter, array_cutter
+from kacas.formats.tiles import Gather, tile_recipe
+from kacas.model.cuts import CHUNK_TARGET, Cutter, array_cutter
 from kacas.model.description import Description
 from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Kind
 from kacas.model.npy_header import NpyHeader, encode_header, is_fortran, parse_header
+from kacas.model.tiling import Chunks, Tiling, check_chunks, tiling_of
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -74,6 +76,13 @@ class ArraySource:
             rows = rows.view(f"V{array.dtype.itemsize}")
         return bytes_of(np.ascontiguousarray(rows))[:size] if per_row <= _MOST_GATHERED else memoryview(b"")
 
+    def gather(self, ranges: Sequence[range]) -> memoryview:
+        """The items in these ranges along each axis in memory order."""
+        array = self._array if self._array.ndim else self._array.reshape(1)
+        if array.dtype.names:
+            array = array.view(f"V{array.dtype.itemsize}")
+        return bytes_of(np.ascontiguousarray(array[tuple(slice(wanted.start, wanted.stop) for wanted in ranges)]))
+
     def check_unchanged(self) -> None:
         """There is no cheap way to tell; see the class."""
 
@@ -104,7 +113,7 @@ def recognised(front: bytes, size: int) -> NpyHeader | None:
 class Layout(NamedTuple):
     """How content is to be kept: what cuts it, the bytes that are its head, what its manifest says of it, the recipe."""
 
-    cutter: Cutter | None = None
+    cutter: Cutter | Tiling | None = None
     head: bytes = b""
     description: dict[str, object] | None = None
     recipe: Recipe = ZSTD
@@ -125,8 +134,18 @@ def array_layout(head: bytes, header: NpyHeader, sample: Sample, codec: str = "a
     return Layout(array_cutter(shape, item_size), head, {"kind": "npy"}, recipe)
 
 
-def store_npy(repository: Repository, array: Any, label: str | None, codec: str) -> str:
-    """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects."""
+def tiled_layout(head: bytes, header: NpyHeader, gather: Gather, chunks: Chunks, codec: str = "auto") -> Layout | None:
+    """Of the same data, cut into tiles; None if it is small enough for one chunk. Raises InvalidChunksError."""
+    check_chunks(chunks, header.shape)
+    if len(head) + header.data_size <= CHUNK_TARGET:
+        return None
+    tiling = tiling_of(chunks, header.shape, header.dtype.itemsize, header.fortran_order)
+    return Layout(tiling, head, {"kind": "npy"}, tile_recipe(codec, header, tiling, gather))
+
+
+def store_npy(repository: Repository, array: Any, label: str | None, codec: str, chunks: Chunks | None = None) -> str:
+    """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects,
+    InvalidChunksError."""
     check_codec(codec)
     if isinstance(array, np.ma.MaskedArray):
         raise UnsupportedDataError("a masked array cannot be kept as .npy; store .data and .mask, or .filled()")
@@ -137,7 +156,8 @@ def store_npy(repository: Repository, array: Any, label: str | None, codec: str)
     source = ArraySource(values)
     head = encode_header(values.dtype, values.shape, source.fortran_order)
     header = NpyHeader(values.dtype, values.shape, source.fortran_order, len(head))
-    layout = array_layout(head, header, source.sample, codec)
+    tiled = None if chunks is None else tiled_layout(head, header, source.gather, chunks, codec)
+    layout = tiled or array_layout(head, header, source.sample, codec)
     entry = repository.put(source, Kind.NPY, label, **layout._asdict())
     return str(Uri(entry.sha1, label or ""))
 
@@ -156,4 +176,4 @@ def described(repository: Repository, uri: Uri) -> Description:
         array = open_npy(repository, uri)
     except (WrongKindError, MissingPackageError):
         return description
-    return replace(description, shape=array.shape, dtype=str(array.dtype))
+    return replace(description, shape=array.shape, dtype=str(array.dtype), tiles=array.tiles)
