@@ -7,7 +7,8 @@ processor, counted in that of SHA-1 over the same samples, so that a slow or bus
     auto     40 times
     small    2,000 times: hardly anything but the size counts
 
-The cheapest recipe wins; raw takes no time, and one byte for each.
+The cheapest recipe wins; raw takes no time, and one byte for each. Where it is told that data will be read often, the time of
+decoding counts as well, once for each reading.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from kacas.errors import InvalidSettingError, MissingPackageError
 from kacas.model import pco_frame
 from kacas.model.blosc_frame import Shuffle
-from kacas.model.codec import Codec
+from kacas.model.codec import Codec, Decoder
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import new_sha1
 from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Encoder, Recipe
@@ -105,8 +106,11 @@ def check_codec(codec: str) -> None:
         )
 
 
-def choose(codec: str, samples: Sequence[memoryview], kind: str, item_size: int, row_sizes: Sequence[int]) -> Recipe:
+def choose(
+    codec: str, samples: Sequence[memoryview], kind: str, item_size: int, row_sizes: Sequence[int], readings: int = 0
+) -> Recipe:
     """The recipe for an array. codec: a goal, or the name of a codec; samples: whole items from places far apart.
+    readings: how often the time of decoding counts.
 
     A named codec that is not made for such items becomes zstd. Raises as check_codec.
     """
@@ -123,7 +127,7 @@ def choose(codec: str, samples: Sequence[memoryview], kind: str, item_size: int,
         tried += items.recipes(delta, small=True).values()  # beside them: sometimes the higher level gives more bytes
     if codec != "small" or not pco_frame.is_installed():
         tried = [recipe for recipe in tried if recipe.codec != Codec.PCO]
-    return _cheapest([*dict.fromkeys(tried)], samples, GOALS[codec])
+    return _cheapest([*dict.fromkeys(tried)], samples, GOALS[codec], readings)
 
 
 def _best_delta(items: Items, samples: Sequence[memoryview]) -> RowDelta | None:
@@ -135,12 +139,14 @@ def _best_delta(items: Items, samples: Sequence[memoryview]) -> RowDelta | None:
     return min(deltas, key=lambda delta: sum(len(encoders[delta].encode(sample).payload) for sample in samples))
 
 
-def _cheapest(recipes: Sequence[Recipe], samples: Sequence[memoryview], weight: float) -> Recipe:
+def _cheapest(recipes: Sequence[Recipe], samples: Sequence[memoryview], weight: float, readings: int) -> Recipe:
     unit, total = _measured(_hash, samples)
     best, least_cost, least_size = RAW, weight, total
     for recipe in recipes:
         encoder = Encoder(recipe)
         seconds, size = _measured(lambda sample: len(encoder.encode(sample).payload), samples)  # noqa: B023
+        if readings:
+            seconds += readings * _decoding(encoder, samples)
         cost = seconds / unit + weight * size / total
         least_size = min(size, least_size)
         if recipe is not RAW and cost < least_cost:
@@ -149,6 +155,19 @@ def _cheapest(recipes: Sequence[Recipe], samples: Sequence[memoryview], weight: 
         # Noise, where it was looked at; other data may lie between. These tell noise from it at next to no cost.
         return next((recipe for recipe in recipes if recipe.compressor == "lz4"), ZSTD)
     return best
+
+
+def _decoding(encoder: Encoder, samples: Sequence[memoryview]) -> float:
+    """What a byte takes to be decoded, in seconds of the processor."""
+    decoder, room = Decoder(), memoryview(bytearray(max(map(len, samples))))
+    encoded = {id(sample): encoder.encode(sample) for sample in samples}
+
+    def decode(sample: memoryview) -> int:
+        codec, parameters, payload = encoded[id(sample)]
+        decoder.decode_into(codec, parameters, memoryview(payload), room[: len(sample)])
+        return len(sample)
+
+    return _measured(decode, samples)[0]
 
 
 def _hash(sample: memoryview) -> int:

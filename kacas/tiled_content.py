@@ -24,7 +24,10 @@ from kacas.model.selection import Positions
 from kacas.model.tile_plan import TileRead, box_of, boxes_of_range, bytes_read, reads_of
 from kacas.model.tiling import FAN_OUT, Tiling
 
-_LEAST_TOGETHER, _MOST_TOGETHER = 512 * 1024, 4 * MIB  # bytes of tiles that one thread reads at a time
+_LEAST_TOGETHER, _MOST_TOGETHER = (
+    512 * 1024,
+    2 * MIB,
+)  # bytes of tiles that one thread reads at a time: a cache holds them
 _MOST_IN_MEMORY = 64 * MIB  # of tiles that are read from front to back
 _MOST_AHEAD = 8 * MIB
 _FLYING = 3  # groups for each thread: bounds the plan of a large read

@@ -13,6 +13,8 @@ from kacas.model.npy_header import NpyHeader
 from kacas.model.selection import fill_box
 from kacas.model.tiling import Tiling
 
+_READINGS = 8  # tiles are there to be read in parts, again and again
+
 Gather = Callable[[Sequence[range]], memoryview]
 """gather(ranges) gives the data's items in these ranges along each axis in memory order."""
 
@@ -31,11 +33,7 @@ def tile_recipe(codec: str, header: NpyHeader, tiling: Tiling, gather: Gather) -
             # The tile's front, as far as a sample goes.
             ranges.append(range(first, min(first + max(1, min(step, size // row)), length)))
         samples.append(gather(ranges))
-    if codec in ("auto", "fast"):
-        # Tiles are there to be read in parts, again and again, so time counts more than the disk; and undoing a row
-        # delta takes longer than all else that a slice needs.
-        codec, rows = "fast", []
-    return choose(codec, samples, header.dtype.kind, item_size, rows)
+    return choose(codec, samples, header.dtype.kind, item_size, rows, _READINGS)
 
 
 def gather_from(sample: Callable[[int, int], memoryview], header: NpyHeader) -> Gather:
