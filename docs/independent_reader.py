@@ -8,6 +8,8 @@ import hashlib
 import os
 import sys
 from collections import defaultdict
+from itertools import product
+from math import prod
 from pathlib import Path
 from struct import error, iter_unpack, unpack_from
 
@@ -19,7 +21,7 @@ from numcodecs import blosc
 CHUNK, NODE, MANIFEST = 0, 1, 2
 CONTEXTS = {CHUNK: None, NODE: "kacas 2026-11 merkle node v1", MANIFEST: "kacas 2026-11 manifest v1"}
 MAX_CHUNK, MAX_EXTRA, MAX_TABLE, MAX_CHILDREN, MAX_LEVEL = 1 << 24, 1024, 1 << 30, 256, 8
-FAULTS = (ValueError, TypeError, RuntimeError, OSError, ImportError, error, zstandard.ZstdError)
+FAULTS = (ValueError, TypeError, RuntimeError, MemoryError, OSError, ImportError, error, zstandard.ZstdError)
 
 
 def need(condition, message):
@@ -137,17 +139,37 @@ class Store:
             return (yield raw)
         if kind == MANIFEST:
             magic, layout, level, zero, size, head, text, count = unpack_from("<5sBBBQIII", raw)
-            need((magic, layout, zero) == (b"KMAN\1", 0, 0) and level <= MAX_LEVEL, "an unknown manifest")
+            need(magic == b"KMAN\1" and layout <= 1 and not zero and level <= MAX_LEVEL, "an unknown manifest")
             yield raw[28 : 28 + head]
             data, size = raw[28 + head + text :], size - head
+            if layout == 1:
+                axes, data = data[8 : 8 + 16 * data[0]], data[8 + 16 * data[0] :]
+                chunks = self.children(data, count, size, level)
+                return (yield from self.join_tiles(list(iter_unpack("<QQ", axes)), size, chunks))
         else:
             magic, *said, zero, own_size, count = unpack_from("<5sBHQI", raw)
             need((magic, *said, zero, own_size) == (b"KNOD\1", level, 0, size), "a node its parent denies")
             data, level = raw[20:], level - 1
+        yield from self.children(data, count, size, level)
+
+    def children(self, data, count, size, level):
         need(len(data) == 40 * count and count <= MAX_CHILDREN, "children are missing")
         need(sum(child[1] for child in iter_unpack("<32sQ", data)) == size, "children do not add up")
         for child, child_size in iter_unpack("<32sQ", data):
             yield from self.content(child, (NODE,) if level else (CHUNK,), child_size, level)
+
+    def join_tiles(self, axes, size, chunks):
+        """The bytes of an array, one row of tiles at a time, from its tiles in order; axes: length, and that of a tile."""
+        need(0 < len(axes) <= 64 and all(0 < step <= length for length, step in axes), "tiles that cannot be")
+        need(prod(length for length, _ in axes) == size, "tiles of another array")
+        (rows, step), *inner = axes
+        for first in range(0, rows, step):
+            part = np.empty((min(step, rows - first), *(length for length, _ in inner)), np.uint8)
+            corners = [range(0, length, axis[1]) for length, axis in zip(part.shape, axes, strict=True)]
+            for corner in product(*corners):
+                tile = part[tuple(slice(at, at + axis[1]) for at, axis in zip(corner, axes, strict=True))]
+                tile[...] = np.frombuffer(next(chunks), np.uint8).reshape(tile.shape)
+            yield part.tobytes()
 
     def restore(self, sha1, target):
         for packed, root, size in sorted({(isinstance(keep[0], bytes), *keep[:2]) for keep in self.keeps[sha1]}):

@@ -15,6 +15,7 @@ from kacas.default import default_store
 from kacas.formats.lazy_array import LazyArray
 from kacas.formats.npy_writer import NpyWriter
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem
+from kacas.model.tiling import Chunks
 
 
 def batch() -> AbstractContextManager[None]:
@@ -29,7 +30,12 @@ def batch() -> AbstractContextManager[None]:
 
 
 def store_file(
-    path: str | os.PathLike[str], *, label: str | None = None, rehash: bool = False, codec: str = "auto"
+    path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    rehash: bool = False,
+    codec: str = "auto",
+    chunks: Chunks | None = None,
 ) -> str:
     """Store a file; returns its permanent URI. The label is the file's name unless given.
 
@@ -38,10 +44,10 @@ def store_file(
     'sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230?label=notes.txt'
 
     A file that was stored before and has not changed since, as its size and times say, is not read again; with
-    `rehash` it is. codec: as in `store_npy`, for a .npy file; other files are always compressed with zstd.
+    `rehash` it is. codec, chunks: as in `store_npy`, for a .npy file; other files are always compressed with zstd.
     Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
     """
-    return default_store().store_file(path, label=label, rehash=rehash, codec=codec)
+    return default_store().store_file(path, label=label, rehash=rehash, codec=codec, chunks=chunks)
 
 
 def store_dir(
@@ -137,7 +143,7 @@ def store_json(value: Any, *, label: str | None = None) -> str:
     return default_store().store_json(value, label=label)
 
 
-def store_npy(array: Any, *, label: str | None = None, codec: str = "auto") -> str:
+def store_npy(array: Any, *, label: str | None = None, codec: str = "auto", chunks: Chunks | None = None) -> str:
     """Store an array: its identity is that of the .npy file which np.save writes.
 
     >>> import numpy as np
@@ -156,17 +162,23 @@ def store_npy(array: Any, *, label: str | None = None, codec: str = "auto") -> s
     If another thread changes the array meanwhile the stored bytes may mix old and new; the identity is
     always that of the bytes that were stored.
 
-    codec: how the data is compressed, which changes neither identity nor content. "auto", "fast" and "small" try
-    them on samples of the array and keep the best for that goal. These name one: "raw", "zstd"; items shuffled by
-    "bytes" or "bits", then "lz4" or "zstd": "bytes-lz4", "bits-zstd"...; differences of rows, likewise:
+    codec: "auto", "fast" and "small" try them on samples and keep the best for that goal. These name one: "raw", "zstd";
+    items shuffled by "bytes" or "bits", then "lz4" or "zstd": "bytes-lz4", "bits-zstd"...; differences of rows, likewise:
     "delta-bytes-lz4"...; and "pcodec", with the package of that name. Raises InvalidSettingError for another name,
     MissingPackageError without that package.
+    chunks: the shape of tiles, None in it for a whole axis: a slice along any axis then reads only the tiles that it
+    touches. The identity stays the same. Raises InvalidChunksError.
     """
-    return default_store().store_npy(array, label=label, codec=codec)
+    return default_store().store_npy(array, label=label, codec=codec, chunks=chunks)
 
 
 def npy_writer(
-    shape: int | Sequence[int | None] | None, dtype: Any, *, label: str | None = None, codec: str = "auto"
+    shape: int | Sequence[int | None] | None,
+    dtype: Any,
+    *,
+    label: str | None = None,
+    codec: str = "auto",
+    chunks: Chunks | None = None,
 ) -> NpyWriter:
     """Store an array row by row, without holding it: a block in which `append` takes rows, or blocks of them.
 
@@ -180,10 +192,10 @@ def npy_writer(
     It is stored when the block ends, if it has exactly the rows that were declared; else ArrayStreamError. When the block is
     left by an exception, nothing is stored. shape: begins with None if the number of rows is not known: they then wait in a
     temporary file below KACAS_CACHE_DIR, which takes as much of that disk as the array has bytes (NoSpaceError if it is
-    full). dtype: of the array; rows may be of another of which every value fits. codec: as for `store_npy`; of rows whose
-    number is known, the samples come from the first 4 MiB. In the block of `batch`, the array belongs to the batch.
+    full). dtype: of the array; rows may be of another of which every value fits. codec, chunks: as for `store_npy`; of rows
+    whose number is known, the samples come from the first 4 MiB. In the block of `batch`, the array belongs to the batch.
     """
-    return default_store().npy_writer(shape, dtype, label=label, codec=codec)
+    return default_store().npy_writer(shape, dtype, label=label, codec=codec, chunks=chunks)
 
 
 def store_pkl(value: Any, *, label: str | None = None) -> str:

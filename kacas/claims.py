@@ -7,21 +7,20 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
-from kacas.content import Content, open_content
+from kacas.content import Content
 from kacas.disk.adopted import adopted_files
 from kacas.disk.batch import Batch
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.errors import CollisionError, DamagedError, NewerFormatError, NotFoundError
 from kacas.fetch import Fetch
-from kacas.model.codec import MIB
+from kacas.layouts import open_content
 from kacas.model.description import Forgotten, HistoryItem
 from kacas.model.digest import DIGEST_SIZE, ID_SIZE, PayloadKind
 from kacas.model.entry import MAX_CANCELS, Action, Entry, Kind, live
 from kacas.model.uri import Uri
 
 _GROUP = 4096  # payloads that are looked for together
-_COMPARE_SIZE = 4 * MIB
 
 
 class Claims:
@@ -183,11 +182,13 @@ def same_bytes(one: Content, other: Content) -> bool:
     """Compare byte by byte, in bounded memory."""
     if one.size != other.size:
         return False
-    left, right = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
-    for start in range(0, one.size, _COMPARE_SIZE):
-        size = min(_COMPARE_SIZE, one.size - start)
-        one.read_into(start, memoryview(left)[:size])
-        other.read_into(start, memoryview(right)[:size])
-        if left[:size] != right[:size]:
-            return False
+    others = other.windows()
+    theirs = memoryview(b"")
+    for ours in one.windows():
+        while ours:
+            theirs = theirs or next(others)
+            count = min(len(ours), len(theirs))
+            if ours[:count] != theirs[:count]:
+                return False
+            ours, theirs = ours[count:], theirs[count:]
     return True

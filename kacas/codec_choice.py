@@ -9,7 +9,8 @@ processor, counted in that of SHA-1 over the same samples, so that a slow or bus
 
 The cheapest recipe wins; raw takes no time, and one byte for each. With `auto`, the recipe of `fast` is used beside it: for so
 many of the chunks that storing all takes about one and a half times as long as hashing them. So two processors get what they
-can do in that time, and where there are more, the denser recipe is for nothing.
+can do in that time, and where there are more, the denser recipe is for nothing. Where it is told that data will be read often,
+the time of decoding counts as well, once for each reading.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import NamedTuple
 from kacas.errors import InvalidSettingError, MissingPackageError
 from kacas.model import pco_frame
 from kacas.model.blosc_frame import Shuffle
-from kacas.model.codec import Codec
+from kacas.model.codec import Codec, Decoder
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import new_sha1
 from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Denser, Encoder, Recipe
@@ -107,8 +108,11 @@ def check_codec(codec: str) -> None:
         )
 
 
-def choose(codec: str, samples: Sequence[memoryview], kind: str, item_size: int, row_sizes: Sequence[int]) -> Recipe:
+def choose(
+    codec: str, samples: Sequence[memoryview], kind: str, item_size: int, row_sizes: Sequence[int], readings: int = 0
+) -> Recipe:
     """The recipe for an array. codec: a goal, or the name of a codec; samples: whole items from places far apart.
+    readings: how often the time of decoding counts.
 
     A named codec that is not made for such items becomes zstd. Raises as check_codec.
     """
@@ -125,12 +129,12 @@ def choose(codec: str, samples: Sequence[memoryview], kind: str, item_size: int,
         tried += items.recipes(delta, small=True).values()  # beside them: sometimes the higher level gives more bytes
     if codec != "small" or not pco_frame.is_installed():
         tried = [recipe for recipe in tried if recipe.codec != Codec.PCO]
-    found = _tried([*dict.fromkeys(tried)], samples)
+    found = _tried([*dict.fromkeys(tried)], samples, readings)
     if min(one.size for one in found) > KEEP_RAW_ABOVE:
         # Noise, where it was looked at; other data may lie between. These tell noise from it at next to no cost.
         return next((one.recipe for one in found if one.recipe.compressor == "lz4"), ZSTD)
     best, quick = _cheapest(found, GOALS[codec]), _cheapest(found, GOALS["fast"])
-    if codec == "auto" and quick.cost < best.cost and quick.recipe is not RAW:
+    if codec == "auto" and not readings and quick.cost < best.cost and quick.recipe is not RAW:
         return quick.recipe._replace(denser=Denser(best.recipe, best.cost, quick.cost))
     return best.recipe
 
@@ -152,19 +156,34 @@ class _Tried(NamedTuple):
     size: float
 
 
-def _tried(recipes: Sequence[Recipe], samples: Sequence[memoryview]) -> list[_Tried]:
+def _tried(recipes: Sequence[Recipe], samples: Sequence[memoryview], readings: int) -> list[_Tried]:
     unit, total = _measured(_hash, samples)
     found = [_Tried(RAW, 0.0, 1.0)]
     for recipe in recipes:
         if recipe is not RAW:
             encoder = Encoder(recipe)
             seconds, size = _measured(lambda sample: len(encoder.encode(sample).payload), samples)  # noqa: B023
+            if readings:
+                seconds += readings * _decoding(encoder, samples)
             found.append(_Tried(recipe, seconds / unit, size / total))
     return found
 
 
 def _cheapest(found: Sequence[_Tried], weight: float) -> _Tried:
     return min(found, key=lambda one: one.cost + weight * one.size)
+
+
+def _decoding(encoder: Encoder, samples: Sequence[memoryview]) -> float:
+    """What a byte takes to be decoded, in seconds of the processor."""
+    decoder, room = Decoder(), memoryview(bytearray(max(map(len, samples))))
+    encoded = {id(sample): encoder.encode(sample) for sample in samples}
+
+    def decode(sample: memoryview) -> int:
+        codec, parameters, payload = encoded[id(sample)]
+        decoder.decode_into(codec, parameters, memoryview(payload), room[: len(sample)])
+        return len(sample)
+
+    return _measured(decode, samples)[0]
 
 
 def _hash(sample: memoryview) -> int:

@@ -9,16 +9,18 @@ from itertools import accumulate
 from kacas.disk.adopted import AdoptedFiles
 from kacas.errors import DamagedContentError
 from kacas.fetch import Fetch
+from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import PayloadKind
 from kacas.model.location import Piece
-from kacas.model.manifest import Child, Manifest, ManifestError, decode_manifest, decode_node
+from kacas.model.manifest import Child, Manifest, ManifestError, decode_node
 
+WINDOW_SIZE = 8 * MIB  # bytes that are read at a time of what is read whole
 _NODES_KEPT = 256  # per content: 10 KiB each
 
 
 class Content:
-    """One layout, open for verified reading of any range. Thread-safe."""
+    """One layout, a sequence of chunks, open for verified reading of any range. Thread-safe."""
 
     def __init__(
         self, fetch: Fetch, root: bytes, manifest: Manifest | None, size: int, adopted: AdoptedFiles | None
@@ -28,9 +30,9 @@ class Content:
         self.adopted = adopted
         self.root = root
         self.size = size
-        self.manifest = manifest
+        self.tiling = manifest.tiling if manifest else None
         self._level = manifest.level if manifest else 0
-        self._head = manifest.head if manifest else b""
+        self.head = manifest.head if manifest else b""
         self._top = manifest.children if manifest else (Child(root, size),)
         self._nodes: dict[bytes, tuple[Child, ...]] = {}
 
@@ -39,14 +41,30 @@ class Content:
         stop = start + len(out)
         if not 0 <= start <= stop <= self.size:
             raise ValueError(f"{start}:{stop} is not inside 0:{self.size}")
-        from_head = self._head[start:stop]
+        from_head = self.head[start:stop]
         out[: len(from_head)] = from_head
         start += len(from_head)
         if start < stop:
-            base = len(self._head)
-            view = out[len(from_head) :]
-            pieces = list(self._pieces(self._top, self._level, base, start - base, stop - base, view))
-            self._fetch.read_pieces(pieces, adopted=self.adopted)
+            self._read_data(start - len(self.head), out[len(from_head) :])
+
+    def _read_data(self, start: int, out: memoryview) -> None:
+        """As `read_into`; start: in what follows the head."""
+        pieces = list(self._pieces(self._top, self._level, len(self.head), start, start + len(out), out))
+        self._fetch.read_pieces(pieces, adopted=self.adopted)
+
+    @property
+    def read_ahead(self) -> int:
+        """Bytes that are best read at once by who reads a little at a time."""
+        return CHUNK_TARGET
+
+    def windows(self) -> Iterator[memoryview]:
+        """All bytes, in order, in parts of which each is overwritten by the next. Every chunk is decoded about once, in
+        bounded memory."""
+        window = memoryview(bytearray(min(WINDOW_SIZE, self.size)))
+        for start in range(0, self.size, WINDOW_SIZE):
+            part = window[: min(WINDOW_SIZE, self.size - start)]
+            self.read_into(start, part)
+            yield part
 
     def _pieces(
         self, children: tuple[Child, ...], level: int, at: int, start: int, stop: int, out: memoryview
@@ -69,7 +87,7 @@ class Content:
     def _node(self, child: Child, level: int) -> tuple[Child, ...]:
         children = self._nodes.get(child.digest)
         if children is None:
-            raw = _payload_of(self._fetch, child.digest, PayloadKind.NODE)
+            raw = payload_of(self._fetch, child.digest, PayloadKind.NODE)
             try:
                 children = decode_node(raw, level=level, size=child.size).children
             except ManifestError as exc:
@@ -102,33 +120,8 @@ class Content:
             yield child, level
 
 
-def _payload_of(fetch: Fetch, digest: bytes, kind: PayloadKind) -> bytes:
+def payload_of(fetch: Fetch, digest: bytes, kind: PayloadKind) -> bytes:
     location = fetch.find_payload(digest)
     if location is None:
         raise fetch.missing("node", digest)
     return fetch.payload(digest, kind, location.raw_size)
-
-
-def open_content(fetch: Fetch, root: bytes, size: int, adopted: AdoptedFiles | None = None) -> Content:
-    """Open the layout with this root; size: what the entry says; adopted: the files that its entries name.
-
-    Raises DamagedContentError, DamagedPackError or NewerFormatError.
-    """
-    # An adopted file of one chunk has no manifest, and normally nothing of it is in a pack.
-    one_chunk = adopted is not None and size <= CHUNK_TARGET
-    location = fetch.find_payload(root, prove=not one_chunk)
-    if location is None and one_chunk:
-        return Content(fetch, root, None, size, adopted)
-    if location is None:
-        raise fetch.missing("root", root)
-    if location.kind == PayloadKind.CHUNK:
-        found, content = location.raw_size, Content(fetch, root, None, size, adopted)
-    else:
-        try:
-            manifest = decode_manifest(fetch.payload(root, PayloadKind.MANIFEST, location.raw_size))
-        except ManifestError as exc:
-            raise DamagedContentError(f"manifest {root.hex()}: {exc}", digest=root.hex()) from exc
-        found, content = manifest.size, Content(fetch, root, manifest, size, adopted)
-    if found != size:
-        raise DamagedContentError(f"root {root.hex()} has {found} bytes, its entry says {size}", digest=root.hex())
-    return content

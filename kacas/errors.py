@@ -46,6 +46,12 @@ class InvalidSettingError(KacasError, ValueError):
     exit_code = 2
 
 
+class InvalidChunksError(KacasError, ValueError):
+    """The tiles that an array is to be cut into are no tiles of that array; the message says why."""
+
+    exit_code = 2
+
+
 class UnsupportedDataError(KacasError, TypeError):
     """The value given to a store_* function cannot be kept by it; the message names the part."""
 

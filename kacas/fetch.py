@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from kacas.disk.adopted import AdoptedFiles
@@ -62,6 +63,20 @@ class Fetch:
         self._threads = threads
         self._batch = batch
         self._local = threading.local()
+
+    @property
+    def threads(self) -> int:
+        """That may decode for one call."""
+        return self._threads
+
+    @property
+    def cache(self) -> Path:
+        """The store's host-local directory."""
+        return self._lookup.cache
+
+    def for_one_thread(self) -> Fetch:
+        """The same, for callers that have threads of their own."""
+        return Fetch(self._lookup, 1, self._batch)
 
     def read_pieces(
         self, pieces: Sequence[Piece], kind: PayloadKind = PayloadKind.CHUNK, adopted: AdoptedFiles | None = None

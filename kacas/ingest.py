@@ -19,6 +19,7 @@ from kacas.model.encoder import ZSTD, Encoder, Recipe
 from kacas.model.manifest import Child, TreeBuilder
 from kacas.model.pack_format import PayloadHeader
 from kacas.model.source import Source
+from kacas.model.tiling import Tiling
 
 BLOCK_SIZE = 4 * MIB
 _SHARE_OF_MEMORY = 4  # a quarter of it for the blocks in flight: reading, hashing, encoding and writing overlap
@@ -104,7 +105,7 @@ class Ingest:
         """Content that fits in one chunk needs no node: its root is the chunk's digest."""
         sha1 = new_sha1()
         sha1.update(raw)
-        (child,) = self._encode_block(raw, [len(raw)], recipe=recipe, sink=sink)
+        (child,) = self.encode_chunks(raw, [len(raw)], recipe=recipe, sink=sink)
         return Ingested(sha1.digest(), child.digest, len(raw))
 
     def _put_many(
@@ -121,9 +122,9 @@ class Ingest:
         progress: Progress | None,
     ) -> Ingested:
         sha1 = new_sha1()
-        tree = _Tree(sink)
+        tree = Tree(sink)
         start, hashed, done = len(head), 0, 0
-        encode = partial(self._encode_block, recipe=recipe, sink=chunks)
+        encode = partial(self.encode_chunks, recipe=recipe, sink=chunks)
         with BlockWorkers(self._threads, sha1.update, encode) as workers:
             while True:
                 view = memoryview(block)[:filled]
@@ -152,7 +153,7 @@ class Ingest:
             sink.note_whole(root)
         return Ingested(sha1.digest(), root, done)
 
-    def _land(self, workers: BlockWorkers, tree: _Tree) -> None:
+    def _land(self, workers: BlockWorkers, tree: Tree) -> None:
         block, children = workers.land()
         tree.add(children)
         if len(self._free) < self._blocks and len(block) == BLOCK_SIZE:
@@ -164,7 +165,7 @@ class Ingest:
         except IndexError:
             return bytearray(BLOCK_SIZE)
 
-    def _encode_block(self, data: memoryview, ends: Sequence[int], *, recipe: Recipe, sink: Sink | None) -> list[Child]:
+    def encode_chunks(self, data: memoryview, ends: Sequence[int], *, recipe: Recipe, sink: Sink | None) -> list[Child]:
         """Digest the chunks of one block; with a sink, look up, compress and append them."""
         chunks = [data[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
         children = [Child(chunk_digest(chunk), len(chunk)) for chunk in chunks]
@@ -192,7 +193,7 @@ class Ingest:
         return kept[1]
 
 
-class _Tree:
+class Tree:
     """The content's tree under construction; its nodes go to the sink as they are complete."""
 
     def __init__(self, sink: Sink) -> None:
@@ -201,9 +202,9 @@ class _Tree:
         self._builder = TreeBuilder(lambda digest, node: self._append(digest, PayloadKind.NODE, node.encode()))
         self.add = self._builder.add
 
-    def finish(self, head: bytes, description: dict[str, object]) -> bytes:
+    def finish(self, head: bytes, description: dict[str, object], tiling: Tiling | None = None) -> bytes:
         """Append the manifest; returns the root."""
-        manifest, root = self._builder.finish(head, description)
+        manifest, root = self._builder.finish(head, description, tiling)
         self._append(root, PayloadKind.MANIFEST, manifest.encode())
         return root
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -15,8 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kacas.claims import Claims, has_same
-from kacas.content import Content, open_content
-from kacas.disk.adopted import AdoptedFiles, adopted_files
+from kacas.content import Content
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
@@ -24,7 +21,6 @@ from kacas.disk.merger import Merger
 from kacas.disk.statistics import count
 from kacas.disk.volume import Volume
 from kacas.errors import (
-    DamagedError,
     InvalidRangeError,
     NotFoundError,
     StoreClosedError,
@@ -33,18 +29,20 @@ from kacas.errors import (
 from kacas.fetch import Fetch
 from kacas.gathering import BatchScope, GatheringBatch
 from kacas.ingest import Ingest, Ingested, identify
+from kacas.ingest_tiles import TileIngest
+from kacas.layouts import Layouts
 from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
 from kacas.model.digest import ID_SIZE
 from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Action, Entry, Kind, live
 from kacas.model.source import BufferSource, Source
+from kacas.model.tiling import Tiling
 from kacas.model.uri import Uri, label_bytes
 from kacas.small_chunks import SmallChunks
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
-_CONTENTS_KEPT = 64
 
 
 class Repository:
@@ -63,12 +61,12 @@ class Repository:
         self._memory = memory
         self._progress = progress
         self._ingest = Ingest(threads, memory)
+        self._ingest_tiles = TileIngest(self._ingest, threads, cache, memory)
         self._fetch = Fetch(self.lookup, threads)
+        self._layouts = Layouts(self.lookup, self._fetch)
         self._small_chunks = SmallChunks(self.lookup)
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
         self.current_batch: ContextVar[GatheringBatch | None] = ContextVar("batch", default=None)
-        self._contents: OrderedDict[bytes, Content] = OrderedDict()
-        self._lock = threading.Lock()
         self._pid = os.getpid()
         self.closed = False
 
@@ -84,11 +82,11 @@ class Repository:
         if os.getpid() != self._pid:
             # Locks and pools of the parent mean nothing here; threads that held them did not come along.
             self._pid = os.getpid()
-            self._lock = threading.Lock()
             self._ingest = Ingest(self._threads, self._memory)
+            self._ingest_tiles = TileIngest(self._ingest, self._threads, self.cache, self._memory)
             self._fetch = Fetch(self.lookup, self._threads)
+            self._layouts = Layouts(self.lookup, self._fetch)
             self._small_chunks = SmallChunks(self.lookup)
-            self._contents.clear()
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -129,7 +127,7 @@ class Repository:
         kind: Kind,
         label: str | None,
         *,
-        cutter: Cutter | None = None,
+        cutter: Cutter | Tiling | None = None,
         head: bytes = b"",
         description: dict[str, object] | None = None,
         recipe: Recipe = ZSTD,
@@ -137,25 +135,38 @@ class Repository:
     ) -> Entry:
         """Store head and source as one content and claim it for the owner. Returns the claim.
 
-        cutter: by default the store's for files. recipe: for chunks. adopted_path: of the file that the bytes come from, to
-        leave its chunks there and store only what verifies them. Raises CollisionError, what the source raises,
-        NewerFormatError if the store's cutter is unknown, and StoreError if the store cannot be written.
+        cutter: by default the store's for files; or the tiles of an array, whose header is the head. recipe: for chunks.
+        adopted_path: of the file that the bytes come from, to leave its chunks there and store only what verifies them.
+        Raises CollisionError, what the source raises, NewerFormatError if the store's cutter is unknown, and StoreError
+        if the store cannot be written.
         """
         encoded_label = label_bytes(label or "")
         file_cutter = self.volume.file_cutter()  # for arrays too: a store of an unknown kind is only read
 
         def work(batch: GatheringBatch) -> Entry:
             batch.flush()  # what is on its way is compared with this, too
-            ingested = self._ingest.put(
-                source,
-                cutter or file_cutter,
-                batch,
-                head=head,
-                description=description,
-                recipe=recipe,
-                progress=self._stage("storing" if adopted_path is None else "linking"),
-                store_chunks=adopted_path is None,
-            )
+            progress = self._stage("storing" if adopted_path is None else "linking")
+            if isinstance(cutter, Tiling):
+                ingested = self._ingest_tiles.put(
+                    source,
+                    cutter,
+                    batch,
+                    head=head,
+                    description=description or {},
+                    recipe=recipe,
+                    progress=progress,
+                )
+            else:
+                ingested = self._ingest.put(
+                    source,
+                    cutter or file_cutter,
+                    batch,
+                    head=head,
+                    description=description,
+                    recipe=recipe,
+                    progress=progress,
+                    store_chunks=adopted_path is None,
+                )
             entry = self._entry(ingested, kind, encoded_label)
             if adopted_path is not None:
                 self.claims.adopt(batch, entry, adopted_path)
@@ -251,48 +262,18 @@ class Repository:
     # --- reading ----------------------------------------------------------------------------
 
     def resolve(self, uri: Uri) -> tuple[Entry, Content]:
-        """The entry and the open content of a URI; the newest layout that can be read.
+        """The entry and the open content of a URI: of the layouts that can be read the newest that is a sequence, as what
+        is read from front to back costs least there; else the newest.
 
         Raises NotFoundError when every table says so, a DamagedError or NewerFormatError when one cannot be read.
         """
         self._check_open()
-        damage: DamagedError | None = None
-        for ask in (self.lookup.entries, self.lookup.proved_entries):
-            damage = None  # what a hint led to is no damage: the pack may be gone, entry and all
-            known = [entry for entry, _ in ask(uri.sha1)]
-            for entry in self._layouts(uri, known):
-                try:
-                    return entry, self._content(entry, adopted_files(known, entry.size))
-                except DamagedError as exc:
-                    damage = exc
-        if damage is not None:
-            raise damage
-        raise NotFoundError(
-            f"{Uri(uri.sha1, uri.label, uri.root)} is not in the store at {self.volume.path}; "
-            "store it here, or point KACAS_DIR to the store that has it",
-            sha1=uri.sha1.hex(),
-        )
+        return self._layouts.sequence(uri)
 
-    @staticmethod
-    def _layouts(uri: Uri, entries: list[Entry]) -> list[Entry]:
-        kept = [entry for entry in entries if entry.names_layout and uri.root in (None, entry.root)]
-        # Layouts that need no file elsewhere come first.
-        adopted = {entry.root for entry in entries if entry.action == Action.ADOPTED}
-        newest = sorted(kept, key=lambda entry: (entry.root not in adopted, entry.time_ns), reverse=True)
-        return list({entry.root: entry for entry in reversed(newest)}.values())[::-1]
-
-    def _content(self, entry: Entry, adopted: AdoptedFiles | None) -> Content:
-        with self._lock:
-            content = self._contents.get(entry.root)
-            if content is not None and (content.size, content.adopted) == (entry.size, adopted):
-                self._contents.move_to_end(entry.root)
-                return content
-        content = open_content(self._fetch, entry.root, entry.size, adopted)
-        with self._lock:
-            self._contents[entry.root] = content
-            while len(self._contents) > _CONTENTS_KEPT:
-                self._contents.popitem(last=False)
-        return content
+    def layouts(self, uri: Uri) -> list[Content]:
+        """Every layout that can be read, the newest first. Raises as `resolve`."""
+        self._check_open()
+        return [content for _, content in self._layouts.readable(uri)]
 
     def exists(self, uri: Uri) -> bool:
         """Whether the content can be loaded (its root is there; `verify` looks at every byte)."""

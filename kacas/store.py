@@ -21,6 +21,7 @@ from kacas.formats.lazy_array import LazyArray, open_npy
 from kacas.formats.npy_writer import NpyWriter
 from kacas.formats.tree import Trees
 from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem, StoreStats
+from kacas.model.tiling import Chunks
 from kacas.repository import Repository
 from kacas.settings import Settings
 
@@ -120,8 +121,9 @@ class Store:
         label: str | None = None,
         rehash: bool = False,
         codec: str = "auto",
+        chunks: Chunks | None = None,
     ) -> str:
-        return file.store_file(self._repository, self._identities, path, label, rehash, codec)
+        return file.store_file(self._repository, self._identities, path, label, rehash, codec, chunks)
 
     def link_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
         return link.link_file(self._repository, self._identities, path, label)
@@ -138,13 +140,21 @@ class Store:
     def store_json(self, value: Any, *, label: str | None = None) -> str:
         return objects.store_json(self._repository, value, label)
 
-    def store_npy(self, array: Any, *, label: str | None = None, codec: str = "auto") -> str:
-        return array_stream.store_array(self._repository, array, label, codec)
+    def store_npy(
+        self, array: Any, *, label: str | None = None, codec: str = "auto", chunks: Chunks | None = None
+    ) -> str:
+        return array_stream.store_array(self._repository, array, label, codec, chunks)
 
     def npy_writer(
-        self, shape: int | Sequence[int | None] | None, dtype: Any, *, label: str | None = None, codec: str = "auto"
+        self,
+        shape: int | Sequence[int | None] | None,
+        dtype: Any,
+        *,
+        label: str | None = None,
+        codec: str = "auto",
+        chunks: Chunks | None = None,
     ) -> NpyWriter:
-        return NpyWriter(self._repository, shape, dtype, label, codec)
+        return NpyWriter(self._repository, shape, dtype, label, codec, chunks)
 
     def store_pkl(self, value: Any, *, label: str | None = None) -> str:
         return objects.store_pkl(self._repository, value, label)

@@ -242,3 +242,12 @@ def test_an_out_that_does_not_fit_is_refused(store: kacas.Store, out: Any) -> No
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):
         store.load_npy(uri, out=out)
+
+
+def test_what_is_read_often_gets_a_recipe_that_decodes_fast() -> None:
+    """Row delta gives the fewest bytes for these rows, but takes many passes to undo."""
+    rng = np.random.default_rng(0)
+    rows = np.cumsum(rng.integers(-40, 40, (2048, 64)), axis=0).astype(np.int16)
+    samples = [memoryview(rows.tobytes())]
+    assert choose("auto", samples, "i", 2, (128, 2)).delta is not None
+    assert choose("auto", samples, "i", 2, (128, 2), readings=1000).delta is None

@@ -33,6 +33,7 @@ def info(session: Session, uri: str, as_json: bool) -> None:
         pairs += [
             ("shape", " × ".join(map(str, found.shape)) or "() (one value)"),
             ("dtype", str(found.dtype)),
+            *([("tiles", " × ".join(map(str, found.tiles)))] if found.tiles else []),
         ]
     codecs = ", ".join(f"{codec} {count:,}" for codec, count in found.codecs.items())
     pairs += [

@@ -63,6 +63,15 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
             output.note(f"to use it everywhere: export KACAS_DIR={store.path}")
 
 
+def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int | None, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(None if part.strip() == "*" else int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not lengths such as 64,64,* with * for a whole axis") from None
+
+
 @click.command(
     cls=ExampleCommand,
     examples=[
@@ -94,6 +103,12 @@ def init(session: Session, path: str | None, durability: str | None, as_json: bo
     default="auto",
     help="How .npy files among the PATHs are compressed: auto (default), fast, small, or a codec's name.",
 )
+@click.option(
+    "--chunks",
+    metavar="N,N,...",
+    callback=_lengths,
+    help="Keep the array in a .npy file as tiles of this shape, to read it along any axis; * for a whole axis.",
+)
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
 def store(
@@ -104,6 +119,7 @@ def store(
     partial: bool,
     rehash: bool,
     codec: str,
+    chunks: tuple[int | None, ...] | None,
     as_json: bool,
 ) -> None:
     """Store files and directories and print their URIs.
@@ -121,6 +137,8 @@ def store(
         raise click.UsageError("- is given twice: standard input can be read once")
     if "-" in paths and sys.stdin is None:
         raise click.UsageError("standard input is closed")
+    if chunks is not None and (others := [path for path in paths if path == "-" or os.path.isdir(path)]):
+        raise click.UsageError(f"--chunks is for .npy files; {others[0]} is none")
     sizes = {path: _stored_size(path) for path in paths}
 
     def keep(opened: Store, path: str) -> str:
@@ -129,6 +147,8 @@ def store(
                 output.note("reading from the terminal; end with Ctrl-D")
             with Stdin() as stdin:
                 return opened.store_stream(stdin, label=label)
+        if chunks is not None:
+            return opened.store_file(path, label=label, rehash=rehash, codec=codec, chunks=chunks)
         if os.path.isdir(path):
             return opened.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
         return opened.store_file(path, label=label, rehash=rehash, codec=codec)

@@ -11,18 +11,18 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 from kacas.disk.durable import Temporary, make_directory, translate
 from kacas.errors import NoSpaceError
 
-_WINDOW = 8 << 20  # bytes in memory while writing
 _KEEP_S = 24 * 3600  # a path that was handed out stays good for a day at least
 _MAX_NAME_SIZE = 200  # bytes; file systems allow 255, the temporary's suffix needs some
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
 
-ReadInto = Callable[[int, memoryview], None]
+Windows = Iterable[memoryview]
+"""Content in parts, in order, each verified; a part may be overwritten when the next is taken."""
 
 
 def safe_name(label: str) -> str:
@@ -41,18 +41,15 @@ def _trimmed(name: str) -> str:
     return re.sub(r"^[\s.]+|\s+$", "", name)
 
 
-def write_out(target: Path, size: int, read_into: ReadInto, *, mode: int, sync: bool) -> None:
+def write_out(target: Path, size: int, windows: Windows, *, mode: int, sync: bool) -> None:
     """Write content to `target` under a temporary name, then rename: the target is the old file or the whole new one.
 
-    read_into(start, out) fills `out` with verified bytes. Raises StoreError for the target's file system.
+    size: bytes of the windows together. Raises StoreError for the target's file system.
     """
     _check_room(target, size)
     temporary = Temporary(target.parent, target.name, mode=mode, sync=sync)
     try:
-        window = memoryview(bytearray(min(_WINDOW, size)))
-        for start in range(0, size, _WINDOW):
-            part = window[: min(_WINDOW, size - start)]
-            read_into(start, part)
+        for part in windows:
             temporary.append([part])
         temporary.replace()
     except BaseException:
@@ -82,7 +79,7 @@ class MaterialisedFiles:
         self._directory = cache / "files"
         self._budget = budget
 
-    def get(self, sha1: bytes, label: str, size: int, read_into: ReadInto) -> Path:
+    def get(self, sha1: bytes, label: str, size: int, windows: Windows) -> Path:
         """The path of a whole, verified copy; written now if there is none, or if it was touched since."""
         name = safe_name(label)
         place = self._directory / sha1.hex()
@@ -94,7 +91,7 @@ class MaterialisedFiles:
             make_directory(self._directory, 0o700, sync=False)
             self._make_room(size)
             make_directory(place, 0o700, sync=False)
-            write_out(path, size, read_into, mode=0o444, sync=False)
+            write_out(path, size, windows, mode=0o444, sync=False)
             record.write_text(json.dumps(_stat_of(path)), "utf-8")
         except OSError as exc:
             if exc.errno is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,13 @@ class ArraySource:
         if array.dtype.names:
             rows = rows.view(f"V{array.dtype.itemsize}")
         return bytes_of(np.ascontiguousarray(rows))[:size] if per_row <= _MOST_GATHERED else memoryview(b"")
+
+    def gather(self, ranges: Sequence[range]) -> memoryview:
+        """The items in these ranges along each axis in memory order."""
+        array = self._array if self._array.ndim else self._array.reshape(1)
+        if array.dtype.names:
+            array = array.view(f"V{array.dtype.itemsize}")
+        return bytes_of(np.ascontiguousarray(array[tuple(slice(wanted.start, wanted.stop) for wanted in ranges)]))
 
     def check_unchanged(self) -> None:
         """There is no cheap way to tell; see the class."""

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,16 +16,24 @@ from kacas.content import Content
 from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.disk.memory import check_affordable
-from kacas.errors import DestinationError, SourceChangedError, UnreadableSourceError, UnsupportedDataError
-from kacas.formats.npy import Layout, array_layout, recognised
+from kacas.errors import (
+    DestinationError,
+    InvalidChunksError,
+    SourceChangedError,
+    UnreadableSourceError,
+    UnsupportedDataError,
+)
+from kacas.formats.npy import Layout, array_layout, recognised, tiled_layout
+from kacas.formats.tiles import gather_from
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
 from kacas.model.npy_header import MAX_HEADER_SIZE
+from kacas.model.tiling import Chunks
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
-_READ_AHEAD = 256 * 1024
+_WINDOWS_SIZE = 4 * MIB  # that a reader keeps
 
 
 class FileSource:
@@ -124,20 +133,23 @@ def store_file(
     label: str | None,
     rehash: bool,
     codec: str = "auto",
+    chunks: Chunks | None = None,
 ) -> str:
-    """Store a regular file; the label is its name unless given. A .npy file is cut and encoded like its array.
+    """Store a regular file; the label is its name unless given. A .npy file is cut and encoded like its array, or, with
+    `chunks`, cut into tiles.
 
-    One that is known to be unchanged is not read.
+    One that is known to be unchanged is not read, unless it is to be cut into tiles. Raises InvalidChunksError.
     """
     check_codec(codec)
     source = FileSource(Path(path))
     try:
         name = Path(path).name if label is None else label
-        known = None if rehash else identities.get_many([source.state]).get(source.state)
+        known = None if rehash or chunks is not None else identities.get_many([source.state]).get(source.state)
         if known is not None and repository.claim(known, Kind.FILE, name):
             return str(Uri(known.sha1, name))
         synced_ns = source.sync()
-        entry = repository.put(source, Kind.FILE, name, **file_layout(source, codec)._asdict())
+        layout = file_layout(source, codec) if chunks is None else _tiled_layout(source, chunks, codec)
+        entry = repository.put(source, Kind.FILE, name, **layout._asdict())
         identities.put_many({source.state: Identity(entry.sha1, entry.root, entry.size)}, synced_ns)
         return str(Uri(entry.sha1, name))
     finally:
@@ -155,6 +167,18 @@ def file_layout(source: FileSource, codec: str = "auto") -> Layout:
     return Layout()
 
 
+def _tiled_layout(source: FileSource, chunks: Chunks, codec: str) -> Layout:
+    front = source.peek(MAX_HEADER_SIZE)
+    header = recognised(front, source.size)
+    if header is None:
+        raise InvalidChunksError("chunks are lengths along the axes of an array, and this is no .npy file")
+    source.start_at(header.size)
+    layout = tiled_layout(front[: header.size], header, gather_from(source.sample, header), chunks, codec)
+    if layout is None:
+        source.start_at(0)
+    return layout or Layout()
+
+
 def store_stream(repository: Repository, stream: BinaryIO, label: str | None) -> str:
     """Store what a binary stream yields."""
     entry = repository.put(StreamSource(stream), Kind.FILE, label)
@@ -166,14 +190,17 @@ def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: 
     entry, content = repository.resolve(uri)
     label = uri.label or entry.label_text or uri.sha1.hex()
 
-    def read_into(start: int, out: memoryview) -> None:
-        content.read_into(start, out)
-        repository.report_progress("loading", start + len(out), content.size)
+    def windows() -> Iterator[memoryview]:
+        done = 0
+        for part in content.windows():
+            yield part
+            done += len(part)
+            repository.report_progress("loading", done, content.size)
 
     if dest is None:
-        return files.get(uri.sha1, label, content.size, read_into)
+        return files.get(uri.sha1, label, content.size, windows())
     target = _destination(Path(dest), label)
-    write_out(target, content.size, read_into, mode=0o666 & ~_umask(), sync=repository.volume.durable)
+    write_out(target, content.size, windows(), mode=0o666 & ~_umask(), sync=repository.volume.durable)
     return target
 
 
@@ -198,12 +225,11 @@ def _umask() -> int:
 class ContentReader(io.RawIOBase):
     """Content as a seekable file. Reads only the chunks it needs; keeps the last few windows for readers that jump."""
 
-    _WINDOWS = 16
-
     def __init__(self, content: Content, name: str) -> None:
         self._content = content
         self._at = 0
         self._windows: OrderedDict[int, bytes] = OrderedDict()
+        self._window_size = content.read_ahead
         self.name = name
 
     def readable(self) -> bool:
@@ -246,7 +272,7 @@ class ContentReader(io.RawIOBase):
     def _from_windows(self, out: memoryview) -> None:
         done = 0
         while done < len(out):
-            number, skip = divmod(self._at + done, _READ_AHEAD)
+            number, skip = divmod(self._at + done, self._window_size)
             window = self._window(number)
             part = window[skip : skip + len(out) - done]
             out[done : done + len(part)] = part
@@ -255,11 +281,11 @@ class ContentReader(io.RawIOBase):
     def _window(self, number: int) -> bytes:
         window = self._windows.get(number)
         if window is None:
-            start = number * _READ_AHEAD
-            raw = bytearray(min(_READ_AHEAD, self._content.size - start))
+            start = number * self._window_size
+            raw = bytearray(min(self._window_size, self._content.size - start))
             self._content.read_into(start, memoryview(raw))
             window = self._windows[number] = bytes(raw)
-            while len(self._windows) > self._WINDOWS:
+            while len(self._windows) > max(2, _WINDOWS_SIZE // self._window_size):
                 self._windows.popitem(last=False)
         else:
             self._windows.move_to_end(number)

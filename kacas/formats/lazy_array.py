@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from kacas.content import Content
 from kacas.disk.memory import check_affordable
+from kacas.formats.array_layouts import ArrayLayouts
 from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, parse_header
-from kacas.model.selection import read_selection
+from kacas.model.selection import select
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -25,8 +26,8 @@ class LazyArray:
     is an ordinary array in memory. `np.asarray(a)` loads the whole.
     """
 
-    def __init__(self, content: Content, header: NpyHeader, uri: str) -> None:
-        self._content = content
+    def __init__(self, layouts: ArrayLayouts, header: NpyHeader, uri: str) -> None:
+        self._layouts = layouts
         self._header = header
         self.uri = uri
 
@@ -42,6 +43,11 @@ class LazyArray:
     def order(self) -> str:
         """How it lies in the store, and in memory when it is loaded: "C" or "F"."""
         return "F" if self._header.fortran_order else "C"
+
+    @property
+    def tiles(self) -> tuple[int, ...] | None:
+        """The shape of the tiles that it is stored in; None if it is stored in rows only."""
+        return self._layouts.tiles
 
     @property
     def ndim(self) -> int:
@@ -64,16 +70,13 @@ class LazyArray:
         return f"<kacas array {self.shape} {self.dtype} at {self.uri}>"
 
     def __getitem__(self, index: Any) -> Any:
-        return read_selection(
-            index, self.shape, self.dtype, self._header.fortran_order, self._read_into,
+        return select(
+            index, self.shape, self.dtype, self._header.fortran_order, self._layouts.read_box,
             check_size=lambda size: check_affordable(size, f"the selection from {self.uri}"),
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
-
-    def _read_into(self, start: int, out: memoryview) -> None:
-        self._content.read_into(self._header.size + start, out)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -90,7 +93,7 @@ class LazyArray:
         # Not np.empty, which makes a string of length 0 one longer.
         array: NDArray[Any] = np.ndarray(self.shape, self.dtype, order="F" if self._header.fortran_order else "C")
         if array.nbytes:
-            self._read_into(0, bytes_of(array.T if self._header.fortran_order else array))
+            self._layouts.read_into(0, bytes_of(array.T if self._header.fortran_order else array))
         return array
 
     def _load_into(self, out: Any) -> NDArray[Any]:
@@ -102,10 +105,10 @@ class LazyArray:
         in_order = out.T if self._header.fortran_order else out
         if in_order.flags.c_contiguous:
             if out.nbytes:
-                self._read_into(0, bytes_of(in_order))
+                self._layouts.read_into(0, bytes_of(in_order))
         elif not self.shape:
             out[...] = self[()]
-        else:
+        elif not out.nbytes or not self._layouts.read_scattered(in_order):
             step = max(1, _OUT_SIZE // max(1, self.nbytes // max(1, len(self))))
             for start in range(0, len(self), step):
                 out[start : start + step] = self[start : start + step]
@@ -115,25 +118,35 @@ class LazyArray:
 
 def open_npy(repository: Repository, uri: Uri) -> LazyArray:
     """Open an array for reading by slices; raises WrongKindError if the content is no .npy file."""
-    _, content = repository.resolve(uri)
-    front = bytearray(min(content.size, 4096))
-    content.read_into(0, memoryview(front))
+    layouts = repository.layouts(uri)
+    content = layouts[0]
     try:
-        try:
-            header = parse_header(memoryview(front))
-        except ValueError:
-            if content.size <= len(front):
-                raise
-            front = bytearray(min(content.size, MAX_HEADER_SIZE + 16))
-            content.read_into(0, memoryview(front))
-            header = parse_header(memoryview(front))
+        header = _header_of(content)
         if header.size + header.data_size != content.size:
             raise ValueError(
                 f"the header declares {header.data_size} bytes of data, {content.size - header.size} follow"
             )
     except ValueError as exc:
         raise repository.wrong_kind(uri, f"it is not a .npy array ({exc})") from exc
-    return LazyArray(content, header, str(uri))
+    return LazyArray(ArrayLayouts(layouts, header), header, str(uri))
+
+
+def _header_of(content: Content) -> NpyHeader:
+    """Raises ValueError."""
+    try:
+        return parse_header(content.head)  # as arrays are stored: no chunk is read for it
+    except ValueError:
+        pass  # it may go on in the chunks, or all be there
+    try:
+        return parse_header(_front(content, 4096))
+    except ValueError:
+        return parse_header(_front(content, MAX_HEADER_SIZE))
+
+
+def _front(content: Content, size: int) -> memoryview:
+    front = memoryview(bytearray(min(content.size, size)))
+    content.read_into(0, front)
+    return front
 
 
 def bytes_of(array: NDArray[Any]) -> memoryview:

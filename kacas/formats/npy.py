@@ -14,12 +14,14 @@ from kacas.codec_choice import check_codec, choose, sample_places
 from kacas.errors import MissingPackageError, UnsupportedDataError, WrongKindError
 from kacas.formats.array_source import ArraySource
 from kacas.formats.lazy_array import open_npy
-from kacas.model.cuts import Cutter, array_cutter
+from kacas.formats.tiles import Gather, gather_from, tile_recipe
+from kacas.model.cuts import CHUNK_TARGET, Cutter, array_cutter
 from kacas.model.description import Description
 from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Kind
 from kacas.model.npy_header import NpyHeader, encode_header, parse_header
 from kacas.model.source import Source
+from kacas.model.tiling import Chunks, Tiling, check_chunks, tiling_of
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -39,7 +41,7 @@ def recognised(front: bytes, size: int) -> NpyHeader | None:
 class Layout(NamedTuple):
     """How content is to be kept: what cuts it, the bytes that are its head, what its manifest says of it, the recipe."""
 
-    cutter: Cutter | None = None
+    cutter: Cutter | Tiling | None = None
     head: bytes = b""
     description: dict[str, object] | None = None
     recipe: Recipe = ZSTD
@@ -60,8 +62,18 @@ def array_layout(head: bytes, header: NpyHeader, sample: Sample, codec: str = "a
     return Layout(array_cutter(shape, item_size), head, {"kind": "npy"}, recipe)
 
 
-def store_npy(repository: Repository, array: Any, label: str | None, codec: str) -> str:
-    """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects."""
+def tiled_layout(head: bytes, header: NpyHeader, gather: Gather, chunks: Chunks, codec: str = "auto") -> Layout | None:
+    """Of the same data, cut into tiles; None if it is small enough for one chunk. Raises InvalidChunksError."""
+    check_chunks(chunks, header.shape)
+    if len(head) + header.data_size <= CHUNK_TARGET:
+        return None
+    tiling = tiling_of(chunks, header.shape, header.dtype.itemsize, header.fortran_order)
+    return Layout(tiling, head, {"kind": "npy"}, tile_recipe(codec, header, tiling, gather))
+
+
+def store_npy(repository: Repository, array: Any, label: str | None, codec: str, chunks: Chunks | None = None) -> str:
+    """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects,
+    InvalidChunksError."""
     check_codec(codec)
     try:
         values = np.asanyarray(array)
@@ -71,7 +83,7 @@ def store_npy(repository: Repository, array: Any, label: str | None, codec: str)
         raise UnsupportedDataError("a masked array cannot be kept as .npy; store .data and .mask, or .filled()")
     values = np.asarray(values)
     source = ArraySource(values)
-    return put_array(repository, source, values.dtype, values.shape, source.fortran_order, label, codec)
+    return put_array(repository, source, values.dtype, values.shape, source.fortran_order, label, codec, chunks)
 
 
 class SampledSource(Source, Protocol):
@@ -88,10 +100,17 @@ def put_array(
     fortran_order: bool,
     label: str | None,
     codec: str,
+    chunks: Chunks | None = None,
 ) -> str:
-    """Store the data behind the header of such an array. Raises UnsupportedDataError for objects, and as `put`."""
+    """Store the data behind the header of such an array. Raises UnsupportedDataError for objects, InvalidChunksError, and as
+    `put`."""
     head = encode_header(dtype, shape, fortran_order)
-    layout = array_layout(head, NpyHeader(dtype, shape, fortran_order, len(head)), source.sample, codec)
+    header = NpyHeader(dtype, shape, fortran_order, len(head))
+    tiled = None
+    if chunks is not None:
+        gather = source.gather if isinstance(source, ArraySource) else gather_from(source.sample, header)
+        tiled = tiled_layout(head, header, gather, chunks, codec)
+    layout = tiled or array_layout(head, header, source.sample, codec)
     entry = repository.put(source, Kind.NPY, label, **layout._asdict())
     return str(Uri(entry.sha1, label or ""))
 
@@ -110,4 +129,4 @@ def described(repository: Repository, uri: Uri) -> Description:
         array = open_npy(repository, uri)
     except (WrongKindError, MissingPackageError):
         return description
-    return replace(description, shape=array.shape, dtype=str(array.dtype))
+    return replace(description, shape=array.shape, dtype=str(array.dtype), tiles=array.tiles)

@@ -18,6 +18,7 @@ from kacas.formats.array_source import SpoolSource
 from kacas.formats.npy import SampledSource, put_array
 from kacas.formats.put_beside import AbandonedError, Put, PutBeside
 from kacas.model.npy_header import encode_header, parse_header
+from kacas.model.tiling import Chunks
 from kacas.model.uri import label_bytes
 from kacas.repository import Repository
 
@@ -53,6 +54,7 @@ class NpyWriter:
         dtype: Any,
         label: str | None,
         codec: str,
+        chunks: Chunks | None = None,
     ) -> None:
         check_codec(codec)
         label_bytes(label or "")
@@ -71,7 +73,7 @@ class NpyWriter:
         self._ended = False
 
         def put(source: SampledSource, rows: int) -> str:
-            return put_array(repository, source, kind, (rows, *row_shape), False, label, codec)
+            return put_array(repository, source, kind, (rows, *row_shape), False, label, codec, chunks)
 
         row_size = kind.itemsize * int(np.prod(row_shape, dtype=object))
         self._target: _Target

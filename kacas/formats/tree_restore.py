@@ -36,7 +36,6 @@ _GROUP_COUNT = 1024
 _GROUP_PLACES = 16  # directories that a group holds open
 _THREADS = 2  # making files is the kernel's work, and a file system has locks of its own
 _IN_FLIGHT = 3  # groups
-_WINDOW = 4 * MIB
 _MAX_NAMED = 20
 
 
@@ -203,10 +202,7 @@ def _weight(directory: dict[bytes, TreeEntry]) -> int | None:
 
 
 def _copy(content: Content, fd: int) -> None:
-    window = memoryview(bytearray(min(_WINDOW, content.size)))
-    for start in range(0, content.size, _WINDOW):
-        part = window[: min(_WINDOW, content.size - start)]
-        content.read_into(start, part)
+    for part in content.windows():
         _write_all(fd, part)
 
 

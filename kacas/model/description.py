@@ -23,9 +23,9 @@ class Description:
     size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
     (a chunk shared with other content counts in full). chunks: number of distinct chunks; codecs: of those in packs, by codec.
     member: a directory was stored that it is a part of, and for which it is kept without claims of its own.
-    shape, dtype: for arrays only, else None. adopted: paths of files that were linked and are read for the chunks
-    that are in no pack. files, total_size: of all below a directory (its own size is that of the document that lists
-    its names), else None.
+    shape, dtype: for arrays only, else None. tiles: the shape of an array's tiles, if it is stored in tiles, else None.
+    adopted: paths of files that were linked and are read for the chunks that are in no pack. files, total_size: of all
+    below a directory (its own size is that of the document that lists its names), else None.
     """
 
     uri: str
@@ -43,6 +43,7 @@ class Description:
     files: int | None = None
     total_size: int | None = None
     codecs: dict[str, int] = field(default_factory=dict)
+    tiles: tuple[int, ...] | None = None
 
     @property
     def ratio(self) -> float:

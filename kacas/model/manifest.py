@@ -4,6 +4,9 @@ Content is `head` followed by chunks. A manifest holds the head and at most FAN_
 are chunks (level 0) or nodes of that level, whose children are one level lower (nodes of level 1 hold
 chunks). Nodes are filled left to right with FAN_OUT children, level by level, until FAN_OUT or fewer
 remain for the manifest. The rule is exact: equal cuts give equal roots.
+
+In the layout of a sequence the chunks follow one another in the content. In the layout of tiles they are the tiles of an
+array, in the order of their numbers; where each lies, and so the size of every child, follows from the tiling.
 """
 
 from __future__ import annotations
@@ -17,11 +20,10 @@ from typing import Any, NamedTuple
 from kacas.errors import NewerFormatError
 from kacas.model.codec import MAX_CHUNK_SIZE
 from kacas.model.digest import DIGEST_SIZE, PayloadKind, payload_digest
+from kacas.model.tiling import FAN_OUT, MAX_CONTENT_SIZE, Tiling, decode_tiling
 
-FAN_OUT = 256
 MAX_LEVEL = 8
 MAX_HEAD_SIZE = 128 * 1024
-MAX_CONTENT_SIZE = 1 << 62
 _VERSION = 1
 _MAX_DESCRIPTION_SIZE = 64 * 1024
 
@@ -29,7 +31,7 @@ _MANIFEST = struct.Struct("<4sBBBBQIII")  # magic, version, layout, level, 0, si
 _NODE = struct.Struct("<4sBBHQI")  # magic, version, level, 0, size, children
 _CHILD = struct.Struct("<32sQ")
 _MANIFEST_MAGIC, _NODE_MAGIC = b"KMAN", b"KNOD"
-_LAYOUT_SEQUENCE = 0
+_LAYOUT_SEQUENCE, _LAYOUT_TILES = 0, 1
 
 
 class Child(NamedTuple):
@@ -56,21 +58,26 @@ class Node:
 
 @dataclass(frozen=True)
 class Manifest:
-    """size: bytes of the whole content, head included. description: small JSON object, {} for plain files."""
+    """size: bytes of the whole content, head included. description: small JSON object, {} for plain files.
+
+    tiling: of what follows the head; None if it is a sequence of chunks.
+    """
 
     size: int
     level: int
     head: bytes
     description: dict[str, Any]
     children: tuple[Child, ...]
+    tiling: Tiling | None = None
 
     def encode(self) -> bytes:
         text = encode_description(self.description)
         front = _MANIFEST.pack(
-            _MANIFEST_MAGIC, _VERSION, _LAYOUT_SEQUENCE, self.level, 0, self.size, len(self.head), len(text),
-            len(self.children),
+            _MANIFEST_MAGIC, _VERSION, _LAYOUT_TILES if self.tiling else _LAYOUT_SEQUENCE, self.level, 0, self.size,
+            len(self.head), len(text), len(self.children),
         )  # fmt: skip
-        return front + self.head + text + _encode_children(self.children)
+        tiling = self.tiling.encode() if self.tiling else b""
+        return front + self.head + text + tiling + _encode_children(self.children)
 
 
 def encode_description(description: dict[str, Any]) -> bytes:
@@ -114,14 +121,14 @@ class TreeBuilder:
         self._emit(digest, node)
         self._push(level + 1, Child(digest, node.size))
 
-    def finish(self, head: bytes, description: dict[str, Any]) -> tuple[Manifest, bytes]:
-        """The manifest and its digest, the root."""
+    def finish(self, head: bytes, description: dict[str, Any], tiling: Tiling | None = None) -> tuple[Manifest, bytes]:
+        """The manifest and its digest, the root. tiling: if the chunks are its tiles."""
         level = 0
         while level < len(self._levels) - 1:  # a fold may begin one more level
             self._fold(level)
             level += 1
         top = tuple(self._levels[level])
-        manifest = Manifest(len(head) + self._size, level, head, description, top)
+        manifest = Manifest(len(head) + self._size, level, head, description, top, tiling)
         return manifest, payload_digest(PayloadKind.MANIFEST, manifest.encode())
 
 
@@ -143,7 +150,7 @@ def decode_manifest(data: bytes | memoryview) -> Manifest:
     magic, version, layout, level, zero, size, head_size, text_size, count = _MANIFEST.unpack_from(data)
     if magic != _MANIFEST_MAGIC:
         raise ManifestError("it is not a manifest")
-    if version > _VERSION or layout != _LAYOUT_SEQUENCE:
+    if version > _VERSION or layout not in (_LAYOUT_SEQUENCE, _LAYOUT_TILES):
         needed = max(version, _VERSION + 1)
         raise NewerFormatError(
             f"a manifest of version {version}, layout {layout} needs a newer kacas (manifest format {needed}); upgrade",
@@ -156,8 +163,19 @@ def decode_manifest(data: bytes | memoryview) -> Manifest:
     if len(data) < start + text_size:
         raise ManifestError("it is cut short")
     description = _decode_description(bytes(data[start : start + text_size]))
-    children = _decode_children(data[start + text_size :], count, level, size - head_size)
-    return Manifest(size, level, head, description, children)
+    rest, tiling = data[start + text_size :], None
+    if layout == _LAYOUT_TILES:
+        try:
+            tiling, taken = decode_tiling(rest)
+        except ValueError as exc:
+            raise ManifestError(str(exc)) from exc
+        rest = rest[taken:]
+        if (tiling.size, tiling.level) != (size - head_size, level):
+            raise ManifestError(f"its tiles make {tiling.size} bytes and level {tiling.level}")
+    children = _decode_children(rest, count, level, size - head_size)
+    if tiling is not None and [child.size for child in children] != tiling.child_sizes():
+        raise ManifestError("its children have other sizes than its tiles")
+    return Manifest(size, level, head, description, children, tiling)
 
 
 def decode_node(data: bytes | memoryview, *, level: int, size: int) -> Node:

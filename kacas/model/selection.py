@@ -23,6 +23,9 @@ ReadInto = Callable[[int, memoryview], None]
 Positions = range | NDArray[np.intp]
 """Sorted, distinct, non-negative positions along an axis. A range has a positive step, and stays a range."""
 
+ReadBox = Callable[[Sequence[Positions], NDArray[Any]], None]
+"""See `select`."""
+
 BLOCK_SIZE = 8 * 1024 * 1024  # bytes; the buffer for data that is not wanted whole
 
 _NOT_AN_INDEX = (
@@ -54,15 +57,40 @@ def read_selection(
     Raises IndexError as NumPy does (before anything is read), also for field names; UnsupportedDataError for
     a dtype with Python objects.
     """
+    return select(
+        index,
+        shape,
+        dtype,
+        fortran_order,
+        lambda positions, box: fill_box(
+            box, positions, shape[::-1] if fortran_order else shape, read_into, chunk_size=chunk_size
+        ),
+        check_size=check_size,
+    )
+
+
+def select(
+    index: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    fortran_order: bool,
+    read_box: ReadBox,
+    *,
+    check_size: Callable[[int], None] = lambda size: None,
+) -> NDArray[Any] | np.generic:
+    """As `read_selection`, of an array that is read box by box: read_box(positions, box) fills a C-contiguous array that is
+    not empty with the items at these positions along each axis in memory order."""
     if dtype.hasobject:
         raise UnsupportedDataError(f"an array of {dtype} cannot be read from bytes: it has Python objects")
     positions, renumbered = _plan(index, shape, dtype)
     check_size(math.prod(map(len, positions)) * dtype.itemsize)
+    in_order = positions[::-1] if fortran_order else positions  # Fortran order is C order of the reversed axes
+    # Not np.empty, which makes a string of length 0 one longer.
+    box: NDArray[Any] = np.ndarray(tuple(map(len, in_order)), dtype)
+    if box.nbytes:
+        read_box(in_order, box)
     if fortran_order:
-        # Fortran order is C order of the reversed axes.
-        box = _read_box(positions[::-1], shape[::-1], dtype, read_into, chunk_size).T
-    else:
-        box = _read_box(positions, shape, dtype, read_into, chunk_size)
+        box = box.T
     result: NDArray[Any] | np.generic
     if dtype.names is not None or not dtype.itemsize:
         # As opaque items. NumPy's copies of records have, for padding, whatever was in memory there, and
@@ -74,23 +102,20 @@ def read_selection(
     return result
 
 
-def _read_box(
+def fill_box(
+    box: NDArray[Any],
     positions: Sequence[Positions],
     shape: tuple[int, ...],
-    dtype: np.dtype[Any],
     read_into: ReadInto,
-    chunk_size: int,
-) -> NDArray[Any]:
-    """The C-order array of the given positions along each axis."""
-    # Not np.empty, which makes a string of length 0 one longer.
-    box: NDArray[Any] = np.ndarray(tuple(map(len, positions)), dtype)
-    if box.nbytes:
-        first = _one_piece(positions, shape)
-        if first is None:
-            _Reading(box, positions, shape, read_into, chunk_size).fill(0, 0, 0)
-        else:  # as below, without building the walk: small reads take 5 µs instead of 9
-            read_into(first * dtype.itemsize, box.reshape(-1).view(np.uint8).data)
-    return box
+    *,
+    chunk_size: int = 256 * 1024,
+) -> None:
+    """Fill a C-contiguous array that is not empty with the given positions along each axis of C-ordered data."""
+    first = _one_piece(positions, shape)
+    if first is None:
+        _Reading(box, positions, shape, read_into, chunk_size).fill(0, 0, 0)
+    else:  # as there, without building the walk: small reads take 5 µs instead of 9
+        read_into(first * box.itemsize, box.reshape(-1).view(np.uint8).data)
 
 
 def _one_piece(positions: Sequence[Positions], shape: tuple[int, ...]) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from kacas.content import Content, open_content
+from kacas.content import Content
 from kacas.disk.adopted import adopted_files
 from kacas.disk.pack_reader import PackReader
 from kacas.errors import (
@@ -25,6 +25,7 @@ from kacas.errors import (
     NewerFormatError,
 )
 from kacas.fetch import Fetch
+from kacas.layouts import open_content
 from kacas.model.codec import DecodeError, Decoder, MissingCodecError
 from kacas.model.digest import new_sha1, payload_digest
 from kacas.model.entry import Action, Entry, Kind
@@ -41,8 +42,6 @@ from kacas.model.pack_format import (
 from kacas.model.tree import MAX_TREE_SIZE, TreeError, decode_tree
 from kacas.repository import Repository
 from kacas.store import Store
-
-_WINDOW = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -251,12 +250,11 @@ class _Verification:
             self._look_at(content)
             return
         sha1 = new_sha1()
-        window = memoryview(bytearray(min(_WINDOW, content.size)))
-        for start in range(0, content.size, _WINDOW):
-            part = window[: min(_WINDOW, content.size - start)]
-            content.read_into(start, part)
+        done = 0
+        for part in content.windows():
             sha1.update(part)
-            progress(start + len(part))
+            done += len(part)
+            progress(done)
         self._report.checked_size += content.size
         if sha1.digest() != entry.sha1:
             self._report.problems.append(

@@ -239,3 +239,20 @@ def test_rehash_reads_what_is_known_to_be_unchanged(kacas: Runner, tmp_path: Pat
     assert kacas("store", tmp_path / "right").text == f"sha1://{wrong}?label=right\n"
     assert kacas("store", "--rehash", tmp_path / "right").text == f"sha1://{right}?label=right\n"
     assert kacas("store", tmp_path / "right").text == f"sha1://{right}?label=right\n"
+
+
+def test_chunks_keep_the_array_of_an_npy_file_as_tiles(kacas: Runner, tmp_path: Path, notes: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(300_000, dtype=np.int32).reshape(600, 500))
+    uri = kacas("store", tmp_path / "a.npy", "--chunks", "100,*").text.strip()
+    assert kacas("store", tmp_path / "a.npy").text.strip() == uri
+    assert kacas("info", uri, "--json").object["tiles"] == [100, 500]
+    assert "100 × 500" in kacas("info", uri).text
+    for lengths, path in (
+        ("100", tmp_path / "a.npy"),
+        ("100,x", tmp_path / "a.npy"),
+        ("1,2", notes),
+        ("1,2", tmp_path),
+    ):
+        refused = kacas("store", path, "--chunks", lengths)
+        assert (refused.code, refused.text) == (2, "")
+        assert b"chunks" in refused.err

@@ -6,13 +6,14 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from kacas.disk.materialised import MaterialisedFiles, ReadInto, safe_name, write_out
+from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.errors import DamagedPackError, StoreError
 from kacas.model.uri import label_text
 
@@ -30,13 +31,14 @@ class Content:
         self.data = data
         self.reads = 0
 
-    def read_into(self, start: int, out: memoryview) -> None:
-        out[:] = self.data[start : start + len(out)]
+    def windows(self) -> Iterator[memoryview]:
         self.reads += 1
+        for start in range(0, len(self.data), 100):
+            yield memoryview(self.data[start : start + 100])
 
 
 def get(files: MaterialisedFiles, content: Content, label: str = "a.bin") -> Path:
-    return files.get(sha1(content.data), label, len(content.data), content.read_into)
+    return files.get(sha1(content.data), label, len(content.data), content.windows())
 
 
 @pytest.fixture
@@ -176,12 +178,14 @@ def test_a_touched_file_is_written_anew(files: MaterialisedFiles) -> None:
         assert not path.is_symlink()
 
 
-def test_a_content_that_cannot_be_read_leaves_no_file(tmp_path: Path, files: MaterialisedFiles) -> None:
-    def damaged(start: int, out: memoryview) -> None:
-        raise DamagedPackError("a flipped bit", pack="00")
+def damaged() -> Iterator[memoryview]:
+    yield memoryview(b"the front")
+    raise DamagedPackError("a flipped bit", pack="00")
 
+
+def test_a_content_that_cannot_be_read_leaves_no_file(tmp_path: Path, files: MaterialisedFiles) -> None:
     with pytest.raises(DamagedPackError):
-        files.get(bytes(20), "a.bin", 100, damaged)
+        files.get(bytes(20), "a.bin", 100, damaged())
     assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
 
 
@@ -253,11 +257,11 @@ def test_a_file_replaces_its_destination_in_one_step(tmp_path: Path) -> None:
     target.write_bytes(b"the old one")
     seen: list[bytes] = []
 
-    def read_into(start: int, out: memoryview) -> None:
+    def windows() -> Iterator[memoryview]:
         seen.append(target.read_bytes())
-        out[:] = b"n" * len(out)
+        yield memoryview(b"n" * 20)
 
-    write_out(target, 20, read_into, mode=0o640, sync=True)
+    write_out(target, 20, windows(), mode=0o640, sync=True)
     assert seen == [b"the old one"]
     assert target.read_bytes() == b"n" * 20
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
@@ -268,20 +272,15 @@ def test_a_destination_is_left_as_it_was_when_the_content_is_damaged(tmp_path: P
     target = tmp_path / "copy.bin"
     target.write_bytes(b"the old one")
 
-    def read_into(start: int, out: memoryview) -> None:
-        if start:
-            raise DamagedPackError("a flipped bit", pack="00")
-
     with pytest.raises(DamagedPackError):
-        write_out(target, 9 << 20, read_into, mode=0o640, sync=False)
+        write_out(target, 9 << 20, damaged(), mode=0o640, sync=False)
     assert target.read_bytes() == b"the old one"
     assert os.listdir(tmp_path) == ["copy.bin"]
 
 
 def test_a_destination_whose_directory_is_missing_is_a_typed_error(tmp_path: Path) -> None:
-    read: ReadInto = Content(b"x").read_into
     with pytest.raises(StoreError, match="missing"):
-        write_out(tmp_path / "missing" / "copy.bin", 1, read, mode=0o640, sync=False)
+        write_out(tmp_path / "missing" / "copy.bin", 1, Content(b"x").windows(), mode=0o640, sync=False)
 
 
 def test_a_directory_that_another_process_made_a_moment_ago_is_not_dropped(tmp_path: Path) -> None:

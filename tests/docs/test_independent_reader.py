@@ -62,7 +62,7 @@ def test_it_restores_each_merged_content_once_and_without_the_sources(store: kac
     assert files_in(tmp_path / "restored") == expected
 
 
-def test_it_imports_nothing_of_kacas_and_has_at_most_175_lines() -> None:
+def test_it_imports_nothing_of_kacas_and_has_at_most_200_lines() -> None:
     text = READER.read_text("utf-8")
     imported = set()
     for node in ast.walk(ast.parse(text)):
@@ -74,7 +74,7 @@ def test_it_imports_nothing_of_kacas_and_has_at_most_175_lines() -> None:
     assert imported - sys.stdlib_module_names == {"blake3", "zstandard", "numpy", "numcodecs", "pcodec"}
     assert "importlib" not in imported
     assert "__import__" not in text
-    assert len(text.splitlines()) <= 175
+    assert len(text.splitlines()) <= 200
 
 
 def test_it_restores_every_file_of_a_store(store: kacas.Store, tmp_path: Path) -> None:
@@ -87,6 +87,8 @@ def test_it_restores_every_file_of_a_store(store: kacas.Store, tmp_path: Path) -
     plain = {"fit": np.arange(5), "name": "unit 7"}
     small = np.arange(24, dtype=">i2").reshape(2, 3, 4)
     fortran = np.asfortranarray(rng.normal(size=(300, 400)))
+    tiled = np.asfortranarray(rng.integers(0, 99, (300, 40, 50), np.int32))
+    many_tiles = rng.integers(0, 99, (2100, 1000), np.uint8)  # 273 tiles: two nodes
     nested = bytes(range(256)) * 4400 + b"end"  # in chunks of 16 bytes: 70,401 chunks, nodes of two levels
 
     store.store_text("example text")
@@ -102,13 +104,15 @@ def test_it_restores_every_file_of_a_store(store: kacas.Store, tmp_path: Path) -
         store.store_npy(np.float32(3))
         store.store_npy(large)
         store.store_npy(large[:5_000_000])
+        store.store_npy(tiled, chunks=(70, 40, 7))
+        store.store_npy(many_tiles, chunks=(100, 77))
     store.forget(store.store_text("forgotten"))
     store.repository.put(BufferSource(nested), Kind.BYTES, "nested", cutter=PeriodicCutter(16))
 
     originals = [
         b"example text", b'{"rates":[1.5,null],"\\u00fcnit":7}', pickles.dumps(plain), b"", program,
         npy(small), npy(fortran), npy(np.float32(3)), npy(large), npy(large[:5_000_000]), b"forgotten",
-        nested,
+        npy(tiled), npy(many_tiles), nested,
     ]  # fmt: skip
     done = run(store.path, tmp_path / "restored")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

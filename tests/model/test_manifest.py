@@ -211,7 +211,7 @@ def test_a_node_that_is_not_what_its_parent_says_is_refused(level: int, size: in
         decode_node(NODE.encode(), level=level, size=size)
 
 
-@pytest.mark.parametrize("index, value, needed", [(1, 2, 2), (1, 255, 255), (2, 1, 2), (2, 255, 2)])
+@pytest.mark.parametrize("index, value, needed", [(1, 2, 2), (1, 255, 255), (2, 2, 2), (2, 255, 2)])
 def test_a_newer_manifest_says_that_kacas_must_be_upgraded(index: int, value: int, needed: int) -> None:
     with pytest.raises(NewerFormatError, match="upgrade") as caught:
         decode_manifest(with_field(MANIFEST.encode(), FIELDS, index, value))
