@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 from kacas.disk.adopted import AdoptedFiles
 from kacas.errors import DamagedContentError
@@ -14,7 +15,18 @@ from kacas.model.digest import PayloadKind
 from kacas.model.location import Piece
 from kacas.model.manifest import Child, Manifest, ManifestError, decode_manifest, decode_node
 
-_NODES_KEPT = 256  # per content: 10 KiB each
+_NODES_KEPT = 256  # per content: 20 KiB each
+
+
+class _Children(NamedTuple):
+    """Those of a manifest or node. ends: where each ends, counted from the start of the first."""
+
+    children: tuple[Child, ...]
+    ends: list[int]
+
+    @staticmethod
+    def of(children: tuple[Child, ...]) -> _Children:
+        return _Children(children, list(accumulate(child.size for child in children)))
 
 
 class Content:
@@ -23,61 +35,64 @@ class Content:
     def __init__(
         self, fetch: Fetch, root: bytes, manifest: Manifest | None, size: int, adopted: AdoptedFiles | None
     ) -> None:
-        """manifest: None if the root is the digest of the only chunk. adopted: where chunks lie that no pack has."""
+        """manifest: None if the root is the digest of the only chunk. adopted: where chunks lie that no pack has.
+
+        Its `head` are the first bytes, which need no chunk: of an array, the header.
+        """
         self._fetch = fetch
         self.adopted = adopted
         self.root = root
         self.size = size
         self.manifest = manifest
         self._level = manifest.level if manifest else 0
-        self._head = manifest.head if manifest else b""
-        self._top = manifest.children if manifest else (Child(root, size),)
-        self._nodes: dict[bytes, tuple[Child, ...]] = {}
+        self.head = manifest.head if manifest else b""
+        self._top = _Children.of(manifest.children if manifest else (Child(root, size),))
+        self._nodes: dict[bytes, _Children] = {}
 
     def read_into(self, start: int, out: memoryview) -> None:
         """Fill `out` with the bytes from `start` on. The range must lie inside the content."""
         stop = start + len(out)
         if not 0 <= start <= stop <= self.size:
             raise ValueError(f"{start}:{stop} is not inside 0:{self.size}")
-        from_head = self._head[start:stop]
+        from_head = self.head[start:stop]
         out[: len(from_head)] = from_head
         start += len(from_head)
         if start < stop:
-            base = len(self._head)
+            base = len(self.head)
             view = out[len(from_head) :]
             pieces = list(self._pieces(self._top, self._level, base, start - base, stop - base, view))
             self._fetch.read_pieces(pieces, adopted=self.adopted)
 
     def _pieces(
-        self, children: tuple[Child, ...], level: int, at: int, start: int, stop: int, out: memoryview
+        self, children: _Children, level: int, at: int, start: int, stop: int, out: memoryview
     ) -> Iterator[Piece]:
         """Chunks under `children`, which begin `at` in the content, that overlap start:stop (offsets from the first child
         on), with their part of out."""
-        ends = list(accumulate(child.size for child in children))
-        index = bisect_right(ends, start)
-        while index < len(children) and (begin := ends[index] - children[index].size) < stop:
-            child = children[index]
-            low, high = max(start, begin), min(stop, ends[index])
+        for index in range(bisect_right(children.ends, start), len(children.ends)):
+            child, end = children.children[index], children.ends[index]
+            begin = end - child.size
+            if begin >= stop:
+                return
+            low, high = max(start, begin), min(stop, end)
             part = out[low - start : high - start]
             if level == 0:
                 yield Piece(child.digest, child.size, low - begin, part, at + begin)
             else:
                 below = self._node(child, level)
                 yield from self._pieces(below, level - 1, at + begin, low - begin, high - begin, part)
-            index += 1
 
-    def _node(self, child: Child, level: int) -> tuple[Child, ...]:
-        children = self._nodes.get(child.digest)
-        if children is None:
+    def _node(self, child: Child, level: int) -> _Children:
+        found = self._nodes.get(child.digest)
+        if found is None:
             raw = _payload_of(self._fetch, child.digest, PayloadKind.NODE)
             try:
-                children = decode_node(raw, level=level, size=child.size).children
+                found = _Children.of(decode_node(raw, level=level, size=child.size).children)
             except ManifestError as exc:
                 raise DamagedContentError(f"node {child.digest.hex()}: {exc}", digest=child.digest.hex()) from exc
             if len(self._nodes) >= _NODES_KEPT:
                 self._nodes = {}  # anew rather than in order: a lock would not survive a fork
-            self._nodes[child.digest] = children
-        return children
+            self._nodes[child.digest] = found
+        return found
 
     def chunks(self) -> Iterator[Child]:
         """Every chunk; those of a repeated node once."""
@@ -90,7 +105,7 @@ class Content:
 
         A tree of a few nodes that name one another many times declares exabytes: it is not walked for ever.
         """
-        stack = [(child, self._level) for child in reversed(self._top)]
+        stack = [(child, self._level) for child in reversed(self._top.children)]
         seen: set[bytes] = set()
         while stack:
             child, level = stack.pop()
@@ -98,7 +113,7 @@ class Content:
                 if child.digest in seen:
                     continue
                 seen.add(child.digest)
-                stack += [(below, level - 1) for below in reversed(self._node(child, level))]
+                stack += [(below, level - 1) for below in reversed(self._node(child, level).children)]
             yield child, level
 
 

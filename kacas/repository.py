@@ -45,6 +45,7 @@ from kacas.small_chunks import SmallChunks
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 _CONTENTS_KEPT = 64
+_KEPT_SHARE = 4  # of the memory, a quarter is for decoded chunks
 
 
 class Repository:
@@ -63,7 +64,7 @@ class Repository:
         self._memory = memory
         self._progress = progress
         self._ingest = Ingest(threads, memory)
-        self._fetch = Fetch(self.lookup, threads)
+        self._fetch = Fetch(self.lookup, threads, kept=memory // _KEPT_SHARE)
         self._small_chunks = SmallChunks(self.lookup)
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
         self.current_batch: ContextVar[GatheringBatch | None] = ContextVar("batch", default=None)
@@ -86,7 +87,7 @@ class Repository:
             self._pid = os.getpid()
             self._lock = threading.Lock()
             self._ingest = Ingest(self._threads, self._memory)
-            self._fetch = Fetch(self.lookup, self._threads)
+            self._fetch = Fetch(self.lookup, self._threads, kept=self._memory // _KEPT_SHARE)
             self._small_chunks = SmallChunks(self.lookup)
             self._contents.clear()
 

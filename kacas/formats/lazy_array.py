@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,12 @@ class LazyArray:
             self._read_into(0, bytes_of(array.T if self._header.fortran_order else array))
         return array
 
+    def mapped(self, path: Path) -> NDArray[Any]:
+        """The array in a file that has its .npy content, read-only: what is looked at is read then, unverified."""
+        header = self._header
+        order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+        return np.memmap(path, header.dtype, "r", header.size, header.shape, order)
+
     def _load_into(self, out: Any) -> NDArray[Any]:
         if not isinstance(out, np.ndarray) or out.shape != self.shape or out.dtype != self.dtype:
             what = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
@@ -111,17 +118,8 @@ class LazyArray:
 def open_npy(repository: Repository, uri: Uri) -> LazyArray:
     """Open an array for reading by slices; raises WrongKindError if the content is no .npy file."""
     _, content = repository.resolve(uri)
-    front = bytearray(min(content.size, 4096))
-    content.read_into(0, memoryview(front))
     try:
-        try:
-            header = parse_header(memoryview(front))
-        except ValueError:
-            if content.size <= len(front):
-                raise
-            front = bytearray(min(content.size, MAX_HEADER_SIZE + 16))
-            content.read_into(0, memoryview(front))
-            header = parse_header(memoryview(front))
+        header = _header_of(content)
         if header.size + header.data_size != content.size:
             raise ValueError(
                 f"the header declares {header.data_size} bytes of data, {content.size - header.size} follow"
@@ -129,6 +127,24 @@ def open_npy(repository: Repository, uri: Uri) -> LazyArray:
     except ValueError as exc:
         raise repository.wrong_kind(uri, f"it is not a .npy array ({exc})") from exc
     return LazyArray(content, header, str(uri))
+
+
+def _header_of(content: Content) -> NpyHeader:
+    """Raises ValueError if it does not begin as a .npy file does."""
+    most = min(content.size, MAX_HEADER_SIZE + 16)
+    # What was stored as an array has its header as head: no chunk is read for it.
+    for size in (len(content.head), min(most, 4096)):
+        try:
+            return parse_header(_front(content, size))
+        except ValueError:
+            continue
+    return parse_header(_front(content, most))
+
+
+def _front(content: Content, size: int) -> memoryview:
+    front = memoryview(bytearray(size))
+    content.read_into(0, front)
+    return front
 
 
 def bytes_of(array: NDArray[Any]) -> memoryview:
