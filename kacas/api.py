@@ -300,19 +300,14 @@ def load_npy(uri: str, *, out: NDArray[Any] | None = None, mmap: bool = False) -
     """The content as an array in memory. To read a slice of something large, use `open_npy`.
 
     >>> import numpy as np
-    >>> uri = store_npy(np.eye(2))
-    >>> load_npy(uri)
+    >>> load_npy(store_npy(np.eye(2)))
     array([[1., 0.],
            [0., 1.]])
 
     out: an array of the same shape and dtype that is filled and returned; ValueError if it is another, or read-only.
     Damage that is found on the way leaves it partly filled.
 
-    mmap: a read-only array over the file that `load_file` writes, as of `np.load(mmap_mode="r")`: verified when it is
-    written, the first time, and not again. It outlives the file in the cache; who may write there could change it.
-
-    >>> load_npy(uri, mmap=True)[1]
-    memmap([0., 1.])
+    mmap: map the file of `load_file`, read-only; verified when that is written, the first time, and not again.
     """
     return default_store().load_npy(uri, out=out, mmap=mmap)
 

@@ -61,7 +61,7 @@ def indices() -> st.SearchStrategy[Any]:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(indices(), min_size=1, max_size=4), st.sampled_from(["delta-lz4", "bits-lz4", "zstd", "raw"]))
+@given(st.lists(indices(), min_size=1, max_size=4), st.sampled_from(["delta-bits-lz4", "bits-lz4", "zstd", "raw"]))
 def test_every_index_gives_what_numpy_gives_whatever_was_read_before(
     quick: Store, found: list[Any], codec: str
 ) -> None:
