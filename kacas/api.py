@@ -297,18 +297,20 @@ def load_json(uri: str) -> Any:
     return default_store().load_json(uri)
 
 
-def load_npy(uri: str, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+def load_npy(uri: str, *, out: NDArray[Any] | None = None, mmap: bool = False) -> NDArray[Any]:
     """The content as an array in memory. To read a slice of something large, use `open_npy`.
-
-    out: an array of the same shape and dtype that is filled and returned; ValueError if it is another, or read-only.
-    Damage that is found on the way leaves it partly filled.
 
     >>> import numpy as np
     >>> load_npy(store_npy(np.eye(2)))
     array([[1., 0.],
            [0., 1.]])
+
+    out: an array of the same shape and dtype that is filled and returned; ValueError if it is another, or read-only.
+    Damage that is found on the way leaves it partly filled.
+
+    mmap: map the file of `load_file`, read-only; verified when that is written, the first time, and not again.
     """
-    return default_store().load_npy(uri, out=out)
+    return default_store().load_npy(uri, out=out, mmap=mmap)
 
 
 def load_pkl(uri: str) -> Any:

@@ -5,18 +5,31 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 from kacas.disk.adopted import AdoptedFiles
 from kacas.errors import DamagedContentError
 from kacas.fetch import Fetch
 from kacas.model.codec import MIB
-from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import PayloadKind
 from kacas.model.location import Piece
 from kacas.model.manifest import Child, Manifest, ManifestError, decode_node
 
 WINDOW_SIZE = 8 * MIB  # bytes that are read at a time of what is read whole
-_NODES_KEPT = 256  # per content: 10 KiB each
+_READ_AHEAD = 64 * 1024  # a look at the content takes as long as copying so many bytes of a chunk that is kept
+_READ_AHEAD_LINKED = 512 * 1024  # no chunk of a linked file is kept: a small part of one is not to be asked for twice
+_NODES_KEPT = 256  # per content: 20 KiB each
+
+
+class _Children(NamedTuple):
+    """Those of a manifest or node. ends: where each ends, counted from the start of the first."""
+
+    children: tuple[Child, ...]
+    ends: list[int]
+
+    @staticmethod
+    def of(children: tuple[Child, ...]) -> _Children:
+        return _Children(children, list(accumulate(child.size for child in children)))
 
 
 class Content:
@@ -25,7 +38,10 @@ class Content:
     def __init__(
         self, fetch: Fetch, root: bytes, manifest: Manifest | None, size: int, adopted: AdoptedFiles | None
     ) -> None:
-        """manifest: None if the root is the digest of the only chunk. adopted: where chunks lie that no pack has."""
+        """manifest: None if the root is the digest of the only chunk. adopted: where chunks lie that no pack has.
+
+        Its `head` are the first bytes, which need no chunk: of an array, the header.
+        """
         self._fetch = fetch
         self.adopted = adopted
         self.root = root
@@ -33,8 +49,8 @@ class Content:
         self.tiling = manifest.tiling if manifest else None
         self._level = manifest.level if manifest else 0
         self.head = manifest.head if manifest else b""
-        self._top = manifest.children if manifest else (Child(root, size),)
-        self._nodes: dict[bytes, tuple[Child, ...]] = {}
+        self._top = _Children.of(manifest.children if manifest else (Child(root, size),))
+        self._nodes: dict[bytes, _Children] = {}
 
     def read_into(self, start: int, out: memoryview) -> None:
         """Fill `out` with the bytes from `start` on. The range must lie inside the content."""
@@ -55,7 +71,7 @@ class Content:
     @property
     def read_ahead(self) -> int:
         """Bytes that are best read at once by who reads a little at a time."""
-        return CHUNK_TARGET
+        return _READ_AHEAD if self.adopted is None else _READ_AHEAD_LINKED
 
     def windows(self) -> Iterator[memoryview]:
         """All bytes, in order, in parts of which each is overwritten by the next. Every chunk is decoded about once, in
@@ -67,35 +83,35 @@ class Content:
             yield part
 
     def _pieces(
-        self, children: tuple[Child, ...], level: int, at: int, start: int, stop: int, out: memoryview
+        self, children: _Children, level: int, at: int, start: int, stop: int, out: memoryview
     ) -> Iterator[Piece]:
         """Chunks under `children`, which begin `at` in the content, that overlap start:stop (offsets from the first child
         on), with their part of out."""
-        ends = list(accumulate(child.size for child in children))
-        index = bisect_right(ends, start)
-        while index < len(children) and (begin := ends[index] - children[index].size) < stop:
-            child = children[index]
-            low, high = max(start, begin), min(stop, ends[index])
+        for index in range(bisect_right(children.ends, start), len(children.ends)):
+            child, end = children.children[index], children.ends[index]
+            begin = end - child.size
+            if begin >= stop:
+                return
+            low, high = max(start, begin), min(stop, end)
             part = out[low - start : high - start]
             if level == 0:
                 yield Piece(child.digest, child.size, low - begin, part, at + begin)
             else:
                 below = self._node(child, level)
                 yield from self._pieces(below, level - 1, at + begin, low - begin, high - begin, part)
-            index += 1
 
-    def _node(self, child: Child, level: int) -> tuple[Child, ...]:
-        children = self._nodes.get(child.digest)
-        if children is None:
+    def _node(self, child: Child, level: int) -> _Children:
+        found = self._nodes.get(child.digest)
+        if found is None:
             raw = payload_of(self._fetch, child.digest, PayloadKind.NODE)
             try:
-                children = decode_node(raw, level=level, size=child.size).children
+                found = _Children.of(decode_node(raw, level=level, size=child.size).children)
             except ManifestError as exc:
                 raise DamagedContentError(f"node {child.digest.hex()}: {exc}", digest=child.digest.hex()) from exc
             if len(self._nodes) >= _NODES_KEPT:
                 self._nodes = {}  # anew rather than in order: a lock would not survive a fork
-            self._nodes[child.digest] = children
-        return children
+            self._nodes[child.digest] = found
+        return found
 
     def chunks(self) -> Iterator[Child]:
         """Every chunk; those of a repeated node once."""
@@ -108,7 +124,7 @@ class Content:
 
         A tree of a few nodes that name one another many times declares exabytes: it is not walked for ever.
         """
-        stack = [(child, self._level) for child in reversed(self._top)]
+        stack = [(child, self._level) for child in reversed(self._top.children)]
         seen: set[bytes] = set()
         while stack:
             child, level = stack.pop()
@@ -116,7 +132,7 @@ class Content:
                 if child.digest in seen:
                     continue
                 seen.add(child.digest)
-                stack += [(below, level - 1) for below in reversed(self._node(child, level))]
+                stack += [(below, level - 1) for below in reversed(self._node(child, level).children)]
             yield child, level
 
 

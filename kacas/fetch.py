@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from kacas.decoded import DecodedChunks, copy_part
 from kacas.disk.adopted import AdoptedFiles
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
+from kacas.disk.pack_reader import PackReader
 from kacas.errors import (
     AdoptedFileError,
     DamagedContentError,
@@ -39,11 +40,13 @@ from kacas.model.pack_format import (
     check_payload,
     decode_payload_header,
 )
+from kacas.workers import Workers
 
-_RUN_SIZE = 4 * MIB  # neighbouring payloads are read in one call up to this size
+_RUN_SIZE = 1 * MIB  # neighbouring payloads are read in one call up to this size: they fit in the cache
 _RUN_GAP = 64 * 1024  # and what lies between them is read along
-_PARALLEL_ABOVE = 1 * MIB  # below this a thread costs more than it saves
-_ADOPTED_PIECES = 16  # of an adopted file are read by one thread, 4 MiB
+_SPAN_SIZE = 4 * MIB  # raw bytes that one thread looks up, reads and decodes before it takes more
+_PARALLEL_ABOVE = 1 * MIB  # below this a second thread costs more than it saves
+_PARTS_SIZE = 8 * MIB  # raw bytes of chunks that are decoded at a time because a part of each is wanted
 
 
 class _Run(NamedTuple):
@@ -55,19 +58,29 @@ class _Run(NamedTuple):
     items: list[tuple[Location, Piece]]
 
 
-class Fetch:
-    """Reads payloads and verifies them. batch: its unpublished pack is read too (to compare new with old)."""
+class _Span(NamedTuple):
+    """Chunks that were looked up. absent: those that the index does not know."""
 
-    def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None) -> None:
+    runs: list[tuple[PackReader | None, _Run]]
+    absent: list[Piece]
+
+
+class Fetch:
+    """Reads payloads and verifies them. Thread-safe."""
+
+    def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None, *, kept: int = 0) -> None:
+        """batch: its unpublished pack is read too (to compare new with old). kept: bytes of decoded chunks that may be kept
+        because only a part of them was asked for."""
         self._lookup = lookup
-        self._threads = threads
+        self._workers = Workers(threads, "kacas-decode")
+        self._decoded = DecodedChunks(kept)
         self._batch = batch
         self._local = threading.local()
 
     @property
     def threads(self) -> int:
         """That may decode for one call."""
-        return self._threads
+        return self._workers.threads
 
     @property
     def cache(self) -> Path:
@@ -85,35 +98,105 @@ class Fetch:
 
         Raises DamagedPackError, DamagedContentError or AdoptedFileError.
         """
-        failed: list[Piece] = []
-        located: list[tuple[Location, Piece]] = []
+        whole: list[Piece] = []
+        parts: list[Piece] = []
+        for piece in pieces:
+            if len(piece.out) == piece.size:
+                whole.append(piece)
+            elif adopted is not None or not self._decoded.copy(piece):
+                parts.append(piece)
+        for group in _spans(parts, _PARTS_SIZE):
+            self._read_parts(group, whole, kind, adopted)
+            whole = []
+        if whole:
+            self._read_whole(whole, kind, adopted)
+
+    def _read_parts(
+        self, parts: list[Piece], whole: list[Piece], kind: PayloadKind, adopted: AdoptedFiles | None
+    ) -> None:
+        """Read the whole chunks of the parts, and what is wanted whole along with them."""
+        chunks: dict[bytes, bytearray] = {}
+        wanted = list(whole)
+        for piece in parts:
+            if piece.digest not in chunks:
+                # Of what is adopted nothing is kept: that its file is gone, or changed, is told by the next read.
+                chunk = self._decoded.buffer(piece.size) if adopted is None else bytearray(piece.size)
+                chunks[piece.digest] = chunk
+                wanted.append(piece._replace(skip=0, out=memoryview(chunk)))
+        self._read_whole(wanted, kind, adopted)
+        for piece in parts:
+            copy_part(chunks[piece.digest], piece)
+        if adopted is None:
+            for digest, chunk in chunks.items():
+                self._decoded.keep(digest, chunk)
+
+    def _read_whole(self, pieces: list[Piece], kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
+        size, threads = sum(piece.size for piece in pieces), self._workers.threads
+        if threads == 1 or size <= _PARALLEL_ABOVE or len(pieces) == 1:
+            failed = self._read_span(self._located(pieces), kind, adopted)
+        else:
+            failed = []
+            spans = deque(_spans(pieces, min(_SPAN_SIZE, size // threads)))
+            self._workers.share(partial(self._read_spans, spans, failed, kind, adopted))
+        for piece in failed:
+            self._read_anywhere(piece, kind, adopted)
+
+    def _read_spans(
+        self, spans: deque[list[Piece]], failed: list[Piece], kind: PayloadKind, adopted: AdoptedFiles | None
+    ) -> None:
+        """Until none is left. Spans are shared with other threads, which stop when this one fails."""
+        try:
+            mine = self._next_span(spans)
+            while mine is not None:
+                # The disk fetches what comes next while this is decoded.
+                upcoming = self._next_span(spans)
+                failed += self._read_span(mine, kind, adopted)
+                mine = upcoming
+        except BaseException:
+            spans.clear()
+            raise
+
+    def _next_span(self, spans: deque[list[Piece]]) -> _Span | None:
+        try:
+            span = self._located(spans.popleft())
+        except IndexError:
+            return None
+        for reader, run in span.runs:
+            if reader is not None:
+                reader.read_ahead(run.start, run.stop - run.start)
+        return span
+
+    def _located(self, pieces: list[Piece]) -> _Span:
         hints = self._lookup.locate({piece.digest for piece in pieces})
+        located: list[tuple[Location, Piece]] = []
+        absent: list[Piece] = []
         for piece in pieces:
             if locations := hints.get(piece.digest):
                 located.append((locations[0], piece))
             else:
-                failed.append(piece)
-        parts: list[Callable[[], list[Piece]]] = [partial(self._read_run, run, kind) for run in _runs(located)]
-        if adopted is not None:
-            # Before the tables are searched for them: they are in no pack, normally.
-            absent, failed = failed, []
-            groups = (absent[at : at + _ADOPTED_PIECES] for at in range(0, len(absent), _ADOPTED_PIECES))
-            parts += [partial(adopted.fill, group) for group in groups]
-        if len(parts) > 1 and self._threads > 1 and sum(len(p.out) for p in pieces) > _PARALLEL_ABOVE:
-            with ThreadPoolExecutor(self._threads, "kacas-decode") as pool:
-                for missed in pool.map(lambda part: part(), parts):
-                    failed += missed
-        else:
-            for part in parts:
-                failed += part()
-        for piece in failed:
-            self._read_anywhere(piece, kind, adopted)
+                absent.append(piece)
+        return _Span([(self._reader(run.pack_id), run) for run in _runs(located)], absent)
 
-    def _read_run(self, run: _Run, kind: PayloadKind) -> list[Piece]:
+    def _reader(self, pack_id: bytes) -> PackReader | None:
+        try:
+            return self._lookup.packs.get(pack_id)
+        except (FileNotFoundError, DamagedPackError):
+            return None
+
+    def _read_span(self, span: _Span, kind: PayloadKind, adopted: AdoptedFiles | None) -> list[Piece]:
+        """Returns the pieces that were not good where they were expected."""
+        # Before the tables are searched for them: what is adopted is in no pack, normally.
+        failed = adopted.fill(span.absent) if adopted is not None and span.absent else list(span.absent)
+        for reader, run in span.runs:
+            failed += self._read_run(reader, run, kind)
+        return failed
+
+    def _read_run(self, reader: PackReader | None, run: _Run, kind: PayloadKind) -> list[Piece]:
         """Returns the pieces that were not good here."""
         try:
-            reader = self._lookup.packs.get(run.pack_id)
-            data = self._buffer("run", run.stop - run.start)
+            if reader is None:
+                raise FileNotFoundError
+            data = self._buffer(run.stop - run.start)
             reader.read_into(data, run.start)
         except (FileNotFoundError, DamagedPackError):
             # Missing, cut short or unreadable: each piece is tried alone, and elsewhere.
@@ -135,13 +218,9 @@ class Fetch:
         payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
         if len(payload) != header.payload_size:
             raise PackFormatError("the payload's size is not what was expected")
-        whole = len(piece.out) == piece.size
-        raw = piece.out if whole else self._buffer("raw", piece.size)
-        self._decoder().decode_into(header.codec, header.parameters, payload, raw)
-        if payload_digest(kind, raw) != piece.digest:
+        self._decoder().decode_into(header.codec, header.parameters, payload, piece.out)
+        if payload_digest(kind, piece.out) != piece.digest:
             raise PackFormatError("its bytes do not have the digest that they are stored under")
-        if not whole:
-            piece.out[:] = raw[piece.skip : piece.skip + len(piece.out)]
 
     def _read_anywhere(self, piece: Piece, kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
         """The slow and thorough way, for a piece that was not where the index said: every location of every table."""
@@ -199,7 +278,7 @@ class Fetch:
         reader = self._lookup.packs.get(location.pack_id)
         if location.raw_size != piece.size or location.payload_size > MAX_CHUNK_SIZE:
             raise reader.damage("its table gives the chunk another size", digest=piece.digest)
-        data = self._buffer("run", location.stop - location.offset)
+        data = self._buffer(location.stop - location.offset)
         reader.read_into(data, location.offset)
         try:
             self._decode(data, piece, kind)
@@ -253,12 +332,11 @@ class Fetch:
         counts = Counter(places[0].codec for places in self._lookup.locate(digests).values())
         return {codec_name(codec): count for codec, count in sorted(counts.items())}
 
-    def _buffer(self, name: str, size: int) -> memoryview:
+    def _buffer(self, size: int) -> memoryview:
         """A reused buffer of this thread: fresh pages would cost more than the copy."""
-        buffer: bytearray | None = getattr(self._local, name, None)
+        buffer: bytearray | None = getattr(self._local, "buffer", None)
         if buffer is None or len(buffer) < size:
-            buffer = bytearray(max(size, MIB))
-            setattr(self._local, name, buffer)
+            buffer = self._local.buffer = bytearray(max(size, MIB))
         return memoryview(buffer)[:size]
 
     def _decoder(self) -> Decoder:
@@ -266,6 +344,20 @@ class Fetch:
         if decoder is None:
             decoder = self._local.decoder = Decoder()
         return decoder
+
+
+def _spans(pieces: list[Piece], size: int) -> Iterator[list[Piece]]:
+    """Cut into lists of about so many raw bytes, each of one piece at least."""
+    span: list[Piece] = []
+    left = size
+    for piece in pieces:
+        if span and piece.size > left:
+            yield span
+            span, left = [], size
+        span.append(piece)
+        left -= piece.size
+    if span:
+        yield span
 
 
 def _runs(located: list[tuple[Location, Piece]]) -> Iterator[_Run]:

@@ -43,6 +43,7 @@ from kacas.small_chunks import SmallChunks
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
+_KEPT_SHARE = 4  # of the memory, a quarter is for decoded chunks
 
 
 class Repository:
@@ -62,7 +63,7 @@ class Repository:
         self._progress = progress
         self._ingest = Ingest(threads, memory)
         self._ingest_tiles = TileIngest(self._ingest, threads, cache, memory)
-        self._fetch = Fetch(self.lookup, threads)
+        self._fetch = Fetch(self.lookup, threads, kept=memory // _KEPT_SHARE)
         self._layouts = Layouts(self.lookup, self._fetch)
         self._small_chunks = SmallChunks(self.lookup)
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
@@ -84,7 +85,7 @@ class Repository:
             self._pid = os.getpid()
             self._ingest = Ingest(self._threads, self._memory)
             self._ingest_tiles = TileIngest(self._ingest, self._threads, self.cache, self._memory)
-            self._fetch = Fetch(self.lookup, self._threads)
+            self._fetch = Fetch(self.lookup, self._threads, kept=self._memory // _KEPT_SHARE)
             self._layouts = Layouts(self.lookup, self._fetch)
             self._small_chunks = SmallChunks(self.lookup)
 

@@ -194,8 +194,12 @@ class Store:
     def load_json(self, uri: str) -> Any:
         return objects.load_json(self._repository, self._trees.content_uri(uri))
 
-    def load_npy(self, uri: str, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        return npy.load_npy(self._repository, self._trees.content_uri(uri), out)
+    def load_npy(self, uri: str, *, out: NDArray[Any] | None = None, mmap: bool = False) -> NDArray[Any]:
+        if not mmap:
+            return npy.load_npy(self._repository, self._trees.content_uri(uri), out)
+        if out is not None:
+            raise ValueError("an array is mapped, or loaded into out, not both")
+        return file.map_npy(self._repository, self._files, self._trees.content_uri(uri))
 
     def load_pkl(self, uri: str) -> Any:
         return objects.load_pkl(self._repository, self._trees.content_uri(uri))

@@ -17,7 +17,6 @@ from kacas.disk.room import room_for
 from kacas.errors import DamagedContentError
 from kacas.fetch import Fetch
 from kacas.model.codec import MIB
-from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.location import Piece
 from kacas.model.manifest import Child, Manifest
 from kacas.model.selection import Positions
@@ -63,7 +62,7 @@ class TiledContent(Content):
     @property
     def read_ahead(self) -> int:
         """A row of tiles, if it is not too large."""
-        return min(max(CHUNK_TARGET, self._tiles.row_size), _MOST_AHEAD)
+        return min(max(super().read_ahead, self._tiles.row_size), _MOST_AHEAD)
 
     def windows(self) -> Iterator[memoryview]:
         """See Content. A row of tiles that is larger than memory should hold waits in a file."""
@@ -123,7 +122,7 @@ class TiledContent(Content):
 
     def _tile(self, number: int, size: int) -> Child:
         """The tile's chunk, which must have the size that its place demands."""
-        level, children = self._level, self._top
+        level, children = self._level, self._top.children
         while True:
             index, number = divmod(number, int(FAN_OUT**level))
             if index >= len(children):
@@ -131,7 +130,7 @@ class TiledContent(Content):
             child = children[index]
             if level == 0:
                 break
-            children = self._node(child, level)
+            children = self._node(child, level).children
             level -= 1
         if child.size != size:
             raise self._misplaced(f"gives a tile of {size} bytes the size {child.size}")

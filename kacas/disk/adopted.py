@@ -110,22 +110,16 @@ class _AdoptedFile:
 
     def has(self, piece: Piece) -> bool:
         """Fill the piece, if its bytes are right here. Raises AdoptedFileError if reading fails."""
-        whole = len(piece.out) == piece.size
-        raw = piece.out if whole else memoryview(bytearray(piece.size))
         done = 0
         try:
             while done < piece.size:
-                count = os.preadv(self._fd, [raw[done:]], piece.at + done)
+                count = os.preadv(self._fd, [piece.out[done:]], piece.at + done)
                 if count == 0:
                     return False  # it was cut short after it was opened
                 done += count
         except OSError as exc:
             raise self._unreadable(exc) from exc
-        if chunk_digest(raw) != piece.digest:
-            return False
-        if not whole:
-            piece.out[:] = raw[piece.skip : piece.skip + len(piece.out)]
-        return True
+        return chunk_digest(piece.out) == piece.digest
 
     def read(self, piece: Piece) -> None:
         """As `has`; raises AdoptedFileError if the bytes are others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,6 +25,8 @@ _PACK = struct.Struct("<8xI")
 _DAMAGED = 0x80  # a bit of `kind`: a load found the payload damaged; not for dedup, and read only as a last resort
 # Odd factors: the sum changes with any single flipped bit.
 _FACTORS = (np.random.Generator(np.random.PCG64(20261122)).integers(1 << 31, size=12) * 2 + 1).astype(np.uint32)
+_FACTOR_LIST = [int(factor) for factor in _FACTORS]
+_WORDS = struct.Struct("=13I")
 _ROW = np.dtype([("key", "V16"), *((name, _VALUE.fields[name][0]) for name in _VALUE.names or ())])  # type: ignore[index]
 VALUE_SIZE = _VALUE.itemsize
 assert KEY_SIZE + VALUE_SIZE == _ROW.itemsize == _ROW_STRUCT.size == 52
@@ -67,15 +70,23 @@ def _seal(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 def decode_rows(rows: memoryview | bytes) -> Iterator[Row]:
     """Keys with values, one after the other; those that are damaged are left out. Raises ValueError for half a row."""
-    words = np.frombuffer(rows, np.uint32).reshape(-1, 13)
-    whole = (words[:, :12] * _FACTORS).sum(axis=1, dtype=np.uint32) == words[:, 12]
-    for is_whole, row in zip(whole.tolist(), _ROW_STRUCT.iter_unpack(rows), strict=True):
+    for is_whole, row in zip(_whole(rows), _ROW_STRUCT.iter_unpack(rows), strict=True):
         if is_whole:
             key, tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, _ = row
             yield Row(
                 key, tail, pack, high << 32 | low, payload_size, raw_size, parameters_size,
                 kind & ~_DAMAGED, codec, bool(kind & _DAMAGED),
             )  # fmt: skip
+
+
+def _whole(rows: memoryview | bytes) -> list[bool]:
+    """Whether each row is as it was written."""
+    if len(rows) == _ROW_STRUCT.size:  # what a small read asks for: without NumPy it takes 2 µs instead of 10
+        *words, check = _WORDS.unpack(rows)
+        return [sum(map(operator.mul, words, _FACTOR_LIST)) & 0xFFFFFFFF == check]
+    words_of = np.frombuffer(rows, np.uint32).reshape(-1, 13)
+    found: list[bool] = ((words_of[:, :12] * _FACTORS).sum(axis=1, dtype=np.uint32) == words_of[:, 12]).tolist()
+    return found
 
 
 def pack_number_of(value: bytes) -> int:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from kacas.disk import index_environment
 from kacas.disk.durable import sync_directory, translate
+from kacas.disk.forked import Forked
 from kacas.disk.index import Index
 from kacas.disk.index_environment import IndexUnusableError
 from kacas.disk.pack_reader import OpenPacks
@@ -46,6 +47,7 @@ class Lookup:
         self._place = index_environment.place_in(cache)
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        self._forked = Forked(self._after_fork)
         self._renewals = 0
         self._settled: set[bytes] = set()
         self._seen: set[str] = set()  # packs' names whose tables are in the index, as far as they can be
@@ -79,17 +81,19 @@ class Lookup:
 
     def _ask(self, question: Callable[[Index], T], otherwise: T) -> T:
         """Ask the index; a broken one is renewed and asked again; one that cannot be renewed is done without."""
-        if os.getpid() != self._pid:
-            # LMDB must not cross a fork, and another thread of the parent may have held the lock.
-            self._lock, self._pid = threading.RLock(), os.getpid()
-            self._seen = set()
-            self._open_index()
+        self._forked.check()
         while (index := self._index) is not None:
             try:
                 return question(index)
             except IndexUnusableError as exc:
                 self._renew(index, exc)
         return otherwise
+
+    def _after_fork(self) -> None:
+        # LMDB must not cross a fork, and another thread of the parent may have held the lock.
+        self._lock, self._pid = threading.RLock(), os.getpid()
+        self._seen = set()
+        self._open_index()
 
     def _renew(self, broken: Index, why: IndexUnusableError) -> None:
         with self._lock:

@@ -86,6 +86,11 @@ class PackReader:
         except OSError as exc:
             raise self.damage(f"reading failed: {exc.strerror}") from exc
 
+    def read_ahead(self, offset: int, size: int) -> None:
+        """Let the disk begin with what will be read soon."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, offset, size, os.POSIX_FADV_WILLNEED)
+
     def _read(self, offset: int, size: int) -> bytes:
         buffer = bytearray(size)
         self.read_into(memoryview(buffer), offset)

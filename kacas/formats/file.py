@@ -6,10 +6,11 @@ import errno
 import io
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
 
 from kacas.codec_choice import check_codec
 from kacas.content import Content
@@ -23,6 +24,7 @@ from kacas.errors import (
     UnreadableSourceError,
     UnsupportedDataError,
 )
+from kacas.formats.lazy_array import open_npy
 from kacas.formats.npy import Layout, array_layout, recognised, tiled_layout
 from kacas.formats.tiles import gather_from
 from kacas.model.codec import MIB
@@ -32,8 +34,6 @@ from kacas.model.npy_header import MAX_HEADER_SIZE
 from kacas.model.tiling import Chunks
 from kacas.model.uri import Uri
 from kacas.repository import Repository
-
-_WINDOWS_SIZE = 4 * MIB  # that a reader keeps
 
 
 class FileSource:
@@ -204,6 +204,12 @@ def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: 
     return target
 
 
+def map_npy(repository: Repository, files: MaterialisedFiles, uri: Uri) -> NDArray[Any]:
+    """The array in the cached file, mapped read-only; every chunk was verified when the file was written."""
+    array = open_npy(repository, uri)
+    return array.mapped(load_file(repository, files, uri, None))
+
+
 def _destination(dest: Path, label: str) -> Path:
     """The regular file to write. A link given as `dest` is followed; devices and pipes are refused."""
     target = Path(os.path.realpath(dest))
@@ -223,13 +229,11 @@ def _umask() -> int:
 
 
 class ContentReader(io.RawIOBase):
-    """Content as a seekable file. Reads only the chunks it needs; keeps the last few windows for readers that jump."""
+    """Content as a seekable file. Reads only the chunks it needs; those read in part are kept by the store for a while."""
 
     def __init__(self, content: Content, name: str) -> None:
         self._content = content
         self._at = 0
-        self._windows: OrderedDict[int, bytes] = OrderedDict()
-        self._window_size = content.read_ahead
         self.name = name
 
     def readable(self) -> bool:
@@ -257,11 +261,9 @@ class ContentReader(io.RawIOBase):
             raise ValueError("read of a closed file")
         out = memoryview(buffer).cast("B")
         count = min(len(out), max(0, self._content.size - self._at))
-        if count > CHUNK_TARGET:
+        if count:  # the position may be behind the end
             self._content.read_into(self._at, out[:count])
-        else:
-            self._from_windows(out[:count])
-        self._at += count
+            self._at += count
         return count
 
     def readall(self) -> bytes:
@@ -269,30 +271,8 @@ class ContentReader(io.RawIOBase):
         check_affordable(max(0, self._content.size - self._at), self.name)
         return super().readall()
 
-    def _from_windows(self, out: memoryview) -> None:
-        done = 0
-        while done < len(out):
-            number, skip = divmod(self._at + done, self._window_size)
-            window = self._window(number)
-            part = window[skip : skip + len(out) - done]
-            out[done : done + len(part)] = part
-            done += len(part)
-
-    def _window(self, number: int) -> bytes:
-        window = self._windows.get(number)
-        if window is None:
-            start = number * self._window_size
-            raw = bytearray(min(self._window_size, self._content.size - start))
-            self._content.read_into(start, memoryview(raw))
-            window = self._windows[number] = bytes(raw)
-            while len(self._windows) > max(2, _WINDOWS_SIZE // self._window_size):
-                self._windows.popitem(last=False)
-        else:
-            self._windows.move_to_end(number)
-        return window
-
 
 def open_file(repository: Repository, uri: Uri) -> io.BufferedReader:
     """A seekable, buffered, read-only file object over the content."""
     _, content = repository.resolve(uri)
-    return io.BufferedReader(ContentReader(content, str(uri)), buffer_size=64 * 1024)
+    return io.BufferedReader(ContentReader(content, str(uri)), buffer_size=content.read_ahead)

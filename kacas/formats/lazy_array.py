@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,12 @@ class LazyArray:
         if array.nbytes:
             self._layouts.read_into(0, bytes_of(array.T if self._header.fortran_order else array))
         return array
+
+    def mapped(self, path: Path) -> NDArray[Any]:
+        """The array in a file that has its .npy content, read-only: what is looked at is read then, unverified."""
+        header = self._header
+        order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+        return np.memmap(path, header.dtype, "r", header.size, header.shape, order)
 
     def _load_into(self, out: Any) -> NDArray[Any]:
         if not isinstance(out, np.ndarray) or out.shape != self.shape or out.dtype != self.dtype:

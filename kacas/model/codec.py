@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kacas.model import pco_frame
 from kacas.model.blosc_frame import decompress_into
-from kacas.model.row_delta import decode_row_delta
+from kacas.model.row_delta import MARGIN, decode_row_delta
 
 MIB = 1 << 20
 MAX_CHUNK_SIZE = 16 * MIB  # raw bytes; no payload may declare more
@@ -60,7 +60,7 @@ class Decoder:
     def __init__(self) -> None:
         # No frame that we write has a window above its chunk; a larger one is refused before it is taken.
         self._zstd = zstandard.ZstdDecompressor(max_window_size=MAX_CHUNK_SIZE)
-        self._spare = np.empty(0, np.uint8)
+        self._spare = np.zeros((2, 0), np.uint8)
 
     def decode(self, codec: int, parameters: bytes, payload: memoryview, size: int) -> bytes:
         """The raw bytes of a small payload, as new bytes of exactly the declared size; raises DecodeError."""
@@ -81,7 +81,8 @@ class Decoder:
         """Fill `out` (exactly the declared raw size) from the payload; raises DecodeError."""
         if codec == Codec.RAW:
             _check_raw(payload, len(out))
-            out[:] = payload
+            # np.copyto releases the GIL, the slice assignment of memoryviews does not.
+            np.copyto(np.frombuffer(out, np.uint8), np.frombuffer(payload, np.uint8))
         elif codec == Codec.ZSTD:
             self._decode_zstd(payload, out)
         elif codec == Codec.BLOSC:
@@ -113,20 +114,19 @@ class Decoder:
             raise DecodeError(f"zstd: {exc}") from exc
 
     def _decode_delta(self, parameters: bytes, payload: memoryview, out: memoryview) -> None:
-        size = len(out)
         try:
-            delta = decode_row_delta(parameters, size)
-            filtered, spare = self._take_spare(size)
-            decompress_into(payload, filtered.data)
+            delta = decode_row_delta(parameters, len(out))
+            filtered, spare = self._take_spare(MARGIN + len(out))
+            decompress_into(payload, filtered[MARGIN:].data)
         except ValueError as exc:
             raise DecodeError(str(exc)) from exc
         delta.undo(filtered, out, spare)
 
-    def _take_spare(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _take_spare(self, size: int) -> NDArray[np.uint8]:
         """Two reused buffers: fresh pages would cost more than the decoding."""
-        if len(self._spare) < 2 * size:
-            self._spare = np.empty(2 * size, np.uint8)
-        return self._spare[:size], self._spare[size : 2 * size]
+        if self._spare.shape[1] < size:
+            self._spare = np.zeros((2, size), np.uint8)
+        return self._spare[:, :size]
 
 
 def _decode_pco(parameters: bytes, payload: memoryview, out: memoryview) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 _PARAMETERS = struct.Struct("<BBxxI")
 _ITEM_SIZES = (1, 2, 4, 8)
+MARGIN = 64 * 1024  # bytes of zeros above the first row, where the passes of `undo` begin
 
 
 class Difference(IntEnum):
@@ -54,17 +55,17 @@ class RowDelta(NamedTuple):
         return filtered
 
     def undo(self, filtered: NDArray[np.uint8], out: memoryview, spare: NDArray[np.uint8]) -> None:
-        """Fill `out` with the raw bytes. `filtered`, of the same size, is overwritten; spare: of at least that size."""
+        """Fill `out` with the raw bytes. filtered, spare: MARGIN zeros, which stay, and then as many bytes as out, which are
+        overwritten; filtered has the filtered bytes there."""
         unsigned, columns = np.dtype(f"<u{self.item_size}"), self.row_size // self.item_size
-        items = filtered.view(unsigned)
+        items, signs = filtered[MARGIN:].view(unsigned), spare[MARGIN:].view(unsigned)
         if self.difference == Difference.SUBTRACT:
-            signs = spare[: len(filtered)].view(unsigned)
             np.bitwise_and(items, 1, out=signs)
             np.negative(signs, out=signs)
             np.right_shift(items, 1, out=items)
             np.bitwise_xor(items, signs, out=items)
         combine = np.add if self.difference == Difference.SUBTRACT else np.bitwise_xor
-        _accumulate(combine, items, columns, np.frombuffer(out, unsigned), spare[: len(filtered)].view(unsigned))
+        _accumulate(combine, filtered.view(unsigned), columns, np.frombuffer(out, unsigned), spare.view(unsigned))
 
 
 def decode_row_delta(parameters: bytes, size: int) -> RowDelta:
@@ -80,16 +81,19 @@ def decode_row_delta(parameters: bytes, size: int) -> RowDelta:
 
 
 def _accumulate(combine: np.ufunc, items: NDArray[Any], columns: int, out: NDArray[Any], spare: NDArray[Any]) -> None:
-    """Fill `out` with each item combined with all above it; items and spare are overwritten.
+    """Fill `out` with each item combined with all above it; items and spare, which have margins, are overwritten.
 
-    NumPy's accumulate takes one item at a time. Here each pass combines every item with the one 1, 2, 4... rows above,
-    which after the last pass holds all of them: a few passes of long vectors, five to twenty times as fast.
+    NumPy's accumulate takes one item at a time. Here each pass combines every item with the one 1, 2, 4... rows above, so
+    that it then holds 2, 4, 8... of them. When so many rows are as long as the margin, the rest is one pass from vector to
+    vector. Few calls matter more than few passes: between them threads wait for one another.
     """
     distance, source, other = columns, items, spare
-    while distance < len(items):
-        target = out if 2 * distance >= len(items) else other
-        combine(source[distance:], source[:-distance], out=target[distance:])
-        target[:distance] = source[:distance]
-        source, other, distance = target, source, 2 * distance
-    if source is not out:
-        out[:] = source
+    margin = MARGIN // items.itemsize
+    while distance < len(out) and distance <= margin:
+        combine(source[margin:], source[margin - distance : -distance], out=other[margin:])
+        source, other, distance = other, source, 2 * distance
+    source = source[margin:]
+    out[:distance] = source[:distance]
+    for start in range(distance, len(out), distance):
+        stop = min(start + distance, len(out))
+        combine(out[start - distance : stop - distance], source[start:stop], out=out[start:stop])

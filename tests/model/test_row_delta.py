@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kacas.model.row_delta import Difference, RowDelta, decode_row_delta
+from kacas.model.row_delta import MARGIN, Difference, RowDelta, decode_row_delta
 
 deltas = st.builds(
     lambda difference, item_size, columns: RowDelta(difference, item_size, item_size * columns),
@@ -23,8 +23,11 @@ def filtered(delta: RowDelta, raw: bytes) -> bytes:
 
 
 def restored(delta: RowDelta, data: bytes) -> bytes:
-    out, spare = bytearray(len(data)), np.empty(len(data), np.uint8)
-    delta.undo(np.frombuffer(data, np.uint8).copy(), memoryview(out), spare)
+    out, (filtered, spare) = bytearray(len(data)), np.zeros((2, MARGIN + len(data)), np.uint8)
+    filtered[MARGIN:] = np.frombuffer(data, np.uint8)
+    delta.undo(filtered, memoryview(out), spare)
+    assert not filtered[:MARGIN].any()
+    assert not spare[:MARGIN].any()
     return bytes(out)
 
 

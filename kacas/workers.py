@@ -1,0 +1,43 @@
+"""Workers: threads that help the one that calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from kacas.disk.forked import Forked
+
+
+class Workers:
+    """A few threads that wait for work; made when first needed, and anew in a forked child. Thread-safe."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        """threads: at work for one call, the calling one included."""
+        self.threads = threads
+        self._name = name
+        self._forget()
+        self._forked = Forked(self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def share(self, work: Callable[[], None]) -> None:
+        """Call `work` in this thread and in the others at once; it is to end when nothing is left to do.
+
+        Returns when all have ended; raises what the first of them raised, the calling one before the others.
+        """
+        self._forked.check()  # threads do not come along, and one of the parent may have held the lock
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max(1, self.threads - 1), self._name)
+            pool = self._pool
+        helping = [pool.submit(work) for _ in range(self.threads - 1)]
+        try:
+            work()
+        finally:
+            started = [one for one in helping if not one.cancel()]
+            wait(started)
+        for one in started:
+            one.result()

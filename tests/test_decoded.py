@@ -1,0 +1,70 @@
+"""Decoded chunks: bounded, counted, and never another chunk's bytes."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kacas.decoded import DecodedChunks
+from kacas.model.location import Piece
+
+BUDGET = 1000
+sizes = st.sampled_from([1, 100, 300, 400, 1000, 1001])
+
+
+def digest_of(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def part(decoded: DecodedChunks, number: int, size: int, skip: int) -> bytes | None:
+    out = bytearray(size - skip)
+    return bytes(out) if decoded.copy(Piece(digest_of(number), size, skip, memoryview(out))) else None
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), sizes)))
+def test_it_has_the_chunks_used_last_within_its_budget_and_counts_them_to_the_byte(
+    steps: list[tuple[int, int]],
+) -> None:
+    decoded = DecodedChunks(BUDGET)
+    expected: OrderedDict[int, bytes] = OrderedDict()
+    for number, size in steps:
+        if number in expected:
+            whole = expected[number]
+            assert part(decoded, number, len(whole), 0) == whole
+            expected.move_to_end(number)
+            continue
+        chunk = decoded.buffer(size)
+        assert len(chunk) == size
+        chunk[:] = bytes([number + 1]) * size
+        decoded.keep(digest_of(number), chunk)
+        if size <= BUDGET:
+            expected[number] = bytes(chunk)
+        while sum(map(len, expected.values())) > BUDGET:
+            expected.popitem(last=False)
+        assert decoded.size == sum(map(len, expected.values())) <= BUDGET
+    for number, whole in expected.items():
+        skip = len(whole) // 2
+        assert part(decoded, number, len(whole), skip) == whole[skip:]
+
+
+def test_a_chunk_that_was_not_kept_is_not_there() -> None:
+    decoded = DecodedChunks(BUDGET)
+    decoded.buffer(100)
+    assert part(decoded, 1, 100, 0) is None
+    assert decoded.size == 0
+
+
+def test_in_a_forked_child_it_is_empty_and_its_lock_is_free() -> None:
+    decoded = DecodedChunks(BUDGET)
+    decoded.keep(digest_of(1), bytearray(b"a" * 100))
+    with decoded._lock:  # as another thread would hold it
+        child = os.fork()
+        if child == 0:
+            found = part(decoded, 1, 100, 0) is None and decoded.size == 0
+            decoded.keep(digest_of(2), bytearray(b"b" * 100))
+            os._exit(0 if found and part(decoded, 2, 100, 98) == b"bb" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert part(decoded, 1, 100, 99) == b"a"
