@@ -3,12 +3,12 @@
 The rule: a recipe costs the time that it takes to encode a byte, and what the encoded bytes are worth. Time is that of the
 processor, counted in that of SHA-1 over the same samples, so that a slow or busy machine chooses as a fast one does:
 
-    fast     a byte on the disk is worth 5 times the time of hashing one
+    fast     a byte on the disk is worth 5 times the time of hashing one; the time of decoding counts twice
     auto     40 times
     small    2,000 times: hardly anything but the size counts
 
-The cheapest recipe wins; raw takes no time, and one byte for each. With `auto`, the recipe of `fast` is used beside it: for so
-many of the chunks that storing all takes about one and a half times as long as hashing them. So two processors get what they
+The cheapest recipe wins; raw takes no time, and one byte for each. With `auto`, what is the best at 5 times is used beside it: for
+so many of the chunks that storing all takes about one and a half times as long as hashing them. So two processors get what they
 can do in that time, and where there are more, the denser recipe is for nothing. Where it is told that data will be read often,
 the time of decoding counts as well, once for each reading.
 """
@@ -31,7 +31,9 @@ from kacas.model.digest import new_sha1
 from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Denser, Encoder, Recipe
 from kacas.model.row_delta import Difference, RowDelta
 
-GOALS: Mapping[str, float] = MappingProxyType({"fast": 5.0, "auto": 40.0, "small": 2000.0})
+_QUICK = 5.0
+GOALS: Mapping[str, float] = MappingProxyType({"fast": _QUICK, "auto": 40.0, "small": 2000.0})
+_READINGS_OF_FAST = 2
 _SHUFFLED = tuple(f"{shuffle}-{compressor}" for shuffle, compressor in product(("bytes", "bits"), ("lz4", "zstd")))
 EXPLICIT = ("raw", "zstd", *_SHUFFLED, *(f"delta-{name}" for name in _SHUFFLED), "pcodec")
 
@@ -129,11 +131,13 @@ def choose(
         tried += items.recipes(delta, small=True).values()  # beside them: sometimes the higher level gives more bytes
     if codec != "small" or not pco_frame.is_installed():
         tried = [recipe for recipe in tried if recipe.codec != Codec.PCO]
+    if codec == "fast":
+        readings = max(readings, _READINGS_OF_FAST)
     found = _tried([*dict.fromkeys(tried)], samples, readings)
     if min(one.size for one in found) > KEEP_RAW_ABOVE:
         # Noise, where it was looked at; other data may lie between. These tell noise from it at next to no cost.
         return next((one.recipe for one in found if one.recipe.compressor == "lz4"), ZSTD)
-    best, quick = _cheapest(found, GOALS[codec]), _cheapest(found, GOALS["fast"])
+    best, quick = _cheapest(found, GOALS[codec]), _cheapest(found, _QUICK)
     if codec == "auto" and not readings and quick.cost < best.cost and quick.recipe is not RAW:
         return quick.recipe._replace(denser=Denser(best.recipe, best.cost, quick.cost))
     return best.recipe

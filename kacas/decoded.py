@@ -16,7 +16,7 @@ class DecodedChunks:
     """
 
     def __init__(self, budget: int) -> None:
-        self._budget = budget
+        self.budget = budget
         self._forget()
         self._forked = Forked(self._forget)  # another thread of the parent may have held the lock, or been at work
 
@@ -39,11 +39,11 @@ class DecodedChunks:
 
     def buffer(self, size: int) -> bytearray:
         """A buffer of exactly that size for a chunk, which belongs to the caller until it is kept."""
-        if size > self._budget:
+        if size > self.budget:
             return bytearray(size)
         found: bytearray | None = None
         with self._lock:
-            while found is None and self.size + size > self._budget:
+            while found is None and self.size + size > self.budget:
                 dropped = self._drop()
                 found = dropped if len(dropped) == size else None
         return bytearray(size) if found is None else found
@@ -51,9 +51,9 @@ class DecodedChunks:
     def keep(self, digest: bytes, chunk: bytearray) -> None:
         """Take a verified chunk, which the caller must not touch any more."""
         with self._lock:
-            if len(chunk) > self._budget or digest in self._chunks:
+            if len(chunk) > self.budget or digest in self._chunks:
                 return
-            while self.size + len(chunk) > self._budget:
+            while self.size + len(chunk) > self.budget:
                 self._drop()
             self._chunks[digest] = chunk
             self.size += len(chunk)

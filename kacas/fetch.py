@@ -73,7 +73,7 @@ class Fetch:
         because only a part of them was asked for."""
         self._lookup = lookup
         self._workers = Workers(threads, "kacas-decode")
-        self._decoded = DecodedChunks(kept)
+        self.decoded = DecodedChunks(kept)
         self._batch = batch
         self._local = threading.local()
 
@@ -103,7 +103,7 @@ class Fetch:
         for piece in pieces:
             if len(piece.out) == piece.size:
                 whole.append(piece)
-            elif adopted is not None or not self._decoded.copy(piece):
+            elif adopted is not None or not self.decoded.copy(piece):
                 parts.append(piece)
         for group in _spans(parts, _PARTS_SIZE):
             self._read_parts(group, whole, kind, adopted)
@@ -120,7 +120,7 @@ class Fetch:
         for piece in parts:
             if piece.digest not in chunks:
                 # Of what is adopted nothing is kept: that its file is gone, or changed, is told by the next read.
-                chunk = self._decoded.buffer(piece.size) if adopted is None else bytearray(piece.size)
+                chunk = self.decoded.buffer(piece.size) if adopted is None else bytearray(piece.size)
                 chunks[piece.digest] = chunk
                 wanted.append(piece._replace(skip=0, out=memoryview(chunk)))
         self._read_whole(wanted, kind, adopted)
@@ -128,7 +128,7 @@ class Fetch:
             copy_part(chunks[piece.digest], piece)
         if adopted is None:
             for digest, chunk in chunks.items():
-                self._decoded.keep(digest, chunk)
+                self.decoded.keep(digest, chunk)
 
     def _read_whole(self, pieces: list[Piece], kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
         size, threads = sum(piece.size for piece in pieces), self._workers.threads

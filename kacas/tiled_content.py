@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -40,6 +41,7 @@ class TiledContent(Content):
         self._tiles = tiling
         self._threads = fetch.threads
         self._one_by_one = fetch.for_one_thread()
+        self._decoded = fetch.decoded
         self._local = threading.local()
 
     def _read_data(self, start: int, out: memoryview) -> None:
@@ -79,19 +81,20 @@ class TiledContent(Content):
             at += block.size
 
     def _read(self, reads: Iterable[TileRead], size: int) -> None:
-        """size: about the bytes of the tiles."""
+        """size: about the bytes of the tiles. Those of which a part is wanted are kept decoded, if all of them can be."""
+        read_group = partial(self._read_group, keep=size <= self._decoded.budget)
         groups = _groups(reads, min(_MOST_TOGETHER, max(_LEAST_TOGETHER, size // (2 * self._threads))))
         ahead = list(islice(groups, 2))
         if len(ahead) < 2 or self._threads < 2:
             for group in (*ahead, *groups):
-                self._read_group(group)
+                read_group(group)
             return
         flying: deque[Future[None]] = deque()
         with ThreadPoolExecutor(self._threads, "kacas-tiles") as pool:
             try:
                 for more in (ahead, groups):
                     for group in more:
-                        flying.append(pool.submit(self._read_group, group))
+                        flying.append(pool.submit(read_group, group))
                         if len(flying) > _FLYING * self._threads:
                             flying.popleft().result()
                 while flying:
@@ -100,25 +103,35 @@ class TiledContent(Content):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _read_group(self, group: list[TileRead]) -> None:
-        """Decode the tiles, in place where one lies in one piece there, else into a buffer of this thread."""
+    def _read_group(self, group: list[TileRead], keep: bool) -> None:
+        """Decode the tiles, in place where one lies in one piece there, else into a buffer of this thread, or one to keep."""
         buffer = self._buffer(sum(read.size for read in group))
         pieces, waiting = [], []
+        new: list[tuple[bytes, bytearray]] = []
         at = 0
         for read in group:
-            digest = self._tile(read.number, read.size).digest
-            out = read.whole
-            if out is None:
-                out = buffer[at : at + read.size]
-                waiting.append((read, out))
+            piece = Piece(self._tile(read.number, read.size).digest, read.size, 0, read.whole or memoryview(b""))
+            if not piece.out:
+                piece = piece._replace(out=buffer[at : at + read.size])
                 at += read.size
-            pieces.append(Piece(digest, read.size, 0, out))
+                keeping = keep and read.is_part
+                there = keeping and self._decoded.copy(piece)
+                if keeping and not there:
+                    chunk = self._decoded.buffer(read.size)
+                    new.append((piece.digest, chunk))
+                    piece = piece._replace(out=memoryview(chunk))
+                waiting.append((read, piece.out))
+                if there:
+                    continue
+            pieces.append(piece)
         self._one_by_one.read_pieces(pieces)
         for read, raw in waiting:
             dtype = read.copies[0].target.dtype
             tile = np.frombuffer(raw, np.uint8).view(dtype).reshape(read.extents)
             for copy in read.copies:
                 copy.run(tile)
+        for digest, chunk in new:
+            self._decoded.keep(digest, chunk)
 
     def _tile(self, number: int, size: int) -> Child:
         """The tile's chunk, which must have the size that its place demands."""

@@ -166,8 +166,8 @@ def test_a_slice_reads_only_the_tiles_that_it_touches(store: Store, fortran_orde
     with pytest.raises(kacas.DamagedError):
         store.load_npy(uri)
     damage(store, children[min(touched)].digest)
-    with pytest.raises(kacas.DamagedError):
-        store.open_npy(uri)[index]
+    with Store.open(store.path) as again, pytest.raises(kacas.DamagedError):
+        again.open_npy(uri)[index]
 
 
 def test_verify_names_a_damaged_tile(store: Store) -> None:
@@ -243,8 +243,8 @@ def test_one_damaged_layout_leaves_the_other(store: Store, first: bool) -> None:
         assert np.array_equal(lazy[index], array[index])
     assert np.array_equal(store.load_npy(uri), array)
     damage_all(store, found[1 if first else 0])
-    with pytest.raises(kacas.DamagedError):
-        lazy[:, 3]
+    with Store.open(store.path) as again, pytest.raises(kacas.DamagedError):  # one that has nothing decoded
+        again.open_npy(uri)[:, 3]
 
 
 def test_a_uri_with_a_root_is_read_through_that_layout(store: Store) -> None:
@@ -340,3 +340,21 @@ def test_both_layouts_can_be_stored_in_one_batch(store: Store) -> None:
     assert len(layouts(store, uri)) == 3
     assert np.array_equal(store.load_npy(uri), array)
     assert verify(store).clean
+
+
+def test_a_tile_that_is_read_in_parts_is_decoded_once_and_is_gone_with_the_store(store: Store) -> None:
+    array = noise((4096, 64), "<i4")
+    uri = store.store_npy(array, chunks=(4096, 8), codec="raw")
+    lazy = store.open_npy(uri)
+    assert (lazy[:, 3] == array[:, 3]).all()
+    for pack in (store.path / "packs").glob("*.pack"):  # all payloads, not the table
+        pack.chmod(0o600)
+        with open(pack, "r+b") as file:
+            file.seek(64)
+            file.write(bytes(array.nbytes // 2))
+    assert (lazy[:, 4:6] == array[:, 4:6]).all()  # of the tile that is known
+    with pytest.raises(kacas.DamagedError):
+        lazy[:, 8]
+    store.close()
+    with Store.open(store.path) as again, pytest.raises(kacas.DamagedError):
+        again.open_npy(uri)[:, 4]

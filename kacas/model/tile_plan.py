@@ -41,6 +41,11 @@ class TileRead(NamedTuple):
     copies: list[Copy]
 
     @property
+    def is_part(self) -> bool:
+        """Whether not all of the tile is wanted: another part may be, soon."""
+        return sum(copy.target.nbytes for copy in self.copies) < self.size
+
+    @property
     def whole(self) -> memoryview | None:
         """The place for the whole tile, if it lies in one piece: then the tile can be decoded there."""
         if len(self.copies) != 1:

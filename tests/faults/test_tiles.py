@@ -23,12 +23,11 @@ from kacas.model.tiling import FAN_OUT, Tiling
 from kacas.upkeep.verify import verify
 from tests.faults import contents
 from tests.faults.children import fork, run
+from tests.faults.conftest import Mount
 from tests.faults.contents import MIB
 from tests.faults.examination import check_verified, names, open_store
 from tests.faults.forging import Forgery
-from tests.faults.test_full_disk import Mount, fill, mount
-
-__all__ = ["mount"]  # a fixture
+from tests.faults.test_full_disk import fill
 
 
 def forged(store: kacas.Store, tiling: Tiling, shape: tuple[int, ...], change: Callable[[list[bytes]], Any]) -> str:
