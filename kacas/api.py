@@ -150,10 +150,9 @@ def store_npy(array: Any, *, label: str | None = None, codec: str = "auto", chun
     >>> store_npy(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int16), label="example.npy")
     'sha1://bb55205a2482c6db2ace544fc7d8397551110701?label=example.npy'
 
-    Any dtype without Python objects, C or Fortran order, non-contiguous too. A memmap, an HDF5 dataset of h5py, an array
-    of dask or zarr is read block by block, and never held. So is an iterator of blocks of rows, which are joined along the
-    first axis as by np.concatenate: as their number is not known before the end, they wait in a temporary file
-    below KACAS_CACHE_DIR, which takes as much of that disk as the array has bytes.
+    Any dtype without Python objects, in any order. A memmap, an HDF5 dataset of h5py, an array of dask or zarr is read block
+    by block, and never held. So is an iterator of blocks of rows, joined as by np.concatenate: as their number is not known
+    before the end, they wait in a temporary file below KACAS_CACHE_DIR, which takes as much of that disk as the array.
 
     >>> store_npy(np.full((1000, 4), i) for i in range(5)) == store_npy(np.repeat(np.arange(5), 4000).reshape(-1, 4))
     True

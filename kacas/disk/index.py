@@ -6,6 +6,7 @@ Every value carries a checksum over key and value; one that does not match is as
 from __future__ import annotations
 
 import struct
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,8 @@ class Index:
     def __init__(self, place: Path) -> None:
         self._place = place
         self._shared = index_environment.acquire(place)
+        self._end = weakref.finalize(self, index_environment.abandon, place, self._shared)
+        self._end.atexit = False
         if not self._shared.tables:
             self._shared.tables = self._open_tables()
         tables = self._shared.tables
@@ -85,10 +88,12 @@ class Index:
                 raise IndexUnusableError(str(exc)) from exc
 
     def close(self) -> None:
-        index_environment.release(self._place, self._shared)
+        if self._end.detach():
+            index_environment.release(self._place, self._shared)
 
     def renew(self) -> None:
         """Start anew, empty; this object is closed."""
+        self._end.detach()
         index_environment.renew(self._place, self._shared)
 
     def pack_ids(self) -> set[bytes]:

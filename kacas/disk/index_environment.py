@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import atexit
 import errno
+import gc
 import json
 import os
 import secrets
 import shutil
 import threading
 import time
+from collections import deque
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from kacas.disk.durable import make_directory
 from kacas.disk.gate import Gate
 
 INDEX_VERSION = 2
+_MANY_OPEN = 64  # maps of a terabyte, of which a process can have 127
 # One large fixed map; under `ulimit -v` the first that fits.
 _MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)
 _MAX_READERS = 4096
@@ -57,6 +60,7 @@ class Shared:
 _gate = Gate()
 _guard = threading.Lock()  # of _open
 _open: dict[str, Shared] = {}
+_abandoned: deque[tuple[Path, Shared]] = deque()
 _shut: AbstractContextManager[None] | None = None  # while this process forks; with _guard held
 
 
@@ -138,6 +142,10 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 
 def acquire(place: Path) -> Shared:
     """The environment for the index directory `place`, opened or shared. Raises IndexUnusableError."""
+    _release_abandoned()
+    if len(_open) >= _MANY_OPEN:
+        gc.collect()  # stores that nobody has any more may be held by cycles
+        _release_abandoned()
     with _guard:
         shared = _open.get(str(place))
         if shared is None:
@@ -157,6 +165,19 @@ def release(place: Path, shared: Shared) -> None:
         if shared.users == 0 and _open.get(str(place)) is shared:
             del _open[str(place)]
             _close(shared)
+
+
+def abandon(place: Path, shared: Shared) -> None:
+    """Let it be released when the next one is acquired: for finalizers, which may run while this thread holds a lock.
+
+    Each maps a terabyte: 128 stores that are not closed leave no addresses for the next.
+    """
+    _abandoned.append((place, shared))
+
+
+def _release_abandoned() -> None:
+    while _abandoned:
+        release(*_abandoned.popleft())
 
 
 def renew(place: Path, broken: Shared) -> None:

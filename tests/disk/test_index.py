@@ -6,6 +6,7 @@ import json
 import os
 import random
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import kacas
 from kacas.disk import index_environment
 from kacas.disk.index import Index
 from kacas.disk.index_environment import IndexUnusableError
@@ -344,3 +346,12 @@ def test_a_large_table_takes_little_room(tmp_path: Path) -> None:
     index.close()
     used = (data_file(tmp_path / "index") / "data.mdb").stat().st_blocks * 512
     assert used < 80 * 100_000
+
+
+def test_stores_that_nobody_closed_do_not_use_up_the_addresses(tmp_path: Path) -> None:
+    """Each index maps a terabyte, and a process can have 128 of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in range(200):
+            store = kacas.Store.open(tmp_path / str(number), durability="relaxed")
+            store.__dict__["cycle"] = store
