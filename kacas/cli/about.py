@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kacas.settings import Settings
 
-_LIBRARIES = ("blake3", "zstandard", "lmdb", "pyfastcdc", "numpy", "simplejson", "click", "rich")
+_LIBRARIES = ("blake3", "zstandard", "lmdb", "pyfastcdc", "numpy", "numcodecs", "simplejson", "click", "rich")
 
 
 @click.command(cls=ExampleCommand, examples=["kacas config", "kacas --store /data/lab/store config --json"])
@@ -27,7 +27,7 @@ def config(session: Session, as_json: bool) -> None:
     """Show every setting, its value and where it comes from.
 
     Settings come from the environment (KACAS_DIR, KACAS_CACHE_DIR, KACAS_OWNER, KACAS_THREADS,
-    KACAS_CACHE_SIZE), else from ~/.config/kacas/kacas.toml (directory, cache_directory, ...), else they
+    KACAS_CACHE_SIZE, KACAS_MEMORY), else from ~/.config/kacas/kacas.toml (directory, cache_directory, ...), else they
     are defaults. A store has settings of its own, chosen by init.
     """
     from kacas.errors import StoreNotFoundError

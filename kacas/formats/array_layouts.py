@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from kacas.content import Content
-from kacas.errors import DamagedError
+from kacas.errors import DamagedError, MissingPackageError
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.npy_header import NpyHeader
 from kacas.model.selection import Positions, fill_box
@@ -17,7 +17,7 @@ from kacas.tiled_content import TiledContent
 
 
 class ArrayLayouts:
-    """One or more layouts of the same .npy file. Where the best is damaged, the others are tried."""
+    """One or more layouts of the same .npy file. Where the best cannot be read, the others are tried."""
 
     def __init__(self, contents: Sequence[Content], header: NpyHeader) -> None:
         """contents: the newest first."""
@@ -79,7 +79,7 @@ def _first_good(contents: Sequence[Content], read: Callable[[Content], None]) ->
     for content in contents[:-1]:
         try:
             read(content)
-        except DamagedError:
+        except (DamagedError, MissingPackageError):
             continue
         return
     read(contents[-1])

@@ -41,7 +41,7 @@ class FileSource:
 
     def __init__(self, path: Path, fd: int | None = None) -> None:
         """fd: of the file, opened already; it is closed with the source."""
-        self._path = path
+        self.path = path
         self._start = 0
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
@@ -56,7 +56,7 @@ class FileSource:
 
     def _unreadable(self, exc: OSError) -> UnreadableSourceError:
         return UnreadableSourceError(
-            f"{self._path} cannot be read: {os.strerror(exc.errno or errno.EIO)}", path=str(self._path)
+            f"{self.path} cannot be read: {os.strerror(exc.errno or errno.EIO)}", path=str(self.path)
         )
 
     @property
@@ -96,8 +96,8 @@ class FileSource:
     def check_unchanged(self) -> None:
         if FileState.of(os.fstat(self._fd)) != self.state:
             raise SourceChangedError(
-                f"{self._path} changed while it was stored; nothing was kept. Store it again when nobody writes to it",
-                path=str(self._path),
+                f"{self.path} changed while it was stored; nothing was kept. Store it again when nobody writes to it",
+                path=str(self.path),
             )
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ def _tiled_layout(source: FileSource, chunks: Chunks, codec: str) -> Layout:
     front = source.peek(MAX_HEADER_SIZE)
     header = recognised(front, source.size)
     if header is None:
-        raise InvalidChunksError("chunks are lengths along the axes of an array, and this is no .npy file")
+        raise InvalidChunksError(f"{source.path} is no .npy file, and chunks are lengths along the axes of an array")
     source.start_at(header.size)
     layout = tiled_layout(front[: header.size], header, gather_from(source.sample, header), chunks, codec)
     if layout is None:

@@ -33,18 +33,18 @@ class LinkedSource(FileSource):
 
     def check_unchanged(self) -> None:
         try:
-            there = os.stat(self._path)
+            there = os.stat(self.path)
         except OSError as exc:
             raise self._unreadable(exc) from exc
         if FileState.of(there) != self.state:
             raise SourceChangedError(
-                f"{self._path} changed while it was linked; nothing was kept. Link it again when nobody writes to it",
-                path=str(self._path),
+                f"{self.path} changed while it was linked; nothing was kept. Link it again when nobody writes to it",
+                path=str(self.path),
             )
         if (count := os.lseek(self._fd, 0, os.SEEK_CUR)) != there.st_size:
             raise UnreadableSourceError(
-                f"{self._path} says that it has {there.st_size} bytes and gives {count}; store a copy instead of linking it",
-                path=str(self._path),
+                f"{self.path} says that it has {there.st_size} bytes and gives {count}; store a copy instead of linking it",
+                path=str(self.path),
             )
 
 

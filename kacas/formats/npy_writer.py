@@ -180,6 +180,8 @@ def _declared(shape: int | Sequence[int | None] | None, dtype: np.dtype[Any]) ->
     try:
         if not lengths:
             raise ValueError("it has no rows")
+        if None in lengths[1:]:
+            raise ValueError("only the number of rows, the first length, may be unknown")
         count = None if lengths[0] is None or lengths[0] == -1 else lengths[0]
         header = parse_header(encode_header(dtype, (0 if count is None else count, *lengths[1:]), False))  # type: ignore[arg-type]
     except (TypeError, ValueError) as exc:

@@ -85,6 +85,8 @@ def parse_any_uri(text: str) -> Uri | DirectoryUri:
     if match is not None and len(text) <= MAX_URI_SIZE:
         if text[-1].isspace():
             raise InvalidUriError(f"{_shown(text)} ends with white space; remove it", uri=text)
+        if "/" in (match[4] or ""):  # we write %2F: somebody put a path behind a URI that was printed
+            raise InvalidUriError(f"{_shown(text)}: the path of a directory's URI goes before ?label=", uri=text)
         label, root = _label_and_root(text, match[4] or "")
         if root is not None:
             raise InvalidUriError(f"{_shown(text)}: the URI of a directory carries no root", uri=text)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kacas.errors import InvalidLabelError, InvalidUriError
-from kacas.model.uri import MAX_LABEL_SIZE, MAX_URI_SIZE, Uri, label_bytes, label_text, parse_uri
+from kacas.model.uri import MAX_LABEL_SIZE, MAX_URI_SIZE, Uri, label_bytes, label_text, parse_any_uri, parse_uri
 
 HEX = "bb55205a2482c6db2ace544fc7d8397551110701"
 URI = f"sha1://{HEX}"
@@ -181,3 +181,10 @@ def test_a_label_that_is_no_text_at_all_is_refused() -> None:
         label_bytes("\ud800")
     with pytest.raises(InvalidLabelError):
         str(Uri(bytes(20), "\ud800"))
+
+
+def test_a_path_behind_the_label_of_a_directory_is_refused_and_not_taken_for_the_label() -> None:
+    whole = f"sha1dir://{'0' * 40}?label=recordings"
+    assert parse_any_uri(whole).label == "recordings"
+    with pytest.raises(InvalidUriError, match="goes before"):
+        parse_any_uri(whole + "/day1/a.npy")
