@@ -225,7 +225,8 @@ def test_a_kill_while_tiles_are_made_loses_nothing(tmp_path: Path, delay_s: floa
 
     def work() -> None:
         with open_store(tmp_path / "store", tmp_path / "cache") as store:
-            store.store_file(path, chunks=CHUNKS)
+            for columns in range(CHUNKS[1], 10 * CHUNKS[1]):  # until it is killed
+                store.store_file(path, chunks=(CHUNKS[0], columns))
 
     with open_store(tmp_path / "store", tmp_path / "cache", create=True) as store:
         uri = contents.text("earlier").put(store)
