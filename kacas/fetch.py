@@ -87,6 +87,10 @@ class Fetch:
         """The store's host-local directory."""
         return self._lookup.cache
 
+    def close(self) -> None:
+        """Let the threads end. What is read later has new ones."""
+        self._workers.close()
+
     def for_one_thread(self) -> Fetch:
         """The same, for callers that have threads of their own."""
         return Fetch(self._lookup, 1, self._batch)

@@ -72,6 +72,8 @@ class GatheringBatch(Batch):
         self._group = _Group()
         self._gathered: dict[bytes, list[Entry]] = {}
         self._gather_lock = threading.Lock()
+        # From taking a group to having appended it: who ends the batch must not find it nowhere, as others share it.
+        self._sending = threading.RLock()
         self._local = threading.local()
         self._worker: ThreadPoolExecutor | None = None
         self._encoding: deque[_Encoding] = deque()
@@ -143,15 +145,20 @@ class GatheringBatch(Batch):
     def flush(self) -> None:
         """Append what was gathered. Raises as `gather`."""
         self._check_open()  # a forked child must not wait for its parent's thread
-        self._send()
-        try:
-            self._append_encoded(0)
-        except BaseException as exc:
-            self._fail(exc)  # what is left must not be published as if it were all
-            raise
+        with self._sending:
+            self._send()
+            try:
+                self._append_encoded(0)
+            except BaseException as exc:
+                self._fail(exc)  # what is left must not be published as if it were all
+                raise
 
     def _send(self) -> None:
         """Let the group be encoded. The encoder needs no GIL, so it works beside us; all that is Python's is done here."""
+        with self._sending:
+            self._send_group()
+
+    def _send_group(self) -> None:
         try:
             with self._gather_lock:
                 group, self._group = self._group, _Group()
@@ -165,14 +172,20 @@ class GatheringBatch(Batch):
             new = {root: raw for root, raw in raws.items() if root not in known}
             in_thread = group.size > _THREAD_ABOVE
             with self._gather_lock:
-                if in_thread and self._worker is None:
-                    self._worker = ThreadPoolExecutor(1, "kacas-gather")
-                encoding = self._worker.submit(self._encode, list(new.values())) if self._worker and in_thread else None
+                encoding = self._encoded_beside(list(new.values())) if in_thread else None
                 self._encoding.append(_Encoding(group, new, encoding))
             self._append_encoded(_IN_FLIGHT if in_thread else 0)
         except BaseException as exc:
             self._fail(exc)  # the group is lost, by Ctrl-C perhaps, and its URIs were handed out
             raise
+
+    def _encoded_beside(self, raws: list[bytes]) -> Future[list[Encoded]] | None:
+        """None if the program is ending, when no thread can be had: then it is encoded when it is appended."""
+        self._worker = self._worker or ThreadPoolExecutor(1, "kacas-gather")
+        try:
+            return self._worker.submit(self._encode, raws)
+        except RuntimeError:
+            return None
 
     def _append_encoded(self, left: int) -> None:
         """Append groups, waiting for their payloads, until so many at most are being encoded."""

@@ -31,14 +31,14 @@ class Layouts:
         self._lock = threading.Lock()
 
     def sequence(self, uri: Uri) -> tuple[Entry, Content]:
-        """The newest that can be read and is a sequence, else the newest that can be read. Raises as `readable`."""
-        tiled: tuple[Entry, Content] | None = None
+        """The newest that can be read and is a sequence that needs no file elsewhere; else the newest in tiles, else the
+        newest. Raises as `readable`."""
+        others: list[tuple[Entry, Content]] = []
         for found in self.readable(uri):
-            if found[1].tiling is None:
+            if found[1].tiling is None and found[1].adopted is None:
                 return found
-            tiled = tiled or found
-        assert tiled is not None  # else there was an error
-        return tiled
+            others.append(found)
+        return min(others, key=lambda one: one[1].tiling is None)
 
     def readable(self, uri: Uri) -> Iterator[tuple[Entry, Content]]:
         """Every layout that can be read, one at least, the newest first.

@@ -75,6 +75,7 @@ class Repository:
         """Release index and files. Content that is open for reading stays readable; a new call is refused."""
         if not self.closed:
             self.closed = True
+            self._fetch.close()
             self.lookup.close()
 
     def _check_open(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from kacas.disk.forked import Forked
 
@@ -23,6 +23,14 @@ class Workers:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
+    def close(self) -> None:
+        """Let the threads end. Those that `share` needs later are made anew."""
+        self._forked.check()
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
     def share(self, work: Callable[[], None]) -> None:
         """Call `work` in this thread and in the others at once; it is to end when nothing is left to do.
 
@@ -33,7 +41,11 @@ class Workers:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(max(1, self.threads - 1), self._name)
             pool = self._pool
-        helping = [pool.submit(work) for _ in range(self.threads - 1)]
+        helping: list[Future[None]] = []
+        try:
+            helping += [pool.submit(work) for _ in range(self.threads - 1)]
+        except RuntimeError:
+            pass  # the program is ending, or `close` came between: nobody helps
         try:
             work()
         finally:

@@ -100,7 +100,10 @@ class PackWriter:
         if self._durable and self._file.size > self._synced:
             self._synced = self._file.size
             self._syncer = self._syncer or ThreadPoolExecutor(1, "kacas-sync")
-            self._syncs.append(self._syncer.submit(_sync_data, self._file.fd))
+            try:
+                self._syncs.append(self._syncer.submit(_sync_data, self._file.fd))
+            except RuntimeError:
+                pass  # the program is ending, and no thread can be had: the last sync does it all
 
     def write_back(self) -> None:
         """Begin to sync what was appended, if it is much, while the caller does other things."""

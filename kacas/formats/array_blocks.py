@@ -73,6 +73,13 @@ def _chunks(array: Any, fortran_order: bool) -> tuple[Any, ...] | None:
     chunks = getattr(array, "chunks", None)
     if not isinstance(chunks, tuple) or len(chunks) != len(array.shape):
         return None
+    for lengths, whole in zip(chunks, array.shape, strict=True):
+        # Of dask, the lengths of all; of others, that of each.
+        known = lengths if isinstance(lengths, tuple) else (lengths,)
+        if not all(isinstance(length, int | np.integer) and length > 0 for length in known):
+            return None
+        if isinstance(lengths, tuple) and sum(lengths) != whole:
+            return None
     return chunks[::-1] if fortran_order else chunks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -14,6 +14,8 @@ from kacas.model.npy_header import NpyHeader
 from kacas.model.selection import Positions, fill_box
 from kacas.model.tile_plan import bytes_spanned
 from kacas.tiled_content import TiledContent
+
+C = TypeVar("C", bound=Content)
 
 
 class ArrayLayouts:
@@ -30,7 +32,10 @@ class ArrayLayouts:
     def _is_tiled(self, content: Content) -> bool:
         """Whether boxes can be read: tiles of another shape with the same bytes are good for these alone."""
         *outer, last = self._shape or (1,)
-        return content.tiling is not None and content.tiling.shape == (*outer, last * self._header.dtype.itemsize)
+        item_size = self._header.dtype.itemsize
+        if content.tiling is None or content.tiling.tile[-1] % item_size:
+            return False
+        return content.tiling.shape == (*outer, last * item_size)
 
     @property
     def tiles(self) -> tuple[int, ...] | None:
@@ -48,10 +53,11 @@ class ArrayLayouts:
 
     def read_scattered(self, in_order: NDArray[Any]) -> bool:
         """Fill an array that lies in several pieces, axes in memory order; False if the layout can be read into one only."""
-        content = self._contents[0]
-        if not isinstance(content, TiledContent) or content not in self._tiled:
+        boxes = [content for content in self._contents if isinstance(content, TiledContent) and content in self._tiled]
+        if len(boxes) < len(self._contents):
             return False
-        content.read_box([range(length) for length in in_order.shape], in_order)
+        whole = [range(length) for length in in_order.shape]
+        _first_good(boxes, lambda content: content.read_box(whole, in_order))
         return True
 
     def read_box(self, positions: Sequence[Positions], box: NDArray[Any]) -> None:
@@ -75,7 +81,7 @@ class ArrayLayouts:
             fill_box(box, positions, self._shape, lambda start, out: content.read_into(size + start, out))
 
 
-def _first_good(contents: Sequence[Content], read: Callable[[Content], None]) -> None:
+def _first_good(contents: Sequence[C], read: Callable[[C], None]) -> None:
     for content in contents[:-1]:
         try:
             read(content)

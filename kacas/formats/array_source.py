@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kacas.disk.spool import Spool
+from kacas.errors import ArrayStreamError
 from kacas.formats.lazy_array import bytes_of
 from kacas.model.codec import MIB
 from kacas.model.npy_header import is_fortran
 
-_MOST_GATHERED = 8 << 20  # bytes of a row that is copied to look at a part of it
 _COPY_ELEMENTS = 1 << 16  # non-contiguous arrays are gathered in steps of about this many elements
 _FRONT_SIZE = 4 * MIB
 
@@ -45,16 +45,14 @@ class ArraySource:
         return count
 
     def sample(self, start: int, size: int) -> memoryview:
-        """So many bytes of the data from `start` on, both of whole items, or of what lies near."""
+        """So many bytes of the data from `start` on, both of whole items."""
         array = self._array
         if array.flags.c_contiguous:
             return bytes_of(array)[start : start + size]
-        per_row = max(1, array.nbytes // len(array))
-        first = start // per_row
-        rows = array[first : first + max(1, size // per_row)]
         if array.dtype.names:
-            rows = rows.view(f"V{array.dtype.itemsize}")
-        return bytes_of(np.ascontiguousarray(rows))[:size] if per_row <= _MOST_GATHERED else memoryview(b"")
+            array = array.view(f"V{array.dtype.itemsize}")
+        first = start // array.itemsize
+        return bytes_of(array.flat[first : first + size // array.itemsize])
 
     def gather(self, ranges: Sequence[range]) -> memoryview:
         """The items in these ranges along each axis in memory order."""
@@ -77,16 +75,18 @@ class FrontSource:
         self._item_size = max(1, item_size)
         self._front = self._rest = memoryview(b"")
         self._ended = False
+        self._taken = 0
 
     def readinto(self, buffer: memoryview) -> int:
         if self._rest:
             count = min(len(buffer), len(self._rest))
             copy_bytes(buffer[:count], self._rest[:count])
             self._rest = self._rest[count:]
-            return count
-        self._front = self._rest = memoryview(b"")
-        count = 0 if self._ended else self._readinto(buffer)
-        self._ended = count == 0
+        else:
+            self._front = self._rest = memoryview(b"")
+            count = 0 if self._ended else self._readinto(buffer)
+            self._ended = count == 0
+        self._taken += count
         return count
 
     def sample(self, start: int, size: int) -> memoryview:
@@ -110,7 +110,12 @@ class FrontSource:
         return front[:filled]
 
     def check_unchanged(self) -> None:
-        """What gives the data checks it."""
+        """What gives the data checks it, but for how much came. Raises ArrayStreamError."""
+        if self._taken != self.size:
+            raise ArrayStreamError(
+                f"{self._taken:,} bytes of data came, {self.size:,} were announced: the array's chunks are not those of its "
+                "shape, or it changed meanwhile. Nothing was stored"
+            )
 
 
 class SpoolSource:

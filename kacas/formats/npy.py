@@ -57,7 +57,7 @@ def array_layout(head: bytes, header: NpyHeader, sample: Sample, codec: str = "a
     item_size = max(1, header.dtype.itemsize)
     rows = [item_size * prod(shape[axis + 1 :]) for axis in range(len(shape))] or [item_size]
     places = [(start - start % item_size, size - size % item_size) for start, size in sample_places(header.data_size)]
-    samples = [sample(*place) for place in places if place[1]]
+    samples = [found for place in places if place[1] and (found := sample(*place))]
     recipe = choose(codec, samples, header.dtype.kind, item_size, rows)
     return Layout(array_cutter(shape, item_size), head, {"kind": "npy"}, recipe)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 
+from kacas.errors import ArrayStreamError
 from kacas.formats.array_source import FrontSource, copy_bytes
 from kacas.formats.npy import SampledSource
 from kacas.gathering import GatheringBatch
@@ -20,8 +21,8 @@ Put = Callable[[SampledSource, int], str]
 """put(source, rows) stores the data as an array of so many rows and returns its URI."""
 
 
-class AbandonedError(Exception):
-    """No more data will come, and what came is not to be stored."""
+class AbandonedError(ArrayStreamError):
+    """No more data will come, and what came is not stored."""
 
 
 class PutBeside:
@@ -48,7 +49,9 @@ class PutBeside:
         context = copy_context()
         if self._batch is not None:
             context.run(repository.current_batch.set, self._batch)
-        source = FrontSource(_Handing(self._wanted, self._filled).readinto, rows * row_size, item_size)
+        self._appender = [threading.current_thread()]
+        handing = _Handing(self._wanted, self._filled, self._appender)
+        source = FrontSource(handing.readinto, rows * row_size, item_size)
         # Nothing that it holds leads to the writer, which could else never be collected.
         self._thread = threading.Thread(
             target=context.run,
@@ -70,6 +73,7 @@ class PutBeside:
 
     def append(self, part: memoryview) -> None:
         """Copy bytes into the put's buffers. Raises what the put raises."""
+        self._appender[0] = threading.current_thread()
         while part:
             if not self._room:
                 self._room = self._next_room()
@@ -125,9 +129,16 @@ class PutBeside:
 class _Handing:
     """The put's end of the queues."""
 
-    def __init__(self, wanted: SimpleQueue[memoryview | None], filled: SimpleQueue[int | None]) -> None:
+    def __init__(
+        self,
+        wanted: SimpleQueue[memoryview | None],
+        filled: SimpleQueue[int | None],
+        appender: list[threading.Thread],
+    ) -> None:
+        """appender: its only item is the thread that appended last."""
         self._wanted = wanted
         self._filled = filled
+        self._appender = appender
 
     def readinto(self, buffer: memoryview) -> int:
         self._wanted.put(buffer)
@@ -135,11 +146,11 @@ class _Handing:
             try:
                 count = self._filled.get(timeout=_LOOK_S)
             except Empty:
-                if threading.main_thread().is_alive():
+                if threading.main_thread().is_alive() or self._appender[0].is_alive():
                     continue
                 count = None  # nobody is left who would append, and Python waits for this thread
             if count is None:
-                raise AbandonedError("the writer was abandoned")
+                raise AbandonedError("the writer was abandoned before all rows had come; nothing of it is stored")
             return count
 
 

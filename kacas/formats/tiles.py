@@ -32,7 +32,8 @@ def tile_recipe(codec: str, header: NpyHeader, tiling: Tiling, gather: Gather) -
             first = int(at) // step * step
             # The tile's front, as far as a sample goes.
             ranges.append(range(first, min(first + max(1, min(step, size // row)), length)))
-        samples.append(gather(ranges))
+        if sample := gather(ranges):
+            samples.append(sample)
     return choose(codec, samples, header.dtype.kind, item_size, rows, _READINGS)
 
 

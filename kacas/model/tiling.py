@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, prod
+from numbers import Integral
 
 from kacas.errors import InvalidChunksError
 from kacas.model.codec import MAX_CHUNK_SIZE, MIB
@@ -179,6 +180,10 @@ def tiling_of(chunks: object, shape: tuple[int, ...], item_size: int, fortran_or
 def check_chunks(chunks: object, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The lengths of a tile along each axis, whole axes filled in. Raises InvalidChunksError."""
     given: Sequence[object] = chunks if isinstance(chunks, tuple | list) else (chunks,)
+    if any(length is not None and not _is_int(length) for length in given):
+        raise InvalidChunksError(
+            f"chunks={chunks!r} are no lengths; give whole numbers above 0, or None for a whole axis"
+        )
     if len(given) != len(shape):
         raise InvalidChunksError(
             f"chunks={chunks!r} gives {len(given)} lengths, the array has {len(shape)} axes: give one for each, "
@@ -196,4 +201,4 @@ def check_chunks(chunks: object, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _is_int(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
