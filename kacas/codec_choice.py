@@ -3,7 +3,7 @@
 The rule: a recipe costs the time that it takes to encode a byte, and what the encoded bytes are worth. Time is that of the
 processor, counted in that of SHA-1 over the same samples, so that a slow or busy machine chooses as a fast one does:
 
-    fast     a byte on the disk is worth 12 times the time of hashing one, and the time of decoding counts four times
+    fast     a byte on the disk is worth 16 times the time of hashing one, and the time of decoding counts four times
     auto     40 times
     small    2,000 times: hardly anything but the size counts
 
@@ -32,7 +32,7 @@ from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Denser, Encoder, Reci
 from kacas.model.row_delta import Difference, RowDelta
 
 _QUICK = 5.0
-GOALS: Mapping[str, float] = MappingProxyType({"fast": 12.0, "auto": 40.0, "small": 2000.0})
+GOALS: Mapping[str, float] = MappingProxyType({"fast": 16.0, "auto": 40.0, "small": 2000.0})
 _READINGS_OF_FAST = 4
 _SHUFFLED = tuple(f"{shuffle}-{compressor}" for shuffle, compressor in product(("bytes", "bits"), ("lz4", "zstd")))
 EXPLICIT = ("raw", "zstd", *_SHUFFLED, *(f"delta-{name}" for name in _SHUFFLED), "pcodec")
