@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from itertools import accumulate
 from typing import NamedTuple
 
 from kacas.disk.adopted import AdoptedFiles
-from kacas.errors import DamagedContentError
+from kacas.errors import DamagedContentError, DamagedError, MissingPackageError
 from kacas.fetch import Fetch
 from kacas.model.codec import MIB
 from kacas.model.digest import PayloadKind
@@ -51,6 +52,13 @@ class Content:
         self.head = manifest.head if manifest else b""
         self._top = _Children.of(manifest.children if manifest else (Child(root, size),))
         self._nodes: dict[bytes, _Children] = {}
+        self._spares: tuple[Content, ...] = ()
+
+    def with_spares(self, spares: Iterable[Content]) -> Content:
+        """The same, which reads what it cannot read itself from other layouts of the same bytes."""
+        found = copy(self)
+        found._spares = tuple(spares)
+        return found
 
     def read_into(self, start: int, out: memoryview) -> None:
         """Fill `out` with the bytes from `start` on. The range must lie inside the content."""
@@ -61,7 +69,19 @@ class Content:
         out[: len(from_head)] = from_head
         start += len(from_head)
         if start < stop:
-            self._read_data(start - len(self.head), out[len(from_head) :])
+            try:
+                self._read_data(start - len(self.head), out[len(from_head) :])
+            except (DamagedError, MissingPackageError):
+                if not any(spare.fills(start, out[len(from_head) :]) for spare in self._spares):
+                    raise
+
+    def fills(self, start: int, out: memoryview) -> bool:
+        """As `read_into`; False if it cannot be read."""
+        try:
+            self.read_into(start, out)
+        except (DamagedError, MissingPackageError):
+            return False
+        return True
 
     def _read_data(self, start: int, out: memoryview) -> None:
         """As `read_into`; start: in what follows the head."""

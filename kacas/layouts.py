@@ -32,13 +32,11 @@ class Layouts:
 
     def sequence(self, uri: Uri) -> tuple[Entry, Content]:
         """The newest that can be read and is a sequence that needs no file elsewhere; else the newest in tiles, else the
-        newest. Raises as `readable`."""
-        others: list[tuple[Entry, Content]] = []
-        for found in self.readable(uri):
-            if found[1].tiling is None and found[1].adopted is None:
-                return found
-            others.append(found)
-        return min(others, key=lambda one: one[1].tiling is None)
+        newest. What it cannot read later it reads from the others. Raises as `readable`."""
+        found = list(self.readable(uri))
+        entry, content = min(found, key=lambda one: _reluctance(one[1]))
+        spares = [other for _, other in found if other is not content]
+        return entry, content.with_spares(spares) if spares else content
 
     def readable(self, uri: Uri) -> Iterator[tuple[Entry, Content]]:
         """Every layout that can be read, one at least, the newest first.
@@ -79,6 +77,12 @@ class Layouts:
             while len(self._contents) > _CONTENTS_KEPT:
                 self._contents.popitem(last=False)
         return content
+
+
+def _reluctance(content: Content) -> int:
+    if content.tiling is not None:
+        return 1
+    return 0 if content.adopted is None else 2
 
 
 def _newest(uri: Uri, entries: list[Entry]) -> list[Entry]:

@@ -358,3 +358,24 @@ def test_a_tile_that_is_read_in_parts_is_decoded_once_and_is_gone_with_the_store
     store.close()
     with Store.open(store.path) as again, pytest.raises(kacas.DamagedError):
         again.open_npy(uri)[:, 4]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_bytes_and_files_are_read_from_the_other_layout_where_one_is_damaged(
+    store: Store, tmp_path: Path, first: bool
+) -> None:
+    array = noise((2000, 500), "<i2")
+    uri = store.store_npy(array, label="a.npy")
+    store.store_npy(array, chunks=(500, 20))
+    sequence, tiles = sorted(layouts(store, uri), key=lambda content: content.tiling is not None)
+    damage_all(store, sequence if first else tiles)
+    data = saved(array)
+    assert store.load_bytes(uri) == data
+    assert store.load_bytes(uri, 300_000, 900_000) == data[300_000:900_000]
+    assert store.load_file(uri, dest=tmp_path / "b.npy").read_bytes() == data
+    assert np.array_equal(store.load_npy(uri, mmap=True), array)
+    with store.open_file(uri) as file:
+        assert file.read() == data
+    damaged = sequence if first else tiles
+    with pytest.raises(kacas.DamagedError):  # a root names one layout: what is read is proved by it
+        store.load_bytes(f"{uri}&root={damaged.root.hex()}")
