@@ -220,7 +220,7 @@ def load_file(uri: str, *, dest: str | os.PathLike[str] | None = None) -> Path:
     'copy.txt'
 
     The cached file is read-only and stays for a day at least; every byte was verified when it was written.
-    To read a part of something large without writing it out, use `open_file`.
+    A file that is at `dest` is replaced, when the new one is complete. To read a part, use `open_file`.
     """
     return default_store().load_file(uri, dest=dest)
 

@@ -76,6 +76,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     cls=ExampleCommand,
     examples=[
         "kacas store recording.npy --codec fast",
+        "kacas store movie.npy --chunks '100,16,*'",
         "kacas store results --exclude '*.tmp' --exclude .git",
         "tar c results | kacas store - --label results.tar",
     ],
@@ -101,7 +102,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     "--codec",
     metavar="NAME",
     default="auto",
-    help="How .npy files among the PATHs are compressed: auto (default), fast, small, or a codec's name.",
+    help="How .npy files among the PATHs are compressed: auto (default), fast, small, or a codec's name (raw, zstd, bits-lz4, delta-bytes-zstd, ...).",
 )
 @click.option(
     "--chunks",
