@@ -43,7 +43,9 @@ def load(session: Session, uri: str, dest: str | None, overwrite: bool) -> None:
     Without --dest the file is in the host-local cache: read-only, and there for a day at least. Every byte
     is verified while it is written. For a part of something large, use cat.
 
-    A file that is there is replaced, when the new one is complete. A directory (sha1dir://…) needs --dest. What an earlier, interrupted run restored is kept; a file that is
+    A file that is there is replaced, when the new one is complete.
+
+    A directory (sha1dir://…) needs --dest. What an earlier, interrupted run restored is kept; a file that is
     there with other content is an error unless --overwrite.
     """
     if dest == "-":

@@ -75,8 +75,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 @click.command(
     cls=ExampleCommand,
     examples=[
-        "kacas store recording.npy --codec fast",
-        "kacas store movie.npy --chunks '100,16,*'",
+        "kacas store movie.npy --codec fast --chunks '100,16,*'",
         "kacas store results --exclude '*.tmp' --exclude .git",
         "tar c results | kacas store - --label results.tar",
     ],
@@ -102,7 +101,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     "--codec",
     metavar="NAME",
     default="auto",
-    help="How .npy files among the PATHs are compressed: auto (default), fast, small, or a codec's name (raw, zstd, bits-lz4, delta-bytes-zstd, ...).",
+    help="How .npy files are compressed: auto (default), fast, small, or a codec: raw, zstd, delta-bytes-lz4...",
 )
 @click.option(
     "--chunks",
