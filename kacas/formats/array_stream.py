@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from math import prod
 from typing import Any
@@ -25,8 +24,6 @@ def store_array(repository: Repository, array: Any, label: str | None, codec: st
 
     The identity is that of the file np.save writes. Raises UnsupportedDataError, ArrayStreamError, and as `put`.
     """
-    if type(array) is str or isinstance(array, os.PathLike):
-        raise UnsupportedDataError(f"{array!r} is no array; a file is stored with store_file, a text with store_text")
     if isinstance(array, Iterator) and not hasattr(array, "__array__"):
         return _store_blocks(repository, array, label, codec, chunks)
     if isinstance(getattr(array, "_meta", None), np.ma.MaskedArray):  # dask drops the mask without a word
