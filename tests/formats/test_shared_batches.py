@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import kacas
+from kacas.formats.array_source import FrontSource
 from kacas.upkeep.verify import verify
 
 
@@ -122,3 +123,20 @@ def test_tiles_stand_in_for_a_linked_file_that_is_gone(store: kacas.Store, tmp_p
     assert store.load_bytes(uri) == data
     assert np.array_equal(store.load_npy(uri), array)
     assert store.load_file(uri, dest=tmp_path / "y.npy").read_bytes() == data
+
+
+def test_a_source_that_gave_less_than_it_announced_is_not_believed() -> None:
+    data = memoryview(bytes(1000))
+
+    def readinto(buffer: memoryview) -> int:
+        nonlocal data
+        count = min(len(buffer), len(data))
+        buffer[:count], data = data[:count], data[count:]
+        return count
+
+    source = FrontSource(readinto, 1200, 8)
+    assert len(source.sample(0, 80)) == 80
+    while source.readinto(memoryview(bytearray(300))):
+        pass
+    with pytest.raises(kacas.ArrayStreamError, match="1,000 bytes of data came, 1,200 were announced"):
+        source.check_unchanged()
