@@ -14,7 +14,7 @@ from kacas.cli.session import Session
 if TYPE_CHECKING:
     from kacas.upkeep.verify import Problem, VerifyReport
 
-_DAMAGED = 5
+_DAMAGED, _UNCHECKED = 5, 6
 
 
 @click.command(
@@ -30,9 +30,10 @@ _DAMAGED = 5
 def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> None:
     """Read the whole store and say what is wrong with it.
 
-    Every problem is listed under its pack, with the URIs that it touches; the exit code is 5 if there is
-    any. Leftovers of writers that died, and damage in packs that were merged into a good one, are only
-    notes. To heal a content, store it again: what is found damaged here is not used any more.
+    Every problem is listed under its pack, with the URIs that it touches. The exit code is 5 if there is
+    any, else 6 if something could not be checked because its codec is not installed. Leftovers of writers
+    that died, and damage in packs that were merged into a good one, are only notes. To heal a content, store
+    it again: what is found damaged here is not used any more.
     """
     from kacas.upkeep import verify as upkeep
 
@@ -42,7 +43,7 @@ def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> Non
         output.json_line({"clean": report.clean} | dataclasses.asdict(report))
     else:
         _print_report(report)
-    if not report.clean:
+    if report.problems:
         packs = len({problem.pack for problem in report.problems if problem.pack})
         where = f" in {output.count(packs, 'pack')}" if packs else ""
         found = output.count(len(report.problems), "problem")
@@ -51,6 +52,11 @@ def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> Non
             f"the store is not clean: {found}{where}; restore packs and linked files, or store the contents again"
         )
         raise click.exceptions.Exit(_DAMAGED)
+    if report.unchecked:
+        output.flush()
+        packages = " ".join(sorted(report.unchecked))
+        output.error(f"not all could be checked, and nothing else is wrong: pip install {packages}, and verify again")
+        raise click.exceptions.Exit(_UNCHECKED)
 
 
 def _print_report(report: VerifyReport) -> None:
@@ -65,15 +71,20 @@ def _print_report(report: VerifyReport) -> None:
             output.line(f"  cannot be loaded: {uri}")
     for problem in report.redundant:
         output.line(f"note: pack {problem.pack} is {problem.kind}; all that it held is in a merged pack too")
+    for package, count in sorted(report.unchecked.items()):
+        output.line(
+            f"not checked: {output.count(count, 'payload')} that can be decoded with the package {package} only"
+        )
     for name in report.orphans:
         output.line(f"note: packs/{name} is no pack: left by a writer that died, or one at work now")
+    verdict = "clean" if report.clean else "NOT CLEAN" if report.problems else "NOT WHOLLY CHECKED"
     counted = (
         output.count(report.packs, "pack"),
         output.count(report.chunks, "chunk"),
         output.count(report.contents, "content"),
         f"{output.human_size(report.checked_size)} read",
     )
-    output.line(f"{', '.join(counted)}: {'clean' if report.clean else 'NOT CLEAN'}")
+    output.line(f"{', '.join(counted)}: {verdict}")
 
 
 @click.group(cls=CommandGroup, no_args_is_help=False, examples=["kacas index rebuild"])

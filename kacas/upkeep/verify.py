@@ -7,6 +7,7 @@ damage in a pack that a good one replaces touches nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class VerifyReport:
     """packs, chunks (payloads), contents: how many were looked at; checked_size: payload and content bytes read.
 
     redundant: what is wrong with packs of which all is in a good merged pack too; nothing is read from them.
+    unchecked: payloads that could not be decoded, by the package that this needs and that is not installed; the checksums
+    of their encoded bytes are right.
     """
 
     packs: int = 0
@@ -70,11 +73,13 @@ class VerifyReport:
     problems: list[Problem] = field(default_factory=list)
     redundant: list[Problem] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    unchecked: dict[str, int] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
-        """No problem found. Orphans (leftovers of writers that died) and redundant packs hold nothing that a URI needs."""
-        return not self.problems
+        """No problem found, nothing left unchecked. Orphans (leftovers of writers that died) and redundant packs hold
+        nothing that a URI needs."""
+        return not self.problems and not self.unchecked
 
 
 def verify(store: Store, *, quick: bool = False, linked: bool = True) -> VerifyReport:
@@ -149,7 +154,11 @@ class _Verification:
                 self._cancelled.update(entry.cancels)
         with ThreadPoolExecutor(2, "kacas-verify") as pool:
             rows = list(_locations(table, pack_id))
-            for problems in pool.map(lambda part: self._check_payloads(reader, part), [rows[0::2], rows[1::2]]):
+            for problems, unchecked in pool.map(
+                lambda part: self._check_payloads(reader, part), [rows[0::2], rows[1::2]]
+            ):
+                for package, count in unchecked.items():
+                    self._report.unchecked[package] = self._report.unchecked.get(package, 0) + count
                 for digest, message, location in problems:
                     self._lookup.mark_damaged(digest, location)
                     self._note(pack_id, Problem("damaged", pack_id.hex(), digest.hex(), (), message))
@@ -174,20 +183,22 @@ class _Verification:
 
     def _check_payloads(
         self, reader: PackReader, rows: list[tuple[bytes, Location]]
-    ) -> list[tuple[bytes, str, Location]]:
-        """Every payload read, its checksum, sizes and digest compared. Returns (digest, what is wrong, where)."""
+    ) -> tuple[list[tuple[bytes, str, Location]], Counter[str]]:
+        """Every payload read, its checksum, sizes and digest compared. Returns (digest, what is wrong, where), and how many
+        could not be decoded, by package."""
         decoder = Decoder()
         bad = []
+        unchecked: Counter[str] = Counter()
         for digest, location in rows:
             try:
                 _check_payload(reader, digest, location, decoder)
             except DamagedPackError as exc:
                 bad.append((digest, str(exc), location))
             except MissingCodecError as exc:
-                raise MissingPackageError(f"pack {reader.name} cannot be verified: {exc}", package=exc.package) from exc
+                unchecked[exc.package] += 1
             except (PackFormatError, DecodeError) as exc:
                 bad.append((digest, str(reader.damage(str(exc), digest=digest)), location))
-        return bad
+        return bad, unchecked
 
     def _check_gaps(self, reader: PackReader, table: Table) -> None:
         """Payloads must follow one another: a byte that belongs to none is unaccounted for."""
@@ -233,6 +244,8 @@ class _Verification:
                     self._check_members(content, uri)
             except NewerFormatError as exc:
                 self._report.problems.append(Problem("newer", exc.pack, "", (uri,), f"{uri}: {exc}"))
+            except MissingPackageError as exc:
+                self._report.unchecked.setdefault(exc.package, 0)  # its payloads were counted with their pack
             except AdoptedFileError as exc:
                 # Whoever forgot what he had linked may delete the file.
                 if any(link.entry_id not in self._cancelled for link in links):

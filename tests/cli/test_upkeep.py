@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kacas import Store
@@ -91,3 +94,18 @@ def test_index_rebuild_counts_records_and_loses_nothing(kacas: Runner, notes_uri
     assert kacas("index", "rebuild").text == "the index is new, with 1 chunk record\n"
     assert kacas("index", "rebuild", "--json").object == {"records": 1}
     assert kacas("cat", notes_uri).out == b"test-content\n"
+
+
+WITHOUT_PCODEC = "import sys; sys.modules['pcodec'] = None; from kacas.cli.main import main; main()"
+
+
+def test_verify_says_what_it_could_not_check(tmp_path: Path) -> None:
+    scaled = (np.random.default_rng(1).integers(-500, 500, 100_000) * np.float32(0.195)).astype(np.float32)
+    with Store.open(tmp_path / "store") as store:
+        store.store_npy(scaled, codec="pcodec")
+    command = [sys.executable, "-c", WITHOUT_PCODEC, "--store", tmp_path / "store", "verify"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 6
+    assert "pip install pcodec, and verify again" in ended.stderr
+    assert "not checked: 2 payloads" in ended.stdout
+    assert ended.stdout.endswith("NOT WHOLLY CHECKED\n")
