@@ -40,8 +40,9 @@ def is_lazy(value: Any) -> bool:
 
 
 def is_stored_fortran(value: Any) -> bool:
-    """Whether `np.asarray` would give a Fortran-contiguous array: what can be so says it in `order`, as zarr does."""
-    return len(value.shape) > 1 and getattr(value, "order", "C") == "F"
+    """Whether `np.asarray` would give an array that `np.save` writes in Fortran order: what can be so says it in `order`, as zarr
+    does. An array that has no two axes longer than 1, or no items, is in C order as well, and is written so."""
+    return all(value.shape) and sum(length > 1 for length in value.shape) > 1 and getattr(value, "order", "C") == "F"
 
 
 def read_blocks(array: Any, fortran_order: bool, block: int = BLOCK, most: int = _MOST) -> Iterator[memoryview]:

@@ -11,7 +11,7 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -113,6 +113,8 @@ def test_parts_are_whole_chunks_where_these_are_small_enough() -> None:
 @pytest.mark.usefixtures("small_blocks")
 @on_one_store
 @given(chunked(), st.sampled_from("CF"), st.booleans())
+@example((np.zeros((1, 6), np.complex64), (1, 1)), "F", False)
+@example((np.zeros((6, 1), np.complex64), (1, 1)), "F", True)
 def test_what_is_sliced_has_the_identity_of_the_array(
     quick: Store, pair: tuple[Array, tuple[int, ...]], order: str, regular: bool
 ) -> None:
