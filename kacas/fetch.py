@@ -80,19 +80,15 @@ class _Desk(threading.local):
 class Fetch:
     """Reads payloads and verifies them. Thread-safe."""
 
-    def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None, *, kept: int = 0) -> None:
-        """batch: its unpublished pack is read too (to compare new with old). kept: bytes of decoded chunks that may be kept
-        because only a part of them was asked for."""
+    def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None, *, room: int, kept: int = 0) -> None:
+        """batch: its unpublished pack is read too (to compare new with old). room: bytes of memory for what its readers put in
+        order. kept: bytes of decoded chunks that may be kept because only a part of them was asked for."""
         self._lookup = lookup
         self._workers = Workers(threads, "kacas-decode")
+        self.room = room
         self.decoded = DecodedChunks(kept)
         self._batch = batch
         self._desk = _Desk()
-
-    @property
-    def threads(self) -> int:
-        """That may decode for one call."""
-        return self._workers.threads
 
     @property
     def cache(self) -> Path:

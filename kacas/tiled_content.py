@@ -19,7 +19,6 @@ from kacas.model.tile_plan import TileRead, box_of, boxes_of_range, bytes_read, 
 from kacas.model.tiling import FAN_OUT, Tiling
 from kacas.spans import Part, Wanted
 
-_MOST_IN_MEMORY = 64 * MIB  # of tiles that are read from front to back
 _MOST_AHEAD = 8 * MIB
 
 
@@ -60,7 +59,7 @@ class TiledContent(Content):
         room: memoryview | None = None
         for block in self._tiles.blocks():
             if room is None:
-                room = room_for(block.size, self._fetch.cache, _MOST_IN_MEMORY)
+                room = room_for(block.size, self._fetch.cache, self._fetch.room)
             self.read_into(at, room[: block.size])
             for start in range(0, block.size, WINDOW_SIZE):
                 yield room[start : min(start + WINDOW_SIZE, block.size)]
