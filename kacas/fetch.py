@@ -40,7 +40,7 @@ from kacas.model.pack_format import (
     check_payload,
     decode_payload_header,
 )
-from kacas.spans import Part, Run, Spans, Wanted, runs_of
+from kacas.spans import Part, Place, Run, Spans, Wanted, runs_of
 from kacas.workers import Workers
 
 _LEAST_SPAN, _MOST_SPAN = (
@@ -163,15 +163,16 @@ class Fetch:
         ]
         if not left:
             return _Span([], [])
-        hints = self._lookup.locate({one.digest for one in left})
-        located: list[tuple[Location, Wanted]] = []
+        hints = self._lookup.locate([one.digest for one in left])
+        places: list[Place] = []
         absent: list[Wanted] = []
         for one in left:
             if locations := hints.get(one.digest):
-                located.append((locations[0], one))
+                first = locations[0]
+                places.append(Place(first.pack_id, first.offset, first.stop, one))
             else:
                 absent.append(one)
-        return _Span([(self._reader(run.pack_id), run) for run in runs_of(located)], absent)
+        return _Span([(self._reader(run.pack_id), run) for run in runs_of(places)], absent)
 
     def _reader(self, pack_id: bytes) -> PackReader | None:
         try:
@@ -226,12 +227,12 @@ class Fetch:
             reader.read_into(data, run.start)
         except (FileNotFoundError, DamagedPackError):
             # Missing, cut short or unreadable: each is tried alone, and elsewhere.
-            return [one for _, one in run.items]
+            return [place.wanted for place in run.places]
         failed = []
-        for location, one in run.items:
+        for _, start, stop, one in run.places:
             piece = self._place_for(one)
             try:
-                self._decode(data[location.offset - run.start : location.stop - run.start], piece, kind)
+                self._decode(data[start - run.start : stop - run.start], piece, kind)
             except (PackFormatError, DecodeError):
                 failed.append(one)
             else:

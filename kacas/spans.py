@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from kacas.model.codec import MIB
-from kacas.model.location import Location, Piece
+from kacas.model.location import Piece
 
 _RUN_SIZE = 1 * MIB  # neighbouring payloads are read in one call up to this size: they fit in the cache
 _RUN_GAP = 64 * 1024  # and what lies between them is read along
@@ -32,13 +32,22 @@ Wanted = Piece | Part
 """A piece here is a whole chunk, which is decoded where it is wanted."""
 
 
+class Place(NamedTuple):
+    """Where a chunk that is wanted may be: the payload's header to its end in a pack."""
+
+    pack_id: bytes
+    start: int
+    stop: int
+    wanted: Wanted
+
+
 class Run(NamedTuple):
     """Payloads of one pack that are read in one call."""
 
     pack_id: bytes
     start: int
     stop: int
-    items: list[tuple[Location, Wanted]]
+    places: list[Place]
 
 
 class Spans:
@@ -72,31 +81,24 @@ def _cut(wanted: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
         yield span
 
 
-def runs_of(located: list[tuple[Location, Wanted]]) -> list[Run]:
+def runs_of(places: list[Place]) -> list[Run]:
     """Group neighbours of one pack, so that they are read in one call."""
-    # By pack and offset. Not by all of the location: of a chunk that is wanted twice it is the same one.
-    located.sort(key=_place)
+    places.sort(key=_PACK_AND_START)
     runs: list[Run] = []
-    items: list[tuple[Location, Wanted]] = []
+    near: list[Place] = []
     pack_id, start, stop = b"", 0, 0
-    for item in located:
-        location = item[0]
-        end = location.stop
-        near = location.pack_id == pack_id and location.offset - stop <= _RUN_GAP and end - start <= _RUN_SIZE
-        if near and items:
-            items.append(item)
+    for place in places:
+        here, begin, end, _ = place
+        if near and here == pack_id and begin - stop <= _RUN_GAP and end - start <= _RUN_SIZE:
+            near.append(place)
             stop = max(stop, end)
-        else:
-            if items:
-                runs.append(Run(pack_id, start, stop, items))
-            pack_id, start, stop, items = location.pack_id, location.offset, end, [item]
-    if items:
-        runs.append(Run(pack_id, start, stop, items))
+            continue
+        if near:
+            runs.append(Run(pack_id, start, stop, near))
+        pack_id, start, stop, near = here, begin, end, [place]
+    if near:
+        runs.append(Run(pack_id, start, stop, near))
     return runs
 
 
-def _place(item: tuple[Location, Wanted]) -> tuple[bytes, int]:
-    return _PACK_AND_OFFSET(item[0])
-
-
-_PACK_AND_OFFSET: Callable[[Location], tuple[bytes, int]] = itemgetter(0, 1)
+_PACK_AND_START = itemgetter(0, 1)
