@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from kacas.model.codec import MIB
 from kacas.model.location import Piece
 from kacas.model.manifest import Child, Manifest
 from kacas.model.selection import Positions
-from kacas.model.tile_plan import TileRead, box_of, boxes_of_range, bytes_read, reads_of
+from kacas.model.tile_plan import Box, TileRead, box_of, boxes_of_range, bytes_read, reads_of
 from kacas.model.tiling import FAN_OUT, Tiling
 from kacas.spans import Part, Wanted
 
@@ -32,7 +32,7 @@ class TiledContent(Content):
     def _read_data(self, start: int, out: memoryview) -> None:
         """Every tile is decoded once."""
         unit, boxes = boxes_of_range(self._tiles, start, out)
-        self._read(reads_of(self._tiles, unit, boxes), len(out))
+        self._read(unit, boxes)
 
     def read_box(self, positions: Sequence[Positions], box: NDArray[Any]) -> None:
         """Fill an array with the items at these positions along each axis in memory order.
@@ -40,7 +40,7 @@ class TiledContent(Content):
         The content's shape must be that of an array of such items.
         """
         unit, planned = box_of(self._tiles, positions, box.itemsize, box)
-        self._read(reads_of(self._tiles, unit, [planned]), self.cost(positions, box.itemsize))
+        self._read(unit, [planned])
 
     def cost(self, positions: Sequence[Positions], item_size: int) -> int:
         """Bytes that `read_box` decodes."""
@@ -65,10 +65,11 @@ class TiledContent(Content):
                 yield room[start : min(start + WINDOW_SIZE, block.size)]
             at += block.size
 
-    def _read(self, reads: Iterable[TileRead], size: int) -> None:
-        """size: about the bytes of the tiles. Those of which a part is wanted are kept decoded, if all of them can be."""
+    def _read(self, unit: int, boxes: Sequence[Box]) -> None:
+        """Tiles of which a part is wanted are kept decoded, if all of them can be."""
+        size = sum(box.cost for box in boxes)  # a little more, where a tile is in two boxes
         keep = size <= self._fetch.decoded.budget
-        self._fetch.read((self._wanted(read, keep) for read in reads), size)
+        self._fetch.read((self._wanted(read, keep) for read in reads_of(self._tiles, unit, boxes)), size)
 
     def _wanted(self, read: TileRead, keep: bool) -> Wanted:
         """The tile is decoded in place where it lies in one piece there."""

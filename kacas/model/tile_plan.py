@@ -70,10 +70,11 @@ class TileRead(NamedTuple):
 
 class Box:
     """Positions along every axis, and the array to be filled with what is there. Along the last axis items are counted,
-    of `unit` bytes."""
+    of `unit` bytes. cost: bytes of the tiles."""
 
     def __init__(self, tiling: Tiling, unit: int, positions: Sequence[Positions], target: NDArray[Any]) -> None:
         self.target = target
+        self.cost = bytes_read(tiling, positions, unit)
         steps = [*tiling.tile[:-1], tiling.tile[-1] // unit]
         self.axes = [dict(_by_tile(*axis)) for axis in zip(positions, steps, strict=True)]
 
