@@ -26,10 +26,12 @@ _GROUP = 4096  # payloads that are looked for together
 class Claims:
     """One owner's claims on one store's content. Thread-safe."""
 
-    def __init__(self, lookup: Lookup, owner: bytes, threads: int) -> None:
+    def __init__(self, lookup: Lookup, owner: bytes, threads: int, room: int) -> None:
+        """threads, room: to compare contents; see Fetch."""
         self._lookup = lookup
         self.owner = owner
         self._threads = threads
+        self._room = room
 
     def known(self, batch: Batch, sha1: bytes) -> list[Entry]:
         """Entries of the SHA-1, published and of this batch."""
@@ -84,7 +86,7 @@ class Claims:
 
     def _is_complete(self, identity: Identity) -> bool:
         """Whether every payload of the tree is in a pack, seen now; that is remembered until damage or loss is found."""
-        fetch = Fetch(self._lookup, self._threads)
+        fetch = Fetch(self._lookup, self._threads, room=self._room)
         try:
             chunks = (child.digest for child in open_content(fetch, identity.root, identity.size).chunks())
             while group := set(islice(chunks, _GROUP)):
@@ -119,7 +121,7 @@ class Claims:
         roots = {other.root: other.size for other in known if other.names_layout}
         if not roots or entry.root in roots:
             return
-        fetch = Fetch(self._lookup, self._threads, batch)
+        fetch = Fetch(self._lookup, self._threads, batch, room=self._room)
         adopted = adopted_files([entry, *known, *batch.entries(entry.sha1)], entry.size)
         new = open_content(fetch, entry.root, entry.size, adopted)
         for root, size in roots.items():

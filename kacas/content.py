@@ -85,7 +85,8 @@ class Content:
 
     def _read_data(self, start: int, out: memoryview) -> None:
         """As `read_into`; start: in what follows the head."""
-        pieces = list(self._pieces(self._top, self._level, len(self.head), start, start + len(out), out))
+        pieces: list[Piece] = []
+        self._collect(pieces, self._top, self._level, len(self.head), start, start + len(out), out)
         self._fetch.read_pieces(pieces, adopted=self.adopted)
 
     @property
@@ -102,11 +103,11 @@ class Content:
             self.read_into(start, part)
             yield part
 
-    def _pieces(
-        self, children: _Children, level: int, at: int, start: int, stop: int, out: memoryview
-    ) -> Iterator[Piece]:
-        """Chunks under `children`, which begin `at` in the content, that overlap start:stop (offsets from the first child
-        on), with their part of out."""
+    def _collect(
+        self, pieces: list[Piece], children: _Children, level: int, at: int, start: int, stop: int, out: memoryview
+    ) -> None:
+        """Add the chunks under `children`, which begin `at` in the content, that overlap start:stop (offsets from the first
+        child on), with their part of out."""
         for index in range(bisect_right(children.ends, start), len(children.ends)):
             child, end = children.children[index], children.ends[index]
             begin = end - child.size
@@ -115,10 +116,10 @@ class Content:
             low, high = max(start, begin), min(stop, end)
             part = out[low - start : high - start]
             if level == 0:
-                yield Piece(child.digest, child.size, low - begin, part, at + begin)
+                pieces.append(Piece(child.digest, child.size, low - begin, part, at + begin))
             else:
                 below = self._node(child, level)
-                yield from self._pieces(below, level - 1, at + begin, low - begin, high - begin, part)
+                self._collect(pieces, below, level - 1, at + begin, low - begin, high - begin, part)
 
     def _node(self, child: Child, level: int) -> _Children:
         found = self._nodes.get(child.digest)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 from kacas.disk.forked import Forked
-from kacas.model.location import Piece
+
+
+class _Kept:
+    """A chunk, and how many threads read it."""
+
+    __slots__ = ("raw", "readers")
+
+    def __init__(self, raw: memoryview) -> None:
+        self.raw = raw
+        self.readers = 0
 
 
 class DecodedChunks:
     """Verified chunks by digest, of at most `budget` bytes together, the least recently used dropped first. Thread-safe.
 
-    Buffers of dropped chunks are filled again: fresh memory would cost as much as the decoding.
+    Buffers of dropped chunks are filled again: fresh memory would cost as much as the decoding. So beside the budget there
+    are as many buffers as are being filled at once.
     """
 
     def __init__(self, budget: int) -> None:
@@ -22,48 +33,52 @@ class DecodedChunks:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._chunks: OrderedDict[bytes, bytearray] = OrderedDict()
-        self.size = 0  # bytes of all buffers here
+        self._chunks: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._spare: list[memoryview] = []
+        self.size = 0  # bytes of all chunks here
 
-    def copy(self, piece: Piece) -> bool:
-        """Fill the piece from here. False if its chunk is not here."""
+    def use(self, digest: bytes, use: Callable[[memoryview], None]) -> bool:
+        """Call `use` with the chunk, which must not be touched when it has returned. False if it is not here."""
         self._forked.check()
         with self._lock:
-            chunk = self._chunks.get(piece.digest)
-            if chunk is None:
+            kept = self._chunks.get(digest)
+            if kept is None:
                 return False
-            self._chunks.move_to_end(piece.digest)
-            # Under the lock: as soon as the chunk is dropped its buffer may be filled with another.
-            copy_part(chunk, piece)
-            return True
+            self._chunks.move_to_end(digest)
+            kept.readers += 1
+        try:
+            use(kept.raw)
+        finally:
+            with self._lock:
+                kept.readers -= 1
+        return True
 
-    def buffer(self, size: int) -> bytearray:
+    def buffer(self, size: int) -> memoryview:
         """A buffer of exactly that size for a chunk, which belongs to the caller until it is kept."""
-        if size > self.budget:
-            return bytearray(size)
-        found: bytearray | None = None
-        with self._lock:
-            while found is None and self.size + size > self.budget:
-                dropped = self._drop()
-                found = dropped if len(dropped) == size else None
-        return bytearray(size) if found is None else found
+        if size <= self.budget:
+            with self._lock:
+                while self._spare or self.size + size > self.budget:
+                    if not self._spare:
+                        self._drop()
+                    elif len(found := self._spare.pop()) == size:
+                        return found
+        return memoryview(bytearray(size))
 
-    def keep(self, digest: bytes, chunk: bytearray) -> None:
-        """Take a verified chunk, which the caller must not touch any more."""
+    def keep(self, digest: bytes, raw: memoryview) -> None:
+        """Take a verified chunk in its buffer, which the caller must not touch any more."""
         with self._lock:
-            if len(chunk) > self.budget or digest in self._chunks:
+            if len(raw) > self.budget:
                 return
-            while self.size + len(chunk) > self.budget:
+            if digest in self._chunks:  # another thread was quicker
+                self._spare.append(raw)
+                return
+            while self.size + len(raw) > self.budget:
                 self._drop()
-            self._chunks[digest] = chunk
-            self.size += len(chunk)
+            self._chunks[digest] = _Kept(raw)
+            self.size += len(raw)
 
-    def _drop(self) -> bytearray:
-        _, chunk = self._chunks.popitem(last=False)
-        self.size -= len(chunk)
-        return chunk
-
-
-def copy_part(chunk: bytearray, piece: Piece) -> None:
-    """Fill a piece from its whole chunk."""
-    piece.out[:] = memoryview(chunk)[piece.skip : piece.skip + len(piece.out)]
+    def _drop(self) -> None:
+        _, kept = self._chunks.popitem(last=False)
+        self.size -= len(kept.raw)
+        if not kept.readers:  # else it goes with the last of them
+            self._spare.append(kept.raw)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from kacas.decoded import DecodedChunks, copy_part
+from kacas.decoded import DecodedChunks
 from kacas.disk.adopted import AdoptedFiles
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
@@ -40,47 +40,55 @@ from kacas.model.pack_format import (
     check_payload,
     decode_payload_header,
 )
+from kacas.spans import Part, Place, Run, Spans, Wanted, runs_of
 from kacas.workers import Workers
 
-_RUN_SIZE = 1 * MIB  # neighbouring payloads are read in one call up to this size: they fit in the cache
-_RUN_GAP = 64 * 1024  # and what lies between them is read along
-_SPAN_SIZE = 4 * MIB  # raw bytes that one thread looks up, reads and decodes before it takes more
+_LEAST_SPAN, _MOST_SPAN = (
+    512 * 1024,
+    4 * MIB,
+)  # raw bytes that one thread looks up, reads and decodes before it takes more
 _PARALLEL_ABOVE = 1 * MIB  # below this a second thread costs more than it saves
-_PARTS_SIZE = 8 * MIB  # raw bytes of chunks that are decoded at a time because a part of each is wanted
-
-
-class _Run(NamedTuple):
-    """Payloads of one pack that are read in one call."""
-
-    pack_id: bytes
-    start: int
-    stop: int
-    items: list[tuple[Location, Piece]]
 
 
 class _Span(NamedTuple):
     """Chunks that were looked up. absent: those that the index does not know."""
 
-    runs: list[tuple[PackReader | None, _Run]]
-    absent: list[Piece]
+    runs: list[tuple[PackReader | None, Run]]
+    absent: list[Wanted]
+
+
+class _Desk(threading.local):
+    """What a thread works with. Its buffers are used again: fresh pages would cost more than the copy."""
+
+    def __init__(self) -> None:
+        self.decoder = Decoder()
+        self._encoded, self._raw = memoryview(bytearray(MIB)), memoryview(b"")
+
+    def encoded(self, size: int) -> memoryview:
+        """A buffer for what is read from a pack."""
+        if len(self._encoded) < size:
+            self._encoded = memoryview(bytearray(size))
+        return self._encoded[:size]
+
+    def raw(self, size: int) -> memoryview:
+        """A buffer for one decoded chunk."""
+        if len(self._raw) < size:
+            self._raw = memoryview(bytearray(size))
+        return self._raw[:size]
 
 
 class Fetch:
     """Reads payloads and verifies them. Thread-safe."""
 
-    def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None, *, kept: int = 0) -> None:
-        """batch: its unpublished pack is read too (to compare new with old). kept: bytes of decoded chunks that may be kept
-        because only a part of them was asked for."""
+    def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None, *, room: int, kept: int = 0) -> None:
+        """batch: its unpublished pack is read too (to compare new with old). room: bytes of memory for what its readers put in
+        order. kept: bytes of decoded chunks that may be kept because only a part of them was asked for."""
         self._lookup = lookup
         self._workers = Workers(threads, "kacas-decode")
+        self.room = room
         self.decoded = DecodedChunks(kept)
         self._batch = batch
-        self._local = threading.local()
-
-    @property
-    def threads(self) -> int:
-        """That may decode for one call."""
-        return self._workers.threads
+        self._desk = _Desk()
 
     @property
     def cache(self) -> Path:
@@ -91,95 +99,80 @@ class Fetch:
         """Let the threads end. What is read later has new ones."""
         self._workers.close()
 
-    def for_one_thread(self) -> Fetch:
-        """The same, for callers that have threads of their own."""
-        return Fetch(self._lookup, 1, self._batch)
-
     def read_pieces(
-        self, pieces: Sequence[Piece], kind: PayloadKind = PayloadKind.CHUNK, adopted: AdoptedFiles | None = None
+        self, pieces: Iterable[Piece], kind: PayloadKind = PayloadKind.CHUNK, adopted: AdoptedFiles | None = None
     ) -> None:
         """Fill every piece with verified bytes. adopted: where those lie that no pack has.
 
         Raises DamagedPackError, DamagedContentError or AdoptedFileError.
         """
-        whole: list[Piece] = []
-        parts: list[Piece] = []
+        wanted: list[Wanted] = []
+        size = 0
+        # Of what is adopted nothing is kept: that its file is gone, or changed, is told by the next read.
+        keep = adopted is None
         for piece in pieces:
+            size += piece.size
             if len(piece.out) == piece.size:
-                whole.append(piece)
-            elif adopted is not None or not self.decoded.copy(piece):
-                parts.append(piece)
-        for group in _spans(parts, _PARTS_SIZE):
-            self._read_parts(group, whole, kind, adopted)
-            whole = []
-        if whole:
-            self._read_whole(whole, kind, adopted)
+                wanted.append(piece)
+            else:
+                wanted.append(Part(piece.digest, piece.size, partial(_copy_part, piece), keep, piece.at))
+        self.read(wanted, size, kind, adopted)
 
-    def _read_parts(
-        self, parts: list[Piece], whole: list[Piece], kind: PayloadKind, adopted: AdoptedFiles | None
+    def read(
+        self,
+        wanted: Iterable[Wanted],
+        size: int,
+        kind: PayloadKind = PayloadKind.CHUNK,
+        adopted: AdoptedFiles | None = None,
     ) -> None:
-        """Read the whole chunks of the parts, and what is wanted whole along with them."""
-        chunks: dict[bytes, bytearray] = {}
-        wanted = list(whole)
-        for piece in parts:
-            if piece.digest not in chunks:
-                # Of what is adopted nothing is kept: that its file is gone, or changed, is told by the next read.
-                chunk = self.decoded.buffer(piece.size) if adopted is None else bytearray(piece.size)
-                chunks[piece.digest] = chunk
-                wanted.append(piece._replace(skip=0, out=memoryview(chunk)))
-        self._read_whole(wanted, kind, adopted)
-        for piece in parts:
-            copy_part(chunks[piece.digest], piece)
-        if adopted is None:
-            for digest, chunk in chunks.items():
-                self.decoded.keep(digest, chunk)
+        """Read whole pieces and parts, as `read_pieces`. size: about the raw bytes of all of them."""
+        threads = self._workers.threads
+        if size <= _PARALLEL_ABOVE:
+            self._read_span(self._located(wanted), kind, adopted)
+            return
+        spans = Spans(wanted, max(_LEAST_SPAN, min(_MOST_SPAN, size // (2 * threads))))
+        self._workers.share(partial(self._read_spans, spans, kind, adopted))
 
-    def _read_whole(self, pieces: list[Piece], kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
-        size, threads = sum(piece.size for piece in pieces), self._workers.threads
-        if threads == 1 or size <= _PARALLEL_ABOVE or len(pieces) == 1:
-            failed = self._read_span(self._located(pieces), kind, adopted)
-        else:
-            failed = []
-            spans = deque(_spans(pieces, min(_SPAN_SIZE, size // threads)))
-            self._workers.share(partial(self._read_spans, spans, failed, kind, adopted))
-        for piece in failed:
-            self._read_anywhere(piece, kind, adopted)
-
-    def _read_spans(
-        self, spans: deque[list[Piece]], failed: list[Piece], kind: PayloadKind, adopted: AdoptedFiles | None
-    ) -> None:
+    def _read_spans(self, spans: Spans, kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
         """Until none is left. Spans are shared with other threads, which stop when this one fails."""
         try:
             mine = self._next_span(spans)
             while mine is not None:
                 # The disk fetches what comes next while this is decoded.
                 upcoming = self._next_span(spans)
-                failed += self._read_span(mine, kind, adopted)
+                self._read_span(mine, kind, adopted)
                 mine = upcoming
         except BaseException:
-            spans.clear()
+            spans.stop()
             raise
 
-    def _next_span(self, spans: deque[list[Piece]]) -> _Span | None:
-        try:
-            span = self._located(spans.popleft())
-        except IndexError:
+    def _next_span(self, spans: Spans) -> _Span | None:
+        wanted = spans.next()
+        if wanted is None:
             return None
+        span = self._located(wanted)
         for reader, run in span.runs:
             if reader is not None:
                 reader.read_ahead(run.start, run.stop - run.start)
         return span
 
-    def _located(self, pieces: list[Piece]) -> _Span:
-        hints = self._lookup.locate({piece.digest for piece in pieces})
-        located: list[tuple[Location, Piece]] = []
-        absent: list[Piece] = []
-        for piece in pieces:
-            if locations := hints.get(piece.digest):
-                located.append((locations[0], piece))
+    def _located(self, wanted: Iterable[Wanted]) -> _Span:
+        """Parts of chunks that are kept are used at once."""
+        left = [
+            one for one in wanted if isinstance(one, Piece) or not (one.keep and self.decoded.use(one.digest, one.use))
+        ]
+        if not left:
+            return _Span([], [])
+        hints = self._lookup.locate([one.digest for one in left])
+        places: list[Place] = []
+        absent: list[Wanted] = []
+        for one in left:
+            if locations := hints.get(one.digest):
+                first = locations[0]
+                places.append(Place(first.pack_id, first.offset, first.stop, one))
             else:
-                absent.append(piece)
-        return _Span([(self._reader(run.pack_id), run) for run in _runs(located)], absent)
+                absent.append(one)
+        return _Span([(self._reader(run.pack_id), run) for run in runs_of(places)], absent)
 
     def _reader(self, pack_id: bytes) -> PackReader | None:
         try:
@@ -187,31 +180,63 @@ class Fetch:
         except (FileNotFoundError, DamagedPackError):
             return None
 
-    def _read_span(self, span: _Span, kind: PayloadKind, adopted: AdoptedFiles | None) -> list[Piece]:
-        """Returns the pieces that were not good where they were expected."""
-        # Before the tables are searched for them: what is adopted is in no pack, normally.
-        failed = adopted.fill(span.absent) if adopted is not None and span.absent else list(span.absent)
+    def _read_span(self, span: _Span, kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
+        failed = span.absent
+        if adopted is not None and failed:
+            # Before the tables are searched for them: what is adopted is in no pack, normally.
+            failed = self._read_adopted(failed, adopted)
         for reader, run in span.runs:
-            failed += self._read_run(reader, run, kind)
+            failed = failed + self._read_run(reader, run, kind)
+        for one in failed:
+            self._read_anywhere(one, kind, adopted)
+
+    def _read_adopted(self, wanted: list[Wanted], adopted: AdoptedFiles) -> list[Wanted]:
+        """Returns those that no adopted file has."""
+        pieces = [one for one in wanted if isinstance(one, Piece)]
+        failed: list[Wanted] = list(adopted.fill(pieces) if pieces else ())
+        for one in wanted:
+            if isinstance(one, Part):
+                piece = self._place_for(one)
+                if adopted.fill([piece]):
+                    failed.append(one)
+                else:
+                    self._hand_over(one, piece)
         return failed
 
-    def _read_run(self, reader: PackReader | None, run: _Run, kind: PayloadKind) -> list[Piece]:
-        """Returns the pieces that were not good here."""
+    def _place_for(self, wanted: Wanted) -> Piece:
+        """The whole chunk, and where it is decoded."""
+        if isinstance(wanted, Piece):
+            return wanted
+        digest, size, _, keep, at = wanted
+        out = self.decoded.buffer(size) if keep and size <= self.decoded.budget else self._desk.raw(size)
+        return Piece(digest, size, 0, out, at)
+
+    def _hand_over(self, wanted: Wanted, piece: Piece) -> None:
+        """The piece that `_place_for` made of it is filled."""
+        if isinstance(wanted, Part):
+            wanted.use(piece.out)
+            if wanted.keep and wanted.size <= self.decoded.budget:
+                self.decoded.keep(wanted.digest, piece.out)
+
+    def _read_run(self, reader: PackReader | None, run: Run, kind: PayloadKind) -> list[Wanted]:
+        """Returns what was not good here."""
+        data = self._desk.encoded(run.stop - run.start)
         try:
             if reader is None:
                 raise FileNotFoundError
-            data = self._buffer(run.stop - run.start)
             reader.read_into(data, run.start)
         except (FileNotFoundError, DamagedPackError):
-            # Missing, cut short or unreadable: each piece is tried alone, and elsewhere.
-            return [piece for _, piece in run.items]
+            # Missing, cut short or unreadable: each is tried alone, and elsewhere.
+            return [place.wanted for place in run.places]
         failed = []
-        for location, piece in run.items:
-            start = location.offset - run.start
+        for _, start, stop, one in run.places:
+            piece = self._place_for(one)
             try:
-                self._decode(data[start : location.stop - run.start], piece, kind)
+                self._decode(data[start - run.start : stop - run.start], piece, kind)
             except (PackFormatError, DecodeError):
-                failed.append(piece)
+                failed.append(one)
+            else:
+                self._hand_over(one, piece)
         return failed
 
     def _decode(self, data: memoryview, piece: Piece, kind: PayloadKind) -> None:
@@ -222,12 +247,18 @@ class Fetch:
         payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
         if len(payload) != header.payload_size:
             raise PackFormatError("the payload's size is not what was expected")
-        self._decoder().decode_into(header.codec, header.parameters, payload, piece.out)
+        self._desk.decoder.decode_into(header.codec, header.parameters, payload, piece.out)
         if payload_digest(kind, piece.out) != piece.digest:
             raise PackFormatError("its bytes do not have the digest that they are stored under")
 
-    def _read_anywhere(self, piece: Piece, kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
-        """The slow and thorough way, for a piece that was not where the index said: every location of every table."""
+    def _read_anywhere(self, wanted: Wanted, kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
+        """The slow and thorough way, for what was not where the index said."""
+        piece = self._place_for(wanted)
+        self._fill_from_anywhere(piece, kind, adopted)
+        self._hand_over(wanted, piece)
+
+    def _fill_from_anywhere(self, piece: Piece, kind: PayloadKind, adopted: AdoptedFiles | None) -> None:
+        """From every location of every table."""
         damage: DamagedPackError | None = None
         tried: set[tuple[bytes, int]] = set()
         for location in self._everywhere(piece.digest):
@@ -282,7 +313,7 @@ class Fetch:
         reader = self._lookup.packs.get(location.pack_id)
         if location.raw_size != piece.size or location.payload_size > MAX_CHUNK_SIZE:
             raise reader.damage("its table gives the chunk another size", digest=piece.digest)
-        data = self._buffer(location.stop - location.offset)
+        data = self._desk.encoded(location.stop - location.offset)
         reader.read_into(data, location.offset)
         try:
             self._decode(data, piece, kind)
@@ -336,51 +367,7 @@ class Fetch:
         counts = Counter(places[0].codec for places in self._lookup.locate(digests).values())
         return {codec_name(codec): count for codec, count in sorted(counts.items())}
 
-    def _buffer(self, size: int) -> memoryview:
-        """A reused buffer of this thread: fresh pages would cost more than the copy."""
-        buffer: bytearray | None = getattr(self._local, "buffer", None)
-        if buffer is None or len(buffer) < size:
-            buffer = self._local.buffer = bytearray(max(size, MIB))
-        return memoryview(buffer)[:size]
 
-    def _decoder(self) -> Decoder:
-        decoder: Decoder | None = getattr(self._local, "decoder", None)
-        if decoder is None:
-            decoder = self._local.decoder = Decoder()
-        return decoder
-
-
-def _spans(pieces: list[Piece], size: int) -> Iterator[list[Piece]]:
-    """Cut into lists of about so many raw bytes, each of one piece at least."""
-    span: list[Piece] = []
-    left = size
-    for piece in pieces:
-        if span and piece.size > left:
-            yield span
-            span, left = [], size
-        span.append(piece)
-        left -= piece.size
-    if span:
-        yield span
-
-
-def _runs(located: list[tuple[Location, Piece]]) -> Iterator[_Run]:
-    """Group neighbours of one pack, so that they are read in one call."""
-    located.sort(key=lambda item: (item[0].pack_id, item[0].offset))
-    run: _Run | None = None
-    for location, piece in located:
-        near = (
-            run is not None
-            and run.pack_id == location.pack_id
-            and location.offset - run.stop <= _RUN_GAP
-            and location.stop - run.start <= _RUN_SIZE
-        )
-        if run is not None and near:
-            run.items.append((location, piece))
-            run = run._replace(stop=max(run.stop, location.stop))
-        else:
-            if run is not None:
-                yield run
-            run = _Run(location.pack_id, location.offset, location.stop, [(location, piece)])
-    if run is not None:
-        yield run
+def _copy_part(piece: Piece, raw: memoryview) -> None:
+    """Fill a piece from its whole chunk."""
+    piece.out[:] = raw[piece.skip : piece.skip + len(piece.out)]

@@ -44,6 +44,7 @@ from kacas.small_chunks import SmallChunks
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 _KEPT_SHARE = 4  # of the memory, a quarter is for decoded chunks
+_ROOM_SHARE = 4  # and another for what is put in order while it is read
 
 
 class Repository:
@@ -56,14 +57,14 @@ class Repository:
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)
-        self.claims = Claims(self.lookup, owner.encode("utf-8", "surrogateescape"), threads)
-        self._merger = Merger(volume, self.lookup)
         self._threads = threads
         self._memory = memory
+        self.claims = Claims(self.lookup, owner.encode("utf-8", "surrogateescape"), threads, self.room)
+        self._merger = Merger(volume, self.lookup)
         self._progress = progress
         self._ingest = Ingest(threads, memory)
         self._ingest_tiles = TileIngest(self._ingest, threads, cache, memory)
-        self._fetch = Fetch(self.lookup, threads, kept=memory // _KEPT_SHARE)
+        self._fetch = self._new_fetch()
         self._layouts = Layouts(self.lookup, self._fetch)
         self._small_chunks = SmallChunks(self.lookup)
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
@@ -78,6 +79,14 @@ class Repository:
             self._fetch.close()
             self.lookup.close()
 
+    @property
+    def room(self) -> int:
+        """Bytes for what is put in order while it is read."""
+        return self._memory // _ROOM_SHARE
+
+    def _new_fetch(self) -> Fetch:
+        return Fetch(self.lookup, self._threads, room=self.room, kept=self._memory // _KEPT_SHARE)
+
     def _check_open(self) -> None:
         if self.closed:
             raise StoreClosedError(f"the store at {self.volume.path} was closed; open it again")
@@ -86,7 +95,7 @@ class Repository:
             self._pid = os.getpid()
             self._ingest = Ingest(self._threads, self._memory)
             self._ingest_tiles = TileIngest(self._ingest, self._threads, self.cache, self._memory)
-            self._fetch = Fetch(self.lookup, self._threads, kept=self._memory // _KEPT_SHARE)
+            self._fetch = self._new_fetch()
             self._layouts = Layouts(self.lookup, self._fetch)
             self._small_chunks = SmallChunks(self.lookup)
 

@@ -36,10 +36,13 @@ class Workers:
 
         Returns when all have ended; raises what the first of them raised, the calling one before the others.
         """
+        if self.threads == 1:
+            work()
+            return
         self._forked.check()  # threads do not come along, and one of the parent may have held the lock
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(max(1, self.threads - 1), self._name)
+                self._pool = ThreadPoolExecutor(self.threads - 1, self._name)
             pool = self._pool
         helping: list[Future[None]] = []
         try:

@@ -29,7 +29,13 @@ class Copy(NamedTuple):
         for axis, pick in enumerate(self.picks):
             if not isinstance(pick, slice):
                 part = part.take(pick, axis)
-        self.target[...] = part
+        target = self.target
+        size = part.itemsize
+        if part.shape[-1] > 1 and part.strides[-1] == target.strides[-1] == size:
+            # As one item: NumPy takes ten times as long for many runs of a few items each.
+            run = dtype_of(part.shape[-1] * size)
+            part, target = part.view(run), target.view(run)
+        target[...] = part
 
 
 class TileRead(NamedTuple):
@@ -45,6 +51,12 @@ class TileRead(NamedTuple):
         """Whether not all of the tile is wanted: another part may be, soon."""
         return sum(copy.target.nbytes for copy in self.copies) < self.size
 
+    def scatter(self, raw: memoryview) -> None:
+        """Copy what is wanted from the tile's bytes."""
+        tile: NDArray[Any] = np.ndarray(self.extents, self.copies[0].target.dtype, raw)
+        for copy in self.copies:
+            copy.run(tile)
+
     @property
     def whole(self) -> memoryview | None:
         """The place for the whole tile, if it lies in one piece: then the tile can be decoded there."""
@@ -58,10 +70,11 @@ class TileRead(NamedTuple):
 
 class Box:
     """Positions along every axis, and the array to be filled with what is there. Along the last axis items are counted,
-    of `unit` bytes."""
+    of `unit` bytes. cost: bytes of the tiles."""
 
     def __init__(self, tiling: Tiling, unit: int, positions: Sequence[Positions], target: NDArray[Any]) -> None:
         self.target = target
+        self.cost = bytes_read(tiling, positions, unit)
         steps = [*tiling.tile[:-1], tiling.tile[-1] // unit]
         self.axes = [dict(_by_tile(*axis)) for axis in zip(positions, steps, strict=True)]
 

@@ -142,6 +142,8 @@ def decode_tiling(data: memoryview) -> tuple[Tiling, int]:
         raise ValueError("its tiles do not fit in its shape")
     if tiling.size > MAX_CONTENT_SIZE or tiling.tile_size > MAX_CHUNK_SIZE:
         raise ValueError("its shape or its tiles are too large")
+    if tiling.tile_size < min(LEAST_TILE_SIZE, tiling.size):
+        raise ValueError("its tiles are too small: their places would take more memory than the array")
     return tiling, stop
 
 

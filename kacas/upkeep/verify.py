@@ -98,7 +98,7 @@ class _Verification:
         self._lookup = repository.lookup
         self._quick = quick
         self._linked = linked
-        self._fetch = Fetch(repository.lookup, 2)
+        self._fetch = Fetch(repository.lookup, 2, room=repository.room)
         self._report = VerifyReport()
         self._entries: dict[tuple[bytes, bytes], Entry] = {}
         self._sha1s: set[bytes] = set()

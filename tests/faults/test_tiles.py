@@ -29,6 +29,8 @@ from tests.faults.examination import check_verified, names, open_store
 from tests.faults.forging import Forgery
 from tests.faults.test_full_disk import fill
 
+WIDE = 2048  # bytes: what makes a tile of 2 by 2 of them no smaller than tiles may be
+
 
 def forged(store: kacas.Store, tiling: Tiling, shape: tuple[int, ...], change: Callable[[list[bytes]], Any]) -> str:
     """A store's array of bytes as tiles, of which `change` changes some before digests are made. Returns the URI."""
@@ -62,17 +64,19 @@ def swap(first: int, second: int) -> Callable[[list[bytes]], None]:
 
 
 def test_honest_tiles_are_read(store: kacas.Store) -> None:
-    uri = forged(store, Tiling((30, 41), (2, 2)), (30, 41), lambda tiles: None)
-    assert store.open_npy(uri)[29, 40] == (15 * 21 - 1) % 251
-    assert store.load_npy(uri)[2, :3].tolist() == [21, 21, 22]
+    uri = forged(store, Tiling((30, 41 * WIDE), (2, 2 * WIDE)), (30, 41 * WIDE), lambda tiles: None)
+    assert store.open_npy(uri)[29, 40 * WIDE] == (15 * 21 - 1) % 251
+    assert store.load_npy(uri)[2, : 3 * WIDE : WIDE].tolist() == [21, 21, 22]
 
 
-@pytest.mark.parametrize("shape, change", [((5, 7), swap(2, 3)), ((30, 41), swap(19, 20))], ids=["manifest", "node"])
+@pytest.mark.parametrize(
+    "shape, change", [((5, 7 * WIDE), swap(2, 3)), ((30, 41 * WIDE), swap(19, 20))], ids=["manifest", "node"]
+)
 def test_a_tile_of_another_size_than_its_place_demands_is_refused(
     store: kacas.Store, shape: tuple[int, ...], change: Callable[[list[bytes]], None]
 ) -> None:
     """In a manifest at once, in a node as soon as it is read."""
-    uri = forged(store, Tiling(shape, (2, 2)), shape, change)
+    uri = forged(store, Tiling(shape, (2, 2 * WIDE)), shape, change)
     for read in (store.load_npy, store.load_bytes, store.load_file, lambda uri: store.open_npy(uri)[0, -1]):
         with pytest.raises(kacas.DamagedContentError):
             read(uri)
@@ -84,17 +88,17 @@ def test_a_node_with_too_few_tiles_is_refused(store: kacas.Store) -> None:
         # One tile less, with the bytes of two: the sum of the last node is right, the last place is empty.
         tiles[-2:] = [tiles[-2] + tiles[-1]]
 
-    uri = forged(store, Tiling((40, 41), (2, 2)), (40, 41), change)
+    uri = forged(store, Tiling((40, 41 * WIDE), (2, 2 * WIDE)), (40, 41 * WIDE), change)
     with pytest.raises(kacas.DamagedContentError, match="lacks"):
-        store.open_npy(uri)[39, 40]
+        store.open_npy(uri)[39, 40 * WIDE]
 
 
 def test_tiles_of_another_shape_than_the_array_are_read_by_bytes(store: kacas.Store) -> None:
     """The root covers the tiling: the bytes are right, only slices are no boxes of it."""
-    uri = forged(store, Tiling((35,), (6,)), (5, 7), lambda tiles: None)
-    expected = np.frombuffer(b"".join(bytes([at]) * size for at, size in enumerate((6, 6, 6, 6, 6, 5))), np.uint8)
-    assert np.array_equal(store.load_npy(uri), expected.reshape(5, 7))
-    assert np.array_equal(store.open_npy(uri)[:, 3], expected.reshape(5, 7)[:, 3])
+    uri = forged(store, Tiling((35 * WIDE,), (6 * WIDE,)), (5, 7 * WIDE), lambda tiles: None)
+    expected = np.repeat(np.arange(6, dtype=np.uint8), 6 * WIDE)[: 35 * WIDE].reshape(5, 7 * WIDE)
+    assert np.array_equal(store.load_npy(uri), expected)
+    assert np.array_equal(store.open_npy(uri)[:, 3 * WIDE], expected[:, 3 * WIDE])
     assert store.describe(uri).tiles is None
 
 

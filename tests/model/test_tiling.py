@@ -54,8 +54,7 @@ def read(tiling: Tiling, tiles: list[Array], unit: int, boxes: list[Box]) -> lis
         if (whole := wanted.whole) is not None:
             whole[:] = raw.data
         else:
-            for copy in wanted.copies:
-                copy.run(raw.view(copy.target.dtype).reshape(wanted.extents))
+            wanted.scatter(raw.data)
         numbers.append(wanted.number)
     assert numbers == sorted(set(numbers))
     return numbers
@@ -90,7 +89,8 @@ def test_the_blocks_tiles_are_those_of_the_whole(tiling: Tiling) -> None:
 
 @given(tilings(most=3000))
 def test_the_children_have_the_sizes_that_the_fan_out_gives_them(tiling: Tiling) -> None:
-    tiles = [Child(bytes(32), tile.nbytes) for tile in tiles_of(tiling, random_bytes(tiling.size))]
+    tiles = [Child(bytes(32), LEAST_TILE_SIZE * tile.nbytes) for tile in tiles_of(tiling, random_bytes(tiling.size))]
+    tiling = Tiling(*((*axes[:-1], LEAST_TILE_SIZE * axes[-1]) for axes in (tiling.shape, tiling.tile)))
     builder = TreeBuilder(lambda digest, node: None)
     builder.add(tiles)
     manifest, _ = builder.finish(b"head", {"kind": "npy"}, tiling)
@@ -150,7 +150,7 @@ def test_any_selection_is_read_from_its_tiles(data: st.DataObject) -> None:
 # --- the encoded form -------------------------------------------------------------------------
 
 
-@given(tilings(), st.binary(max_size=20))
+@given(tilings(LEAST_TILE_SIZE), st.binary(max_size=20))
 def test_a_tiling_is_read_back_from_its_bytes(tiling: Tiling, more: bytes) -> None:
     encoded = tiling.encode()
     assert len(encoded) == 8 + 16 * len(tiling.shape)
@@ -175,17 +175,27 @@ def encoded(*axes: tuple[int, int], front: bytes | None = None) -> bytes:
         encoded((0, 0)),
         encoded((4, 5)),
         encoded((0, 1)),
-        encoded((2**63, 2)),
-        encoded((2**62 + 1, 2)),
-        encoded((2**31, 1), (2**32, 1)),
+        encoded((2**63, LEAST_TILE_SIZE)),
+        encoded((2**62 + 1, LEAST_TILE_SIZE)),
+        encoded((2**31, LEAST_TILE_SIZE), (2**32, 1)),
         encoded((MAX_CHUNK_SIZE + 1, MAX_CHUNK_SIZE + 1)),
         encoded((4096, 4096), (4097, 4097)),
         encoded(*[(1, 1)] * (MAX_AXES + 1)),
+        encoded((2 * LEAST_TILE_SIZE, LEAST_TILE_SIZE - 1)),
+        encoded((10, 2), (LEAST_TILE_SIZE, LEAST_TILE_SIZE // 2 - 1)),
+        encoded((3, 1), (100, 100)),
     ],
 )
 def test_a_tiling_that_cannot_be_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode_tiling(memoryview(data))
+
+
+SIX_TILES = Tiling((5, 7 * 1024), (2, 4 * 1024))
+
+
+def in_kib(*sizes: int) -> list[int]:
+    return [size * 1024 for size in sizes]
 
 
 def manifest_of(tiling: Tiling, sizes: list[int], level: int = 0, head: bytes = b"head") -> bytes:
@@ -194,26 +204,25 @@ def manifest_of(tiling: Tiling, sizes: list[int], level: int = 0, head: bytes = 
 
 
 def test_children_of_other_sizes_than_their_tiles_are_refused() -> None:
-    tiling = Tiling((5, 7), (2, 4))
-    assert tiling.child_sizes() == [8, 6, 8, 6, 4, 3]
-    assert decode_manifest(manifest_of(tiling, [8, 6, 8, 6, 4, 3])).tiling == tiling
+    assert SIX_TILES.child_sizes() == in_kib(8, 6, 8, 6, 4, 3)
+    assert decode_manifest(manifest_of(SIX_TILES, in_kib(8, 6, 8, 6, 4, 3))).tiling == SIX_TILES
     for sizes in ([6, 8, 8, 6, 4, 3], [8, 6, 8, 6, 7], [8, 6, 8, 6, 4, 2, 1], [8, 6, 8, 6, 4, 2], [8, 6, 8, 6, 4, 4]):
         with pytest.raises(ManifestError):
-            decode_manifest(manifest_of(tiling, sizes))
+            decode_manifest(manifest_of(SIX_TILES, in_kib(*sizes)))
 
 
 def test_a_level_that_the_fan_out_does_not_give_is_refused() -> None:
-    tiling = Tiling((5, 7), (2, 4))
     with pytest.raises(ManifestError, match="level"):
-        decode_manifest(manifest_of(tiling, [35], level=1))
+        decode_manifest(manifest_of(SIX_TILES, in_kib(35), level=1))
+    many = Tiling(((FAN_OUT + 1) * LEAST_TILE_SIZE,), (LEAST_TILE_SIZE,))
     with pytest.raises(ManifestError, match="level"):
-        decode_manifest(manifest_of(Tiling((FAN_OUT + 1,), (1,)), [1] * FAN_OUT))
+        decode_manifest(manifest_of(many, [LEAST_TILE_SIZE] * FAN_OUT))
 
 
 @settings(max_examples=300)
 @given(st.data())
 def test_any_manifest_of_tiles_is_decoded_or_refused_with_a_typed_error(data: st.DataObject) -> None:
-    raw = bytearray(manifest_of(Tiling((5, 7), (2, 4)), [8, 6, 8, 6, 4, 3]))
+    raw = bytearray(manifest_of(SIX_TILES, in_kib(8, 6, 8, 6, 4, 3)))
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
