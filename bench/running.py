@@ -92,7 +92,7 @@ def some_of(parts: Sequence[str]) -> Callable[[str], frozenset[str]]:
 
 def peer(options: argparse.Namespace, option: str) -> str | None:
     """The program that an option of `PEERS` names, or None, which is said."""
-    path = getattr(options, option.removeprefix("--").replace("-", "_"))
+    path: str | None = getattr(options, option.removeprefix("--").replace("-", "_"))
     found = shutil.which(path) if path else None
     if not found:
         say(f"{PEERS[option][0]}: left out; install it with `make bench-peers`, then give {option} PATH")

@@ -1,0 +1,322 @@
+"""SVG plots of the results: few, each of one question, kacas in its own colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from bench.array_report import WHOLE
+from bench.keeper_report import SECONDS
+from bench.measure import Figures, Series
+from bench.results import Results
+from bench.workloads import MIB
+
+OURS, THEIRS = "#c8501e", "#5b7690"
+OURS_LIGHT, THEIRS_LIGHT = "#efb79f", "#c3cfda"
+INK, GRID = "#222222", "#dddddd"
+SHORT = {"kachery-cloud": "kachery", "numpy": "np.save"}
+STYLE = {
+    "svg.hashsalt": "kacas",  # the same results give the same bytes
+    "svg.fonttype": "path",  # letters as outlines: no reader's fonts move them
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+MARKERS = "osD^vP*Xhpd8"
+
+
+def draw(results: Results, directory: Path) -> list[str]:
+    """Write the plots that the results have figures for to `directory`; returns their names, without the ending."""
+    directory.mkdir(parents=True, exist_ok=True)
+    names = []
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        for name, make in PLOTS.items():
+            figure = make(results)
+            if figure is None:
+                (directory / f"{name}.svg").unlink(missing_ok=True)  # of other results
+                continue
+            figure.savefig(directory / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.1)
+            names.append(name)
+    return names
+
+
+def store(results: Results) -> Figure | None:
+    """Seconds to store each array, and what a sync adds."""
+    layers = (("store_s", "its own call (kacas: durable)"), ("total_s", "and a sync after it"))
+    return _panels(results, layers, "seconds to store, lower is better", stacked=True)
+
+
+def load(results: Results) -> Figure | None:
+    """Seconds to load each array, warm and cold."""
+    layers = (("load_s", "pages cached"), ("cold_s", "from the disk"))
+    return _panels(results, layers, "seconds to load, lower is better", stacked=False)
+
+
+def ratio(results: Results) -> Figure | None:
+    """Ratio against speed, for what can be compressed."""
+    found = {name: figures for name in WHOLE if name != "random" and (figures := results.figures("arrays", name))}
+    if not found:
+        return None
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    grid = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    systems = [one for one in next(iter(found.values())) if one != "sha1"]
+    for axes, (name, figures) in zip(grid, found.items(), strict=True):
+        size = results.parts["arrays"].plan[f"sizes {name}"]
+        for number, system in enumerate(one for one in systems if one in figures):
+            one = figures[system]
+            speed = [size / MIB / seconds for seconds in one["total_s"].values]
+            axes.plot(
+                sum(speed) / len(speed),
+                one["ratio"].median,
+                MARKERS[number % len(MARKERS)],
+                ms=9 if _ours(system) else 7,
+                color=OURS if _ours(system) else THEIRS,
+                mfc=_color(system) if number % 2 or _ours(system) else "white",
+                label=_short(system),
+            )
+        axes.set(title=name, xscale="log", xlabel="store and sync, MiB/s")
+        _plain_log(axes.xaxis)
+        axes.grid()
+    grid[0].set_ylabel("ratio: array / disk")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+def slices(results: Results) -> Figure | None:
+    """Slices a second, on a logarithmic axis."""
+    wanted = (
+        ("slices", "different chunks", "256 rows (64 KiB) of one chunk"),
+        ("tiles", "4 columns", "4 columns, all rows, of tiles"),
+    )
+    found = [(figures, kind, title) for part, kind, title in wanted if (figures := results.figures("slices", part))]
+    if not found:
+        return None
+    figure = Figure(figsize=(9, 2.4), layout="constrained")
+    for axes, (figures, kind, title) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        systems = list(figures)
+        _bars(axes, systems, {system: figures[system][kind] for system in systems}, log=True)
+        axes.set(title=title, xlabel="slices a second, higher is better")
+    return figure
+
+
+def small_files(results: Results) -> Figure | None:
+    """Seconds to store and restore a tree."""
+    figures = results.figures("trees", "trees")
+    if not figures:
+        return None
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    systems = list(figures)
+    _stacked(left, systems, figures, "store_s", "total_s")
+    left.set(title=f"store {results.parts['trees'].plan['files']:,.0f} small files", xlabel="seconds, lower is better")
+    left.legend(handles=_legend("its own call", "and a sync after it"), loc="best", fontsize=8)
+    _bars(right, systems, {system: figures[system]["restore_s"] for system in systems})
+    right.set(title="restore them", xlabel="seconds, lower is better")
+    return figure
+
+
+def second_versions(results: Results) -> Figure | None:
+    """New bytes against time, of a file's second version."""
+    found = {name: figures for name in SECONDS if (figures := results.figures(name, name))}
+    if not found:
+        return None
+    titles = {"edited": "a large file, edited", "appended": "an HDF5 file, with more rows"}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, (name, figures) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        points = {system: (one["total_s"].median, one["new_size"].median / 1e6) for system, one in figures.items()}
+        axes.set(title=titles[name], xscale="log", yscale="log")
+        axes.set(xlabel="store the second version and sync, s", ylabel="new on disk, MB")
+        _labelled_points(axes, points)
+        axes.grid()
+    return figure
+
+
+def growth(results: Results) -> Figure | None:
+    """Times by the number of chunks, on logarithmic axes: every table is named after its number."""
+    if "growth" not in results.parts:
+        return None
+    tables = {count: by for name, by in results.parts["growth"].figures.items() if (count := _count(name))}
+    curves: dict[str, dict[int, float]] = {}
+    for count, by in sorted(tables.items()):
+        for what, one in by.get("kacas", {}).items():
+            if what.endswith(("_ms", "_us", "_s")) and "_per_" not in what:
+                curves.setdefault(what, {})[count] = one.median
+    if not curves:
+        return None
+    units = {"_ms": 1e-3, "_us": 1e-6, "_s": 1.0}
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for number, (what, curve) in enumerate(curves.items()):
+        ending = next(one for one in units if what.endswith(one))
+        said = what.removesuffix(ending).replace("_", " ")
+        axes.plot(
+            list(curve), [value * units[ending] for value in curve.values()], f"{MARKERS[number % 12]}-", label=said
+        )
+    axes.set(xscale="log", yscale="log", xlabel="chunks in the store", ylabel="seconds", title="kacas, growing")
+    axes.grid()
+    figure.legend(loc="outside right center")
+    return figure
+
+
+PLOTS: dict[str, Callable[[Results], Figure | None]] = {
+    "store": store,
+    "load": load,
+    "ratio": ratio,
+    "slices": slices,
+    "small_files": small_files,
+    "second_versions": second_versions,
+    "growth": growth,
+}
+
+
+def _panels(results: Results, layers: Sequence[tuple[str, str]], title: str, *, stacked: bool) -> Figure | None:
+    """A panel for each array: one bar a contender, or two."""
+    found = {name: figures for name in WHOLE if (figures := results.figures("arrays", name))}
+    found = {name: by for name, by in found.items() if any(layers[-1][0] in one for one in by.values())}
+    if not found:
+        return None
+    figure = Figure(figsize=(9, 2.9 * ((len(found) + 1) // 2)), layout="constrained")
+    grid = figure.subplots(-(-len(found) // 2), 2, squeeze=False).flat
+    (first, _), (second, _) = layers
+    for axes, (name, figures) in zip(grid, found.items(), strict=False):
+        systems = [system for system, one in figures.items() if first in one]
+        if stacked:
+            _stacked(axes, systems, figures, first, second)
+        else:
+            _bars(axes, systems, {system: figures[system][first] for system in systems}, place=-0.2, height=0.38)
+            others = {system: figures[system][second] for system in systems if second in figures[system]}
+            _bars(axes, systems, others, place=0.2, height=0.38, light=True)
+        axes.set_title(f"{name}, {results.parts['arrays'].plan[f'sizes {name}'] / MIB:,.0f} MiB")
+    for axes in list(figure.axes)[len(found) :]:
+        axes.remove()
+    figure.legend(handles=_legend(*(said for _, said in layers)), loc="outside lower center", ncols=2)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def _stacked(axes: Any, systems: Sequence[str], figures: Figures, first: str, total: str) -> None:
+    """Bars of `first`, and behind them, lighter, of `total`, with its spread."""
+    _bars(axes, systems, {system: figures[system][total] for system in systems}, light=True)
+    for at, system in enumerate(systems):
+        axes.barh(at, figures[system][first].median, 0.72, color=_color(system))
+
+
+def _bars(
+    axes: Any,
+    systems: Sequence[str],
+    series: Mapping[str, Series],
+    *,
+    place: float = 0.0,
+    height: float = 0.72,
+    light: bool = False,
+    log: bool = False,
+) -> None:
+    """Horizontal bars in the order of `systems`, the first on top, with least and greatest value.
+
+    A bar that is far longer than most is cut, its value written at its end: the others stay readable.
+    """
+    medians = sorted(one.median for one in series.values())
+    longest = max(medians[len(medians) // 2] * 5, medians[max(0, len(medians) - 3)] * 1.15)
+    for at, system in enumerate(systems):
+        if system not in series:
+            continue
+        one = series[system]
+        length = one.median if log else min(one.median, longest)
+        color = (OURS_LIGHT if _ours(system) else THEIRS_LIGHT) if light else _color(system)
+        axes.barh(at + place, length, height, color=color)
+        if length < one.median:
+            axes.text(length, at + place, f"{one.median:.3g} ", ha="right", va="center", fontsize=8, color=INK)
+        elif len(one.values) > 1:
+            low, high = one.median - min(one.values), max(one.values) - one.median
+            axes.errorbar(one.median, at + place, xerr=[[low], [high]], color=INK, lw=0.9, capsize=2)
+    axes.set_yticks(range(len(systems)), [_short(system) for system in systems])
+    for label, system in zip(axes.get_yticklabels(), systems, strict=True):
+        if _ours(system):
+            label.set(color=OURS, fontweight="bold")
+    if not axes.yaxis_inverted():
+        axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    if log:
+        axes.set_xscale("log")
+        _plain_log(axes.xaxis)
+
+
+def _labelled_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Points with their names, above or below them, so that neighbours do not write over each other."""
+    for system, (x, y) in points.items():
+        axes.plot(x, y, "o", ms=9 if _ours(system) else 7, color=_color(system))
+    axes.margins(0.18, 0.2)
+    placed: list[tuple[float, float]] = []
+    for system, (x, y) in sorted(points.items(), key=lambda item: item[1][0]):
+        at = axes.transData.transform((x, y))
+        level = 0
+        while any(abs(at[0] - px) < 70 and abs(at[1] + 12 * _side(level) - py) < 11 for px, py in placed):
+            level += 1
+        placed.append((at[0], at[1] + 12 * _side(level)))
+        axes.annotate(
+            _short(system),
+            (x, y),
+            (0, 9 * _side(level)),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            color=_color(system),
+            fontweight="bold" if _ours(system) else "normal",
+        )
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain_log(axis)
+
+
+def _side(level: int) -> int:
+    """Above, below, further above, further below, ..."""
+    return (level // 2 + 1) * (1 if level % 2 == 0 else -1)
+
+
+def _plain_log(axis: Any) -> None:
+    """Ticks as people write numbers, not as powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _legend(*said: str) -> list[Any]:
+    colors = ((OURS, THEIRS), (OURS_LIGHT, THEIRS_LIGHT))
+    return [Patch(color=pair[1], label=what) for pair, what in zip(colors, said, strict=True)]
+
+
+def _count(name: str) -> int | None:
+    """The number that a table's name begins with."""
+    digits = name.partition(" ")[0].replace(",", "")
+    return int(digits) if digits.isdigit() else None
+
+
+def _ours(system: str) -> bool:
+    return system.partition(",")[0] == "kacas"
+
+
+def _color(system: str) -> str:
+    return OURS if _ours(system) else THEIRS
+
+
+def _short(system: str) -> str:
+    return SHORT.get(system, system)
