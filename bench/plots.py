@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,18 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.array_report import WHOLE
 from bench.keeper_report import SECONDS
 from bench.measure import Figures, Series
+from bench.measure import figure as figure_text
 from bench.results import Results
 from bench.workloads import MIB
 
 OURS, THEIRS = "#c8501e", "#5b7690"
 OURS_LIGHT, THEIRS_LIGHT = "#efb79f", "#c3cfda"
 INK, GRID = "#222222", "#dddddd"
-SHORT = {"kachery-cloud": "kachery", "numpy": "np.save"}
 STYLE = {
     "svg.hashsalt": "kacas",  # the same results give the same bytes
     "svg.fonttype": "path",  # letters as outlines: no reader's fonts move them
@@ -41,6 +42,7 @@ STYLE = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+MOST_TICKS = 7  # of a logarithmic axis, else only powers of ten
 MARKERS = "osD^vP*Xhpd8"
 
 
@@ -91,7 +93,8 @@ def ratio(results: Results) -> Figure | None:
                 ms=9 if _ours(system) else 7,
                 color=OURS if _ours(system) else THEIRS,
                 mfc=_color(system) if number % 2 or _ours(system) else "white",
-                label=_short(system),
+                label=system,
+                zorder=2 if _ours(system) else 3,  # ours is larger
             )
         axes.set(title=name, xscale="log", xlabel="store and sync, MiB/s")
         _plain_log(axes.xaxis)
@@ -113,8 +116,14 @@ def slices(results: Results) -> Figure | None:
     figure = Figure(figsize=(9, 2.4), layout="constrained")
     for axes, (figures, kind, title) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
         systems = list(figures)
-        _bars(axes, systems, {system: figures[system][kind] for system in systems}, log=True)
-        axes.set(title=title, xlabel="slices a second, higher is better")
+        series = {system: figures[system][kind] for system in systems}
+        _bars(axes, systems, series)
+        medians = [one.median for one in series.values()]
+        axes.set(title=title, xlabel="slices a second, higher is better", xscale="log")
+        axes.set_xlim(10 ** math.floor(math.log10(min(medians) * 0.8)), max(medians) * 4)
+        for at, one in enumerate(series.values()):
+            axes.text(max(one.values) * 1.15, at, figure_text(one.median), va="center", fontsize=8)
+        _plain_log(axes.xaxis)
     return figure
 
 
@@ -130,6 +139,7 @@ def small_files(results: Results) -> Figure | None:
     left.set(title=f"store {results.parts['trees'].plan['files']:,.0f} small files", xlabel="seconds, lower is better")
     left.legend(handles=_legend("its own call", "and a sync after it"), loc="best", fontsize=8)
     _bars(right, systems, {system: figures[system]["restore_s"] for system in systems})
+    _cut(right, {at: figures[system]["restore_s"].median for at, system in enumerate(systems)})
     right.set(title="restore them", xlabel="seconds, lower is better")
     return figure
 
@@ -205,6 +215,11 @@ def _panels(results: Results, layers: Sequence[tuple[str, str]], title: str, *, 
             _bars(axes, systems, {system: figures[system][first] for system in systems}, place=-0.2, height=0.38)
             others = {system: figures[system][second] for system in systems if second in figures[system]}
             _bars(axes, systems, others, place=0.2, height=0.38, light=True)
+            places = {at - 0.2: figures[system][first].median for at, system in enumerate(systems)}
+            _cut(
+                axes,
+                places | {at + 0.2: others[system].median for at, system in enumerate(systems) if system in others},
+            )
         axes.set_title(f"{name}, {results.parts['arrays'].plan[f'sizes {name}'] / MIB:,.0f} MiB")
     for axes in list(figure.axes)[len(found) :]:
         axes.remove()
@@ -218,6 +233,7 @@ def _stacked(axes: Any, systems: Sequence[str], figures: Figures, first: str, to
     _bars(axes, systems, {system: figures[system][total] for system in systems}, light=True)
     for at, system in enumerate(systems):
         axes.barh(at, figures[system][first].median, 0.72, color=_color(system))
+    _cut(axes, {at: figures[system][total].median for at, system in enumerate(systems)})
 
 
 def _bars(
@@ -228,27 +244,18 @@ def _bars(
     place: float = 0.0,
     height: float = 0.72,
     light: bool = False,
-    log: bool = False,
 ) -> None:
-    """Horizontal bars in the order of `systems`, the first on top, with least and greatest value.
-
-    A bar that is far longer than most is cut, its value written at its end: the others stay readable.
-    """
-    medians = sorted(one.median for one in series.values())
-    longest = max(medians[len(medians) // 2] * 5, medians[max(0, len(medians) - 3)] * 1.15)
+    """Horizontal bars in the order of `systems`, the first on top, with least and greatest value."""
     for at, system in enumerate(systems):
         if system not in series:
             continue
         one = series[system]
-        length = one.median if log else min(one.median, longest)
         color = (OURS_LIGHT if _ours(system) else THEIRS_LIGHT) if light else _color(system)
-        axes.barh(at + place, length, height, color=color)
-        if length < one.median:
-            axes.text(length, at + place, f"{one.median:.3g} ", ha="right", va="center", fontsize=8, color=INK)
-        elif len(one.values) > 1:
+        axes.barh(at + place, one.median, height, color=color)
+        if len(one.values) > 1:
             low, high = one.median - min(one.values), max(one.values) - one.median
-            axes.errorbar(one.median, at + place, xerr=[[low], [high]], color=INK, lw=0.9, capsize=2)
-    axes.set_yticks(range(len(systems)), [_short(system) for system in systems])
+            axes.errorbar(one.median, at + place, xerr=[[low], [high]], color=INK, lw=0.9, capsize=2, zorder=3)
+    axes.set_yticks(range(len(systems)), systems)
     for label, system in zip(axes.get_yticklabels(), systems, strict=True):
         if _ours(system):
             label.set(color=OURS, fontweight="bold")
@@ -256,9 +263,25 @@ def _bars(
         axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    if log:
-        axes.set_xscale("log")
-        _plain_log(axes.xaxis)
+
+
+def _cut(axes: Any, lengths: Mapping[float, float]) -> None:
+    """Cut bars that are far longer than all others, their values written at their ends: the others stay readable.
+
+    lengths: place of a bar → its length.
+    """
+    ordered = sorted(lengths.values())
+    kept = next((number for number, one in enumerate(ordered) if number and one > 3 * ordered[number - 1] > 0), 0)
+    few = len(ordered) - kept
+    if not kept or few > len(ordered) // 4:
+        return
+    limit = ordered[kept - 1] * 1.3
+    axes.set_xlim(0, limit)
+    for at, length in lengths.items():
+        if length > limit:
+            axes.text(
+                limit * 0.99, at, f"{figure_text(length)} s →", ha="right", va="center", fontsize=8, color="white"
+            )
 
 
 def _labelled_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
@@ -274,7 +297,7 @@ def _labelled_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> No
             level += 1
         placed.append((at[0], at[1] + 12 * _side(level)))
         axes.annotate(
-            _short(system),
+            system,
             (x, y),
             (0, 9 * _side(level)),
             textcoords="offset points",
@@ -293,10 +316,19 @@ def _side(level: int) -> int:
 
 
 def _plain_log(axis: Any) -> None:
-    """Ticks as people write numbers, not as powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    """Ticks as people write numbers, not as powers of ten: 1, 2 and 5 of each decade where there is room."""
+    low, high = axis.get_view_interval()
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axis.set_major_locator(FixedLocator(ticks if len(ticks) <= MOST_TICKS else _powers(ticks)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
+
+
+def _powers(ticks: Sequence[float]) -> list[float]:
+    """The powers of ten among them."""
+    return [tick for tick in ticks if abs(math.log10(tick) - round(math.log10(tick))) < 1e-9]
 
 
 def _legend(*said: str) -> list[Any]:
@@ -316,7 +348,3 @@ def _ours(system: str) -> bool:
 
 def _color(system: str) -> str:
     return OURS if _ours(system) else THEIRS
-
-
-def _short(system: str) -> str:
-    return SHORT.get(system, system)

@@ -148,10 +148,14 @@ def _part(value: object, where: str) -> PartResult:
 
 
 def _series(value: object, where: str) -> Series:
-    values = _mapping(value, where).get("values")
+    found = _mapping(value, where)
+    values = found.get("values")
     if not isinstance(values, list) or not values:
         raise ResultsError(f"{where}.values is not a list of numbers")
-    return Series(tuple(_number(one, f"{where}.values") for one in values))
+    series = Series(tuple(_number(one, f"{where}.values") for one in values))
+    if found != series.as_json():
+        raise ResultsError(f"{where}: median, min and max are not those of the values")
+    return series
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:

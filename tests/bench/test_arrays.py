@@ -35,11 +35,11 @@ def test_it_measures_kacas_numpy_and_sha1_where_no_peer_is_installed(
 ) -> None:
     output = tmp_path / "arrays.json"
     main([
-        "--size", "4", "--rounds", "1", "--only", "store,load,slices", "--own-pages",
+        "--size", "4", "--rounds", "1", "--only", "store,load,slices,tiles", "--own-pages",
         "--dir", str(tmp_path / "work"), "--json", str(output),
     ])  # fmt: skip
     report = json.loads(output.read_text())
-    assert set(report["figures"]) == {"recording", "random", "field", "imaging", "slices"}
+    assert set(report["figures"]) == {"recording", "random", "field", "imaging", "slices", "tiles"}
     assert set(report["figures"]["recording"]) == {"kacas, auto", "kacas, fast", "numpy", "sha1"}
     auto = report["figures"]["recording"]["kacas, auto"]
     assert all(auto[what]["median"] > 0 for what in ("store_s", "load_s", "cold_s"))
