@@ -186,15 +186,18 @@ def run_to_the_end(command: list[str], output: int) -> int:
         raise
 
 
-def publish(results: Results, directory: Path, docs: Path | None) -> None:
-    """Make tables and plots of the results; with `docs`, put them into its page, its plots and the results beside them."""
+def publish(results: Results, directory: Path) -> None:
+    """Make tables and plots of the results, in the directory where they are."""
     page = markdown(results, draw(results, directory / "plots"))
     (directory / "results.md").write_text(page + "\n", encoding="utf-8")
-    say(f"written: {directory}/results.json, results.md and plots/")
-    if docs:
-        insert_page(docs / "benchmarks.md", markdown(results, draw(results, docs / "plots")))
-        results.write(docs / "plots" / "results.json")
-        say(f"written: {docs}/benchmarks.md and {docs}/plots/")
+    say(f"written: {directory}/results.md and {directory}/plots")
+
+
+def publish_docs(results: Results, docs: Path) -> None:
+    """Put the tables into the page of the documentation, the plots and the results beside it."""
+    insert_page(docs / "benchmarks.md", markdown(results, draw(results, docs / "plots")))
+    results.write(docs / "plots" / "results.json")
+    say(f"written: {docs}/benchmarks.md and {docs}/plots")
 
 
 def parser() -> ArgumentParser:
@@ -215,8 +218,14 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "--own-pages", action="store_true", help="before a cold load, drop the pages of the system's files alone"
     )
-    made.add_argument("--from", dest="source", type=Path, metavar="PATH", help="measure nothing, take these results")
-    made.add_argument("--docs", type=Path, metavar="DIR", help="put tables and plots into the page there, too")
+    made.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="PATH",
+        help="measure nothing, make tables and plots of these results",
+    )
+    made.add_argument("--docs", type=Path, metavar="DIR", help="put tables and plots into the page there")
     return made
 
 
@@ -225,10 +234,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kept: Path = options.output.absolute()
     if options.quick and options.output == parser().get_default("output"):
         kept = kept.parent.with_name("everything-quick") / kept.name
-    kept.parent.mkdir(parents=True, exist_ok=True)
     if options.source:
-        publish(read_results(options.source), kept.parent, options.docs)
+        results = read_results(options.source)
+        if options.docs:
+            publish_docs(results, options.docs)
+        else:
+            publish(results, options.source.parent)
         return 0
+    kept.parent.mkdir(parents=True, exist_ok=True)
     results = read_results(kept) if kept.exists() else Results(quick=options.quick)
     if results.quick != options.quick:
         raise SystemExit(f"{kept} has results of {'a quick' if results.quick else 'a full'} run: give another --json")
@@ -251,7 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"deleting {scratch}")
         shutil.rmtree(scratch, ignore_errors=True)
     if results.parts:
-        publish(results, kept.parent, options.docs)
+        publish(results, kept.parent)
+        if options.docs:
+            publish_docs(results, options.docs)
     return status
 
 

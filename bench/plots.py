@@ -172,7 +172,7 @@ def growth(results: Results) -> Figure | None:
                 curves.setdefault(what, {})[count] = one.median
     if not curves:
         return None
-    units = {"_ms": 1e-3, "_us": 1e-6, "_s": 1.0}
+    units = {"_ms": 1.0, "_us": 1e-3, "_s": 1e3}
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     for number, (what, curve) in enumerate(curves.items()):
@@ -181,7 +181,9 @@ def growth(results: Results) -> Figure | None:
         axes.plot(
             list(curve), [value * units[ending] for value in curve.values()], f"{MARKERS[number % 12]}-", label=said
         )
-    axes.set(xscale="log", yscale="log", xlabel="chunks in the store", ylabel="seconds", title="kacas, growing")
+    axes.set(xscale="log", yscale="log", xlabel="chunks in the store", ylabel="milliseconds", title="kacas, growing")
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain_log(axis)
     axes.grid()
     figure.legend(loc="outside right center")
     return figure

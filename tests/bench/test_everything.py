@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from bench.everything import PARTS, Plan, main
+from bench.page import BEGIN, END
 from bench.results import read_results
 from tests.test_house import ROOT
+
+STORED = Path(__file__).with_name("results.json")
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +72,7 @@ def test_nothing_is_deleted_between_parts_and_an_interrupt_deletes_all(tmp_path:
 
 def test_results_of_a_full_run_are_not_mixed_with_those_of_a_quick_one(tmp_path: Path) -> None:
     out = tmp_path / "out" / "results.json"
-    read_results(Path(__file__).with_name("results.json")).write(out)
+    read_results(STORED).write(out)
     kept = out.read_bytes()
     with pytest.raises(SystemExit, match="quick run"):
         main([word for word in places(tmp_path) if word != "--quick"])
@@ -76,11 +80,22 @@ def test_results_of_a_full_run_are_not_mixed_with_those_of_a_quick_one(tmp_path:
 
 
 def test_tables_and_plots_are_made_again_without_measuring(tmp_path: Path) -> None:
-    stored = Path(__file__).with_name("results.json")
-    assert main(["--from", str(stored), *places(tmp_path)]) == 0
-    assert "The recording" in (tmp_path / "out" / "results.md").read_text()
-    assert (tmp_path / "out" / "plots" / "store.svg").exists()
-    assert not (tmp_path / "work").exists()
+    stored = tmp_path / "results.json"
+    shutil.copyfile(STORED, stored)
+    assert main(["--from", str(stored)]) == 0
+    assert "The recording" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "plots" / "store.svg").exists()
+
+
+def test_a_page_gets_tables_plots_and_the_results_that_they_are_of(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks.md").write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    only = read_results(STORED)
+    only.parts = {"trees": only.parts["trees"]}
+    only.write(tmp_path / "trees.json")
+    assert main(["--from", str(tmp_path / "trees.json"), "--docs", str(tmp_path)]) == 0
+    assert "![" in (tmp_path / "benchmarks.md").read_text()
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"results.json", "small_files.svg"}
+    assert read_results(tmp_path / "plots" / "results.json") == only
 
 
 def test_too_little_disk_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
