@@ -16,22 +16,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import growth_part
 from bench.machine import GIB
 from bench.page import insert_page, markdown
 from bench.plots import draw
 from bench.results import PartResult, Results, ResultsError, read_part, read_results
-from bench.running import PEERS, options_parser, peer, require_disk, say
+from bench.running import PEERS, new_run, options_parser, peer, require_disk, say
 from bench.worker import ROOT
 
 PATIENCE_S = 60.0  # that a part which was interrupted may take to end
@@ -41,7 +40,8 @@ PATIENCE_S = 60.0  # that a part which was interrupted may take to end
 class Part:
     """A benchmark that is run as `python -m MODULE ARGUMENTS`; all take --quick, --rounds, --dir, --json and --leave.
 
-    peers: the options of `PEERS` that it takes. minutes: of a full run with 2 rounds. disk: what it leaves to the end, GiB.
+    peers: the options of `PEERS` that it takes. needs: another module, without which it is left
+    out. minutes: of a full run with 2 rounds. disk: what it leaves to the end, GiB.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Part:
     peers: tuple[str, ...]
     minutes: float
     disk: float
+    needs: str = ""
 
 
 KACHERY, ARRAYS, DVC = PEERS
@@ -75,7 +76,16 @@ PARTS = (
         disk=3,
     ),
     Part("documents", "bench.engine", "small documents", ("--only", "documents"), (KACHERY,), minutes=0.5, disk=0.2),
-    Part("growth", "bench.growth", "stores of more and more chunks", (), (), minutes=5, disk=4),
+    Part(
+        "growth",
+        "bench.growth_part",
+        "stores of more and more chunks",
+        (),
+        (),
+        minutes=4,
+        disk=4,
+        needs=growth_part.MODULE,
+    ),
     Part(
         "appended",
         "bench.directories",
@@ -134,8 +144,8 @@ def measure(plan: Plan, results: Results) -> list[str]:
     failed = []
     for part in plan.parts:
         results.missing.pop(part.name, None)
-        if importlib.util.find_spec(part.module) is None:
-            results.missing[part.name] = f"there is no {part.module}"
+        if part.needs and importlib.util.find_spec(part.needs) is None:
+            results.missing[part.name] = f"there is no {part.needs}"
             say(f"{part.name}: left out; {results.missing[part.name]}")
         else:
             say(f"\n=== {part.name}: {part.said}" + ("" if plan.quick else f" (about {part.minutes:g} minutes)"))
@@ -212,6 +222,7 @@ def parser() -> ArgumentParser:
         output="everything/results.json",
         peers=tuple(PEERS),
         parts=[part.name for part in PARTS],
+        rounds="2, of --quick 1",
     )
     made.add_argument("--quick", action="store_true", help="tiny sizes, 1 round; its results are kept apart")
     made.add_argument("--resume", action="store_true", help="keep the parts that the results have")
@@ -251,18 +262,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     needed = QUICK_DISK if options.quick else WORKING_DISK + sum(part.disk for part in wanted)
     require_disk(options.workdir, int(needed * GIB))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    scratch = Path(tempfile.mkdtemp(prefix="everything-", dir=options.workdir)).absolute()
-    try:
-        peers = {option: path for option in PEERS if (path := peer(options, option))}
-        rounds = options.rounds or (1 if options.quick else 2)
-        failed = measure(Plan(wanted, options.quick, rounds, options.own_pages, scratch, kept, peers), results)
-        status = int(bool(failed))
-    except KeyboardInterrupt:
-        say(f"\ninterrupted; there are: {', '.join(results.parts) or 'no figures'}. Go on with --resume")
-        status = 128 + signal.SIGINT
-    finally:
-        say(f"deleting {scratch}")
-        shutil.rmtree(scratch, ignore_errors=True)
+    peers = {option: path for option in PEERS if (path := peer(options, option))}
+    rounds = options.rounds or (1 if options.quick else 2)
+    with new_run(options.workdir.absolute(), leave=options.leave) as scratch:
+        try:
+            failed = measure(Plan(wanted, options.quick, rounds, options.own_pages, scratch, kept, peers), results)
+            status = int(bool(failed))
+        except KeyboardInterrupt:
+            say(f"\ninterrupted; there are: {', '.join(results.parts) or 'no figures'}. Go on with --resume")
+            status = 128 + signal.SIGINT
+        say(f"{'leaving' if options.leave else 'deleting'} {scratch}")
     if results.parts:
         publish(results, kept.parent)
         if options.docs:

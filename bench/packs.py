@@ -146,7 +146,7 @@ def run(texts: int, rounds: int, place: Path) -> tuple[dict[str, object], str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options_parser("bench.packs", __doc__ or "", output="packs.json", peers=())
+    parser = options_parser("bench.packs", __doc__ or "", output="packs.json", peers=(), rounds="1")
     parser.add_argument("--texts", type=int, default=10_000, help="single puts, each a pack of its own (%(default)s)")
     options = parser.parse_args(arguments)
     with new_run(options.workdir, leave=options.leave) as place:

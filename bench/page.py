@@ -8,10 +8,11 @@ from pathlib import Path
 from bench.array_report import WHOLE, slices_table, whole_table
 from bench.array_systems import SYSTEMS
 from bench.engine import documents_table
+from bench.growth_part import TITLES as GROWTH
 from bench.keeper_report import SECONDS, trees_table, versions_table
 from bench.keepers import KEEPERS
 from bench.measure import figure
-from bench.report import by_system, table
+from bench.report import by_system, scaled, table
 from bench.results import PartResult, Results
 from bench.workloads import MIB
 
@@ -140,9 +141,8 @@ def _documents(results: Results) -> list[str]:
 def _growth(results: Results) -> list[str]:
     if "growth" not in results.parts:
         return []
-    tables = {name: by["kacas"] for name, by in results.parts["growth"].figures.items() if by.get("kacas")}
-    whats = list(dict.fromkeys(what for one in tables.values() for what in one))
-    return [by_system(list(tables), [(what, {name: one.get(what) for name, one in tables.items()}) for what in whats])]
+    tables = {name: by["kacas"] for name, by in results.parts["growth"].figures.items()}
+    return [by_system(list(tables), [(said, scaled(tables, what, unit)) for what, (said, unit) in GROWTH.items()])]
 
 
 def _durations(results: Results) -> str:

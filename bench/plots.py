@@ -42,6 +42,14 @@ STYLE = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+GROWING = {
+    "bare_cold_s": "open without an index or segments",
+    "cold_s": "open without an index",
+    "open_s": "open",
+    "miss_s": "prove that a content is missing",
+    "present_s": "find a chunk",
+    "absent_s": "find that there is no such chunk",
+}
 MOST_TICKS = 7  # of a logarithmic axis, else only powers of ten
 MARKERS = "osD^vP*Xhpd8"
 
@@ -161,26 +169,20 @@ def second_versions(results: Results) -> Figure | None:
 
 
 def growth(results: Results) -> Figure | None:
-    """Times by the number of chunks, on logarithmic axes: every table is named after its number."""
+    """Milliseconds by the number of chunks, on logarithmic axes."""
     if "growth" not in results.parts:
         return None
-    tables = {count: by for name, by in results.parts["growth"].figures.items() if (count := _count(name))}
-    curves: dict[str, dict[int, float]] = {}
-    for count, by in sorted(tables.items()):
-        for what, one in by.get("kacas", {}).items():
-            if what.endswith(("_ms", "_us", "_s")) and "_per_" not in what:
-                curves.setdefault(what, {})[count] = one.median
-    if not curves:
-        return None
-    units = {"_ms": 1.0, "_us": 1e-3, "_s": 1e3}
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    curves: dict[str, dict[int, float]] = {what: {} for what in GROWING}
+    for name, by in results.parts["growth"].figures.items():
+        count = int(name.partition(" ")[0].replace(",", ""))
+        for what in GROWING:
+            if what in by["kacas"]:
+                curves[what][count] = by["kacas"][what].median * 1e3
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     for number, (what, curve) in enumerate(curves.items()):
-        ending = next(one for one in units if what.endswith(one))
-        said = what.removesuffix(ending).replace("_", " ")
-        axes.plot(
-            list(curve), [value * units[ending] for value in curve.values()], f"{MARKERS[number % 12]}-", label=said
-        )
+        counts = sorted(curve)
+        axes.plot(counts, [curve[count] for count in counts], f"{MARKERS[number]}-", label=GROWING[what])
     axes.set(xscale="log", yscale="log", xlabel="chunks in the store", ylabel="milliseconds", title="kacas, growing")
     for axis in (axes.xaxis, axes.yaxis):
         _plain_log(axis)
@@ -336,12 +338,6 @@ def _powers(ticks: Sequence[float]) -> list[float]:
 def _legend(*said: str) -> list[Any]:
     colors = ((OURS, THEIRS), (OURS_LIGHT, THEIRS_LIGHT))
     return [Patch(color=pair[1], label=what) for pair, what in zip(colors, said, strict=True)]
-
-
-def _count(name: str) -> int | None:
-    """The number that a table's name begins with."""
-    digits = name.partition(" ")[0].replace(",", "")
-    return int(digits) if digits.isdigit() else None
 
 
 def _ours(system: str) -> bool:

@@ -33,10 +33,12 @@ def options_parser(
     output: str,
     peers: Sequence[str] = ("--kachery-python",),
     parts: Sequence[str] = (),
+    rounds: str = "5",
 ) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes.
 
-    output: the JSON file's name. peers: which of `PEERS` it takes. parts: what `--only` chooses from, if there are any.
+    output: the JSON file's name. peers: which of `PEERS` it takes. parts: what `--only` chooses from, if there
+    are any. rounds: how many there are if nothing is said.
     """
     summary, _, details = documentation.partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -45,7 +47,7 @@ def options_parser(
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, help="rounds after the warm-up (5 of most)")
+    parser.add_argument("--rounds", type=int, help=f"rounds after the warm-up ({rounds})")
     if parts:
         parser.add_argument(
             "--only",
@@ -73,7 +75,7 @@ def options_parser(
         help="the JSON file (%(default)s)",
     )
     parser.add_argument(
-        "--leave", action="store_true", help="delete no stores: who asked for it does, when all is done"
+        "--leave", action="store_true", help="delete nothing that was made: who asks for it does, when all is measured"
     )
     return parser
 
