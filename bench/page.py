@@ -75,7 +75,7 @@ def _head(results: Results) -> str:
         lines.append(f"Not installed, or not in these parts: {', '.join(absent)}.")
     if results.missing:
         lines.append(f"Not measured: {'; '.join(f'{name} ({why})' for name, why in results.missing.items())}.")
-    return "\n".join(lines)
+    return "\n\n".join(lines)
 
 
 def _distinct(parts: list[PartResult]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -81,11 +80,12 @@ def test_results_of_a_full_run_are_not_mixed_with_those_of_a_quick_one(tmp_path:
 
 
 def test_tables_and_plots_are_made_again_without_measuring(tmp_path: Path) -> None:
-    stored = tmp_path / "results.json"
-    shutil.copyfile(STORED, stored)
-    assert main(["--from", str(stored)]) == 0
-    assert "The recording" in (tmp_path / "results.md").read_text()
-    assert (tmp_path / "plots" / "store.svg").exists()
+    only = read_results(STORED)
+    only.parts = {"slices": only.parts["slices"]}
+    only.write(tmp_path / "results.json")
+    assert main(["--from", str(tmp_path / "results.json")]) == 0
+    assert "along the last axis" in (tmp_path / "results.md").read_text()
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["slices.svg"]
 
 
 def test_a_page_gets_tables_plots_and_the_results_that_they_are_of(tmp_path: Path) -> None:
