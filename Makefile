@@ -6,7 +6,11 @@ STAMP := $(VENV)/.installed
 # Extra arguments, e.g.  make test ARGS="-k uri -x"   make bench ARGS=--quick
 ARGS ?=
 
-.PHONY: help demo test test-heavy lint format bench bench-arrays bench-directories bench-peers clean
+.PHONY: help demo test test-heavy lint format bench bench-all bench-arrays bench-directories bench-peers clean
+
+KACHERY := --kachery-python .venv-kachery/bin/python
+ARRAYS := --peers-python .venv-peers/bin/python
+DVC := --dvc .venv-dvc/bin/dvc
 
 help:
 	@echo "make demo         store, load, damage and kill: see what kacas does (about a minute)"
@@ -15,6 +19,7 @@ help:
 	@echo "make lint         ruff, mypy --strict, the import linter, the house rules"
 	@echo "make format       let ruff rewrite the code"
 	@echo "make bench-peers  install the systems that the benchmarks compare with"
+	@echo "make bench-all    every comparison: tables and plots (ARGS=--quick for a small run)"
 	@echo "make bench        the figures of docs/benchmarks.md: arrays and documents (ARGS=--quick for a small run)"
 	@echo "make bench-arrays         the same: arrays, their slices and memory, beside zarr and h5py, too"
 	@echo "make bench-directories    the same: directories and edited files"
@@ -49,18 +54,21 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench-peers:
-	PYTHON=$(PYTHON) bash bench/peers.sh .venv-kachery .venv-peers
+	PYTHON=$(PYTHON) bash bench/peers.sh .venv-kachery .venv-peers .venv-dvc
+
+bench-all: $(STAMP)
+	$(BIN)/python -m bench.everything $(KACHERY) $(ARRAYS) $(DVC) $(ARGS)
 
 bench: $(STAMP)
-	$(BIN)/python -m bench.engine --kachery-python .venv-kachery/bin/python $(ARGS)
+	$(BIN)/python -m bench.engine $(KACHERY) $(ARGS)
 
 bench-arrays: $(STAMP)
-	$(BIN)/python -m bench.arrays --kachery-python .venv-kachery/bin/python --peers-python .venv-peers/bin/python $(ARGS)
+	$(BIN)/python -m bench.arrays $(KACHERY) $(ARRAYS) $(ARGS)
 
 bench-directories: $(STAMP)
-	$(BIN)/python -m bench.directories --kachery-python .venv-kachery/bin/python $(ARGS)
+	$(BIN)/python -m bench.directories $(KACHERY) $(DVC) $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-kachery .venv-peers demo-out bench-out build dist
+	rm -rf $(VENV) .venv-kachery .venv-peers .venv-dvc demo-out bench-out build dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,15 @@ from bench.measure import Figures, ratio
 from bench.report import Target, by_figure, scaled, table
 from bench.workloads import MIB
 
-COMPRESSING = ("zarr, default", "zarr, Blosc", "h5py, lzf", "h5py, Blosc")  # and gzip, never the fastest
+COMPRESSING = (
+    "zarr, default",
+    "zarr, Blosc",
+    "icechunk, Blosc",
+    "h5py, lzf",
+    "h5py, Blosc",
+)  # and gzip, never the fastest
+WHOLE = ("recording", "random", "field", "imaging")
+SLICES = {"slices": "Slices of 256 rows (64 KiB) a second:", "tiles": "Columns a second:"}
 MEMORY_LIMIT_MIB = 256
 CODEC_WORKLOADS = ("recording", "field", "imaging")
 
@@ -88,18 +96,16 @@ def fastest(figures: Figures, what: str) -> str | None:
 def markdown(measured: Mapping[str, Figures], memory: Mapping[str, int], said: str, promised: Sequence[Target]) -> str:
     """The tables of docs/benchmarks.md. said: of what, how often, how."""
     parts = [said]
-    for name in ("recording", "random"):
+    for name in WHOLE:
         if name in measured:
-            parts += [f"The {name}:", _whole(measured[name])]
+            parts += [f"The {name}:", whole_table(measured[name])]
     if "map" in measured:
         figures = measured["map"]
         columns = [(f"map {what}, ms", scaled(figures, f"{what}_ms")) for what in ("first", "again")]
         parts += ["The recording, mapped:", by_figure(list(figures), columns)]
-    for name, title in (("slices", "Slices of 256 rows (64 KiB) a second:"), ("tiles", "Columns a second:")):
+    for name, title in SLICES.items():
         if name in measured:
-            figures = measured[name]
-            kinds = list(next(iter(figures.values())))
-            parts += [title, by_figure(list(figures), [(kind, scaled(figures, kind)) for kind in kinds])]
+            parts += [title, slices_table(measured[name])]
     by_codec = {name: measured[f"{name} by codec"] for name in CODEC_WORKLOADS if f"{name} by codec" in measured}
     for what, title in (("ratio", "Ratio:"), ("store_s", "Store, s:"), ("load_s", "Load, s:")):
         if by_codec:
@@ -113,7 +119,14 @@ def markdown(measured: Mapping[str, Figures], memory: Mapping[str, int], said: s
     return "\n\n".join(parts)
 
 
-def _whole(figures: Figures) -> str:
+def slices_table(figures: Figures) -> str:
+    """One row per contender, one column per kind of slice."""
+    kinds = list(next(iter(figures.values())))
+    return by_figure(list(figures), [(kind, scaled(figures, kind)) for kind in kinds])
+
+
+def whole_table(figures: Figures) -> str:
+    """One row per contender: time, disk and ratio of an array that was stored and loaded whole."""
     columns = [
         ("store, s", scaled(figures, "store_s")),
         ("store and sync, s", scaled(figures, "total_s")),

@@ -5,6 +5,7 @@
     numpy          np.save and np.load: no identity, nothing verified, no sync
     zarr           format 3 in a directory, chunks of 1 MiB in whole rows; its own default codec (zstd), or Blosc with
                    bit shuffle and LZ4; its own concurrency; no checksums, no sync
+    icechunk       a repository in a directory, one commit for each array, inside its call; zarr's chunks, Blosc and concurrency
     h5py           chunks of 1 MiB in whole rows; gzip level 4 with byte shuffle (smaller, as fast), lzf without (faster),
                    Blosc with bit shuffle and LZ4 (hdf5plugin), or contiguous; a new file for each array; no checksums, no sync
     sha1           hashlib.sha1 over the array's bytes: the floor of every store whose identity is a SHA-1
@@ -186,15 +187,7 @@ class Zarr(InDirectory):
         self.version = f"zarr {zarr.__version__}"
 
     def store(self, array: Array, way: str, chunks: Chunks | None) -> str:
-        options: dict[str, Any] = {}
-        if way == "Blosc":
-            options["compressors"] = self._zarr.codecs.BloscCodec(
-                cname="lz4", clevel=5, shuffle="bitshuffle", typesize=array.itemsize
-            )
-        stored = self._zarr.create_array(
-            str(self._path), shape=array.shape, dtype=array.dtype, chunks=chunks or whole_rows(array), **options
-        )
-        stored[:] = array
+        write_zarr(self._zarr, str(self._path), array, way, chunks)
         return str(self._path)
 
     def load(self, key: str) -> Array:
@@ -204,6 +197,50 @@ class Zarr(InDirectory):
     def opened(self, key: str) -> Sliceable:
         array: Sliceable = self._zarr.open_array(key, mode="r")
         return array
+
+
+class Icechunk(InDirectory):
+    def __init__(self) -> None:
+        super().__init__()
+        os.environ["ICECHUNK_LOG"] = "error"  # it warns at each opening that two must not commit at once
+        import icechunk
+        import zarr
+
+        self._icechunk: Any = icechunk
+        self._zarr: Any = zarr
+        self.version = f"icechunk {icechunk.__version__}"
+
+    def store(self, array: Array, way: str, chunks: Chunks | None) -> str:
+        session = self._icechunk.Repository.create(self._storage).writable_session("main")
+        write_zarr(self._zarr, session.store, array, way, chunks)
+        session.commit("stored")
+        return "array"
+
+    def load(self, key: str) -> Array:
+        array: Array = self.opened(key)[(slice(None),)]
+        return array
+
+    def opened(self, key: str) -> Sliceable:
+        session = self._icechunk.Repository.open(self._storage).readonly_session("main")
+        array: Sliceable = self._zarr.open_array(session.store, path=key, mode="r")
+        return array
+
+    @property
+    def _storage(self) -> Any:
+        return self._icechunk.local_filesystem_storage(str(self._path))
+
+
+def write_zarr(zarr: Any, store: Any, array: Array, way: str, chunks: Chunks | None) -> None:
+    """Make a zarr array named `array` in a store, or at a path. way: default or Blosc."""
+    options: dict[str, Any] = {} if isinstance(store, str) else {"name": "array"}
+    if way == "Blosc":
+        options["compressors"] = zarr.codecs.BloscCodec(
+            cname="lz4", clevel=5, shuffle="bitshuffle", typesize=array.itemsize
+        )
+    stored = zarr.create_array(
+        store, shape=array.shape, dtype=array.dtype, chunks=chunks or whole_rows(array), **options
+    )
+    stored[:] = array
 
 
 class H5py(InDirectory):
@@ -279,6 +316,7 @@ SYSTEMS: dict[str, type[ArraySystem]] = {
     "kachery-cloud": KacheryCloud,
     "numpy": NumpyFile,
     "zarr": Zarr,
+    "icechunk": Icechunk,
     "h5py": H5py,
     "sha1": Sha1,
 }

@@ -1,9 +1,9 @@
-"""Arrays beside kachery-cloud, np.save, zarr, h5py and SHA-1: time, disk, slices and memory, in one run.
+"""Arrays beside kachery-cloud, np.save, zarr, icechunk, h5py and SHA-1: time, disk, slices and memory, in one run.
 
     python -m bench.arrays --kachery-python .venv-kachery/bin/python --peers-python .venv-peers/bin/python
-                                                    # 3 rounds: about 20 minutes, 30 GB of disk
+                                                    # 3 rounds: about 25 minutes, 40 GB of disk
     python -m bench.arrays --quick                  # 64 MiB, no stream: a look, not a figure
-    python -m bench.arrays --only slices,tiles      # some parts; those there are: {parts}
+    python -m bench.arrays --only slices,tiles      # some parts
 
 A peer that is not installed is left out. What each is told: bench/array_systems.py. How to read it: docs/benchmarks.md.
 """
@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import machine
@@ -33,8 +32,7 @@ from bench.array_figures import (
 from bench.array_report import CODEC_WORKLOADS, COMPRESSING, markdown, targets
 from bench.array_systems import SYSTEMS
 from bench.measure import Figures, Series
-from bench.report import Target
-from bench.running import kachery_python, new_run, options_parser, publish, require_disk, run_environment, say
+from bench.running import new_run, options_parser, peer, publish, require_disk, run_environment, say
 from bench.worker import Worker
 from bench.workloads import (
     CHANNELS,
@@ -50,14 +48,20 @@ from kacas.codec_choice import EXPLICIT, GOALS
 
 PARTS = ("store", "load", "map", "slices", "tiles", "codecs", "memory", "stream")
 WORKLOADS = {"recording": recording_block, "random": random_block, "field": field_block, "imaging": imaging_block}
+COMPRESSIBLE = ("kacas, auto", "kacas, fast", "kachery-cloud", "numpy", *COMPRESSING, "h5py, contiguous", "sha1")
 CONTENDERS = {
-    "recording": ("kacas, auto", "kacas, fast", "kachery-cloud", "numpy", *COMPRESSING, "h5py, contiguous", "sha1"),
-    "random": ("kacas, auto", "kacas, raw", "kachery-cloud", "numpy", "sha1"),
-}
-ONCE = ("h5py, gzip",)  # beside the recording: a turn takes a minute, whether it is warmed up or not
+    "recording": COMPRESSIBLE,
+    "random": (
+        "kacas, auto", "kacas, raw", "kachery-cloud", "numpy", "zarr, Blosc", "icechunk, Blosc", "h5py, contiguous", "sha1",
+    ),
+    "field": COMPRESSIBLE,
+    "imaging": COMPRESSIBLE,
+}  # fmt: skip
+ONCE = ("h5py, gzip",)  # beside what can be compressed: a turn takes up to a minute, whether it is warmed up or not
 KACAS_CODECS = (*GOALS, *EXPLICIT)
 BY_CODEC = (*(f"kacas, {codec}" for codec in KACAS_CODECS), "zarr, Blosc", "h5py, Blosc", "numpy", "sha1")
-CODECS_SHARE = 8  # of the size of the others: there are many of them
+SHARES = {"field": 4, "imaging": 4}  # of the size of the others
+CODECS_SHARE = 8  # the same, by codec: there are many of them
 
 CHUNK = (1024, CHANNELS)  # 256 KiB of int16, which is where kacas cuts these arrays by itself
 TILE = (16384, 8)  # the same, for columns
@@ -84,14 +88,10 @@ class Plan:
     stream_size: int
     drop_all: bool
     workdir: Path
+    run: Path
     kachery_python: str | None
     peers_python: str | None
-    run: Path = field(init=False)
-    absent: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.run = new_run(self.workdir)
-        self.absent = frozenset(absent_peers(self.kachery_python, self.peers_python))
+    absent: frozenset[str]
 
     def there(self, contenders: Iterable[str]) -> list[str]:
         return [one for one in contenders if not {one, system_of(one)} & self.absent]
@@ -101,18 +101,21 @@ class Plan:
         """The arrays that are needed."""
         names = ["recording"] if self.parts - {"codecs", "stream"} else []
         if {"store", "load"} & self.parts:
-            names.append("random")
+            names += [name for name in CONTENDERS if name not in names]
         if "codecs" in self.parts:
             names += [f"{name} by codec" for name in CODEC_WORKLOADS]
         return names
 
     def size_of(self, workload: str) -> int:
-        return self.size // CODECS_SHARE if workload.endswith(" by codec") else self.size
+        return self.size // (CODECS_SHARE if workload.endswith(" by codec") else SHARES.get(workload, 1))
 
     @property
     def disk_needed(self) -> int:
-        """The inputs, one turn, what zarr keeps to the end, and the stream."""
-        zarrs = 2 * (self.rounds + 1) + 2 + (self.rounds + 1) * len(CODEC_WORKLOADS) / CODECS_SHARE
+        """The inputs, one turn, what zarr and icechunk keep to the end, and the stream."""
+        turns = self.rounds + 1
+        zarrs = 3 * turns * (1 + sum(1 / share for share in SHARES.values())) * bool({"store", "load"} & self.parts)
+        zarrs += 2 * len({"slices", "tiles"} & self.parts)
+        zarrs += turns * len(CODEC_WORKLOADS) / CODECS_SHARE * ("codecs" in self.parts)
         stream = self.stream_size if "stream" in self.parts else 0
         return int(sum(map(self.size_of, self.workloads)) + self.size * (5 + 0.65 * zarrs) + 0.75 * stream) + 256 * MIB
 
@@ -121,12 +124,13 @@ class Plan:
         return self.workdir / f"{name}-{self.size_of(workload) // MIB}-MiB.npy"
 
     def worker(self, system: str) -> Worker:
-        python = {"kachery-cloud": self.kachery_python, "zarr": self.peers_python, "h5py": self.peers_python}.get(
-            system
-        )
+        pythons = {
+            "kachery-cloud": self.kachery_python,
+            **dict.fromkeys(("zarr", "icechunk", "h5py"), self.peers_python),
+        }
         return Worker(
             system,
-            python=python or sys.executable,
+            python=pythons.get(system) or sys.executable,
             environment=run_environment(self.run),
             program="bench.array_worker",
         )
@@ -135,12 +139,17 @@ class Plan:
 def absent_peers(kachery: str | None, peers: str | None) -> list[str]:
     """The systems and contenders that cannot be measured; each is said."""
     absent = [] if kachery else ["kachery-cloud"]
-    needs = {"zarr": ("zarr",), "h5py": ("h5py",), "h5py, Blosc": ("h5py", "hdf5plugin")}
+    needs = {
+        "zarr": ("zarr",),
+        "icechunk": ("icechunk", "zarr"),
+        "h5py": ("h5py",),
+        "h5py, Blosc": ("h5py", "hdf5plugin"),
+    }
     for name, modules in needs.items():
         command = f"import {', '.join(modules)}"
         if not peers or subprocess.run([peers, "-c", command], check=False, capture_output=True).returncode:
             absent.append(name)
-            say(f"{name} is left out: install it with `make bench-peers`, then give --peers-python PATH")
+            say(f"{name}: left out; {' and '.join(modules)} cannot be imported there")
     return absent
 
 
@@ -149,13 +158,13 @@ def measure_arrays(plan: Plan, workers: Workers) -> dict[str, Figures]:
     measured: dict[str, Figures] = {}
     recording = plan.array_path("recording")
     if {"store", "load"} & plan.parts:
-        for name in ("recording", "random"):
+        for name, contenders in CONTENDERS.items():
             say(f"storing and loading: {name}")
-            load, once = "load" in plan.parts, ONCE if name == "recording" else ()
+            load, once = "load" in plan.parts, ONCE if contenders is COMPRESSIBLE else ()
             measured[name] = measure_whole(
                 plan.run / name,
                 plan.array_path(name),
-                plan.there(CONTENDERS[name]),
+                plan.there(contenders),
                 workers,
                 plan.rounds,
                 once=plan.there(once),
@@ -172,7 +181,7 @@ def measure_arrays(plan: Plan, workers: Workers) -> dict[str, Figures]:
     ):
         if part in plan.parts:
             say(f"reading {part} of the recording")
-            peers = dict.fromkeys(plan.there(("zarr, Blosc", h5py)), chunks)
+            peers = dict.fromkeys(plan.there(("zarr, Blosc", "icechunk, Blosc", h5py)), chunks)
             stored_as = {"kacas, bits-lz4": kacas_chunks, **peers, "numpy": None}
             measured[part] = measure_slices(plan.run / part, recording, stored_as, kinds, workers, plan.rounds)
     if "codecs" in plan.parts:
@@ -190,7 +199,7 @@ def measure_arrays(plan: Plan, workers: Workers) -> dict[str, Figures]:
     return measured
 
 
-def run(plan: Plan, output: Path) -> list[Target]:
+def run(plan: Plan, output: Path) -> None:
     """Measure everything, write the JSON file and print the Markdown."""
     require_disk(plan.workdir, plan.disk_needed)
     for workload in plan.workloads:
@@ -213,14 +222,19 @@ def run(plan: Plan, output: Path) -> list[Target]:
     publish(
         output,
         plan.workdir,
-        plan={"size": plan.size, "rounds": plan.rounds, "parts": sorted(plan.parts), "stream_size": plan.stream_size},
+        plan={
+            "sizes": {name: plan.size_of(name) for name in plan.workloads},
+            "rounds": plan.rounds,
+            "parts": sorted(plan.parts),
+            "stream_size": plan.stream_size,
+            "pages_dropped": "all" if plan.drop_all else "own",
+        },
         versions=versions,
         measured=measured,
         memory=memory,
         targets=promised,
         markdown=markdown(measured, memory, said(plan), promised),
     )
-    return promised
 
 
 def own_pages_only() -> None:
@@ -232,40 +246,44 @@ def said(plan: Plan) -> str:
     cold = "all of them" if plan.drop_all else "those of the system's files alone (posix_fadvise)"
     budget = os.environ.get("KACAS_MEMORY", "its default")
     return (
-        f"{plan.size // MIB:,} MiB of int16, by codec {plan.size // CODECS_SHARE // MIB:,} MiB of each; {plan.rounds} rounds "
+        f"{plan.size // MIB:,} MiB of int16, {plan.size_of('field') // MIB:,} MiB of field and imaging, by codec "
+        f"{plan.size // CODECS_SHARE // MIB:,} MiB of each; {plan.rounds} rounds "
         f"after a warm-up; median (min..max). Cached pages dropped before a cold load: {cold}. KACAS_MEMORY: {budget}."
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options_parser("bench.arrays", (__doc__ or "").format(parts=", ".join(PARTS)), output="arrays.json")
+    parser = options_parser(
+        "bench.arrays",
+        __doc__ or "",
+        output="arrays.json",
+        peers=("--kachery-python", "--peers-python"),
+        parts=PARTS,
+    )
     parser.add_argument("--quick", action="store_true", help="64 MiB, 2 rounds, no stream")
     parser.add_argument("--size", type=int, metavar="MIB", help="size of each array (1024), a multiple of 8")
     parser.add_argument("--stream", type=float, metavar="GIB", help="size of the stream (16); 0 leaves it out")
-    parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help="parts, with commas (all)")
-    parser.add_argument("--peers-python", metavar="PATH", help="a Python that has zarr, h5py and hdf5plugin")
     parser.add_argument(
         "--own-pages", action="store_true", help="before a cold load, drop the pages of the system's files alone"
     )
     options = parser.parse_args(arguments)
-    if unknown := set(options.only.split(",")) - set(PARTS):
-        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if options.stream is None:
         options.stream = 0 if options.quick else 16
-    plan = Plan(
-        size=(options.size or (64 if options.quick else 1024)) * MIB,
-        rounds=options.rounds or (2 if options.quick else 5),
-        parts=frozenset(options.only.split(",")),
-        stream_size=int(options.stream * GIB),
-        drop_all=not options.own_pages and machine.may_drop_page_cache(),
-        workdir=options.workdir,
-        kachery_python=kachery_python(options.kachery_python),
-        peers_python=shutil.which(options.peers_python) if options.peers_python else None,
-    )
-    try:
+    kachery_python, peers_python = peer(options, "--kachery-python"), peer(options, "--peers-python")
+    with new_run(options.workdir, leave=options.leave) as directory:
+        plan = Plan(
+            size=(options.size or (64 if options.quick else 1024)) * MIB,
+            rounds=options.rounds or (2 if options.quick else 5),
+            parts=options.parts,
+            stream_size=int(options.stream * GIB),
+            drop_all=not options.own_pages and machine.may_drop_page_cache(),
+            workdir=options.workdir,
+            run=directory,
+            kachery_python=kachery_python,
+            peers_python=peers_python,
+            absent=frozenset(absent_peers(kachery_python, peers_python)),
+        )
         run(plan, options.output)
-    finally:
-        shutil.rmtree(plan.run, ignore_errors=True)
 
 
 if __name__ == "__main__":

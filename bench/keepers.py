@@ -10,6 +10,10 @@ begins empty. What each is told:
     borg        LZ4, no encryption; syncs
     casync      its defaults (zstd, chunks of 64 KiB), without what only root can restore; its encoder cache,
                 which is for trees alone, from the second store on, as it makes the first one slower; no sync
+    DVC         no Git, no analytics, its hashes and links remembered on the same disk; what is stored was put into its
+                workspace before, untimed; cache.type hardlink, its fastest: a file that is added moves into the cache
+                and is linked back, nothing is copied; what is restored is a copy, made in another workspace with the
+                same cache; no sync
     kachery     a loop of store_file_local, one of load_file(dest=...); no sync
 """
 
@@ -38,6 +42,9 @@ class Keeper(Protocol):
 
     def open(self, directory: Path) -> None: ...
 
+    def prepare(self, source: Path) -> None:
+        """Bring what will be stored to where the system wants it; not timed."""
+
     def store(self, source: Path) -> str:
         """Keep a file or a tree; returns the key that `restore` takes."""
 
@@ -48,7 +55,14 @@ class Keeper(Protocol):
         """A command that starts the system and, where it can, opens the repository, and does nothing else."""
 
 
-class Kacas:
+class InPlace:
+    """Stores what it is given from where it is."""
+
+    def prepare(self, source: Path) -> None:
+        pass
+
+
+class Kacas(InPlace):
     def __init__(self) -> None:
         import kacas
 
@@ -73,7 +87,7 @@ class Kacas:
         return [sys.executable, "-c", program, str(self._store.path)]
 
 
-class Copy:
+class Copy(InPlace):
     def __init__(self) -> None:
         self.version = first_line("cp", "--version")
         self._copies = 0
@@ -95,7 +109,7 @@ class Copy:
         return ["cp", "--version"]
 
 
-class Restic:
+class Restic(InPlace):
     def __init__(self) -> None:
         self.version = first_line("restic", "version").partition(" compiled")[0]
         os.environ.update(RESTIC_PASSWORD="bench")
@@ -117,7 +131,7 @@ class Restic:
         return [*self._restic, "cat", "config"]
 
 
-class Borg:
+class Borg(InPlace):
     def __init__(self) -> None:
         self.version = first_line("borg", "--version")
         os.environ.update(BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK="yes")
@@ -143,7 +157,7 @@ class Borg:
         return ["borg", "info", str(self._repository)]
 
 
-class Casync:
+class Casync(InPlace):
     def __init__(self) -> None:
         self.version = first_line("casync", "--version")
 
@@ -172,7 +186,50 @@ class Casync:
         return self._directory / "chunks.castr"
 
 
-class KacheryCloud:
+class Dvc:
+    def __init__(self) -> None:
+        os.environ.update(DVC_NO_ANALYTICS="1")
+        self._dvc = os.environ["DVC"]
+        self.version = f"DVC {first_line(self._dvc, '--version')}"
+
+    def open(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        self._cache = directory
+        self._workspace = directory.with_name(directory.name + ".workspace")
+        self._prepared: Path | None = None
+        self._make_workspace(self._workspace, "hardlink")
+
+    def prepare(self, source: Path) -> None:
+        if source == self._prepared:
+            return
+        kept = self._workspace / KEPT
+        kept.unlink(missing_ok=True)  # the first version of a file: its second one takes the same name
+        command("cp", "-r", source, kept)
+        self._prepared = source
+
+    def store(self, source: Path) -> str:
+        command(self._dvc, "add", "--quiet", KEPT, cwd=self._workspace)
+        return f"{KEPT}.dvc"
+
+    def restore(self, key: str, destination: Path) -> None:
+        workspace = destination.with_name(destination.name + ".workspace")
+        self._make_workspace(workspace, "copy")
+        shutil.copyfile(self._workspace / key, workspace / key)
+        command(self._dvc, "checkout", "--quiet", cwd=workspace)
+        (workspace / KEPT).rename(destination)
+
+    def idle(self) -> list[str]:
+        return [self._dvc, "--cd", str(self._workspace), "config", "--list"]
+
+    def _make_workspace(self, workspace: Path, link: str) -> None:
+        """What `dvc init --no-scm` and `dvc config` would make."""
+        (workspace / ".dvc").mkdir(parents=True)
+        core = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+        cache = f"[cache]\n    dir = {self._cache}\n    type = {link}\n"
+        (workspace / ".dvc" / "config").write_text(core + cache)
+
+
+class KacheryCloud(InPlace):
     def __init__(self) -> None:
         self._kachery, self.version = import_kachery_cloud()
         self._kept: dict[str, list[tuple[Path, str]]] = {}
@@ -203,8 +260,10 @@ KEEPERS: dict[str, type[Keeper]] = {
     "restic": Restic,
     "borg": Borg,
     "casync": Casync,
+    "DVC": Dvc,
     "kachery-cloud": KacheryCloud,
 }
+KEPT = "kept"  # what DVC's workspaces call whatever they keep
 COMMANDS = ("cp", "restic", "borg", "casync")  # of the keepers: those that are programs, of the same name
 
 
@@ -221,6 +280,10 @@ class Requests:
     def open(self, directory: str) -> dict[str, object]:
         self._directory = Path(directory)
         self._keeper.open(self._directory)
+        return {}
+
+    def prepare(self, source: str) -> dict[str, object]:
+        self._keeper.prepare(Path(source))
         return {}
 
     def store(self, source: str) -> dict[str, object]:

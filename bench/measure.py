@@ -22,6 +22,9 @@ class Series:
         return statistics.median(self.values)
 
     def __str__(self) -> str:
+        """The median and, of several, the least and the greatest."""
+        if len(self.values) == 1:
+            return figure(self.median)
         return f"{figure(self.median)} ({figure(min(self.values))}..{figure(max(self.values))})"
 
     def as_json(self) -> dict[str, object]:

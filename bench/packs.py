@@ -8,11 +8,8 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +19,7 @@ from pathlib import Path
 from bench import machine
 from bench.measure import Series, paired
 from bench.report import by_system
-from bench.worker import ROOT
+from bench.running import new_run, options_parser, say, write_json
 from kacas import Store
 from kacas.disk.pack_reader import PackReader
 from kacas.model.merging import RULE, MergeRule
@@ -128,23 +125,18 @@ def measure(directory: Path, rule: MergeRule, texts: int) -> dict[str, float]:
     return figures
 
 
-def run(texts: int, rounds: int, workdir: Path) -> tuple[dict[str, object], str]:
+def run(texts: int, rounds: int, place: Path) -> tuple[dict[str, object], str]:
     """The report as JSON and as a table."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix="packs-", dir=workdir))
 
     def turn_of(name: str, rule: MergeRule) -> Callable[[int], dict[str, float]]:
         return lambda number: measure(place / f"{name}-{number}", rule, texts)
 
-    try:
-        figures = paired(rounds, {name: turn_of(name, rule) for name, rule in SYSTEMS.items()}, warm_up=0)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    figures = paired(rounds, {name: turn_of(name, rule) for name, rule in SYSTEMS.items()}, warm_up=0)
     rows: list[tuple[str, dict[str, Series | None]]] = [
         (title, {name: figures[name][what] for name in SYSTEMS}) for what, title in ROWS.items()
     ]
     report = {
-        "machine": machine.describe(workdir),
+        "machine": machine.describe(place),
         "texts": texts,
         "figures": {
             name: {what: series.as_json() for what, series in found.items()} for name, found in figures.items()
@@ -154,24 +146,14 @@ def run(texts: int, rounds: int, workdir: Path) -> tuple[dict[str, object], str]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser("bench.packs", __doc__ or "", output="packs.json", peers=(), rounds="1")
     parser.add_argument("--texts", type=int, default=10_000, help="single puts, each a pack of its own (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=1, help="the median of so many (%(default)s)")
-    parser.add_argument(
-        "--workdir",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "kacas-bench",
-        help="where stores are made and deleted (%(default)s)",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "bench-out" / "packs.json", help="the JSON file (%(default)s)"
-    )
     options = parser.parse_args(arguments)
-    report, table = run(options.texts, options.rounds, options.workdir)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with new_run(options.workdir, leave=options.leave) as place:
+        report, table = run(options.texts, options.rounds or 1, place)
+    write_json(options.output, report)
     print(table)
-    print(f"\nwritten: {options.output}")
+    say(f"\nwritten: {options.output}")
 
 
 if __name__ == "__main__":

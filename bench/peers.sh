@@ -1,23 +1,30 @@
 #!/usr/bin/env bash
-# Install the peers that the benchmarks compare with: kachery-cloud into a virtual environment of its own, zarr, h5py
-# and hdf5plugin (its Blosc) into a second one, restic, borg and casync as packages of the system. Whatever cannot be
-# installed is named, and left out by the benchmarks.
-#   bench/peers.sh [DIRECTORY [DIRECTORY]]      (default .venv-kachery .venv-peers; PYTHON=python3.12 chooses the interpreter)
+# Install the peers that the benchmarks compare with: kachery-cloud into a virtual environment of its own, zarr, icechunk,
+# h5py and hdf5plugin (its Blosc) into a second one, DVC, which needs a hundred packages, into a third, restic, borg and
+# casync as packages of the system. Whatever cannot be installed is named, and left out by the benchmarks.
+#   bench/peers.sh [DIRECTORY [DIRECTORY [DIRECTORY]]]
+#       (default .venv-kachery .venv-peers .venv-dvc; PYTHON=python3.12 chooses the interpreter)
 set -euo pipefail
 directory=${1:-.venv-kachery}
 arrays=${2:-.venv-peers}
+dvc=${3:-.venv-dvc}
+install() { "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"; }
+
 "${PYTHON:-python3}" -m venv "$directory"
-"$directory/bin/python" -m pip install --quiet --disable-pip-version-check "kachery-cloud==0.4.10" "numpy>=2.0"
+install "$directory" "kachery-cloud==0.4.10" "numpy>=2.0"
 "$directory/bin/python" -c 'import kachery_cloud, numpy; print("kachery-cloud is ready, with numpy", numpy.__version__)'
 
 "${PYTHON:-python3}" -m venv "$arrays"
-"$arrays/bin/python" -m pip install --quiet --disable-pip-version-check "numpy>=2.0"
-for package in "zarr>=3" h5py hdf5plugin; do
+install "$arrays" "numpy>=2.0"
+for package in "zarr>=3" icechunk h5py hdf5plugin; do
   module=${package%%>*}
-  "$arrays/bin/python" -m pip install --quiet --disable-pip-version-check "$package" \
+  install "$arrays" "$package" \
     && "$arrays/bin/python" -c "import $module, importlib.metadata as m; print('$module is ready:', m.version('$module'))" \
     || echo "$module is left out: pip could not install $package" >&2
 done
+
+"${PYTHON:-python3}" -m venv "$dvc"
+install "$dvc" dvc && echo "DVC is ready: $("$dvc/bin/dvc" --version)" || echo "DVC is left out: pip could not install it" >&2
 
 updated=no
 for package in restic borgbackup casync; do

@@ -138,13 +138,14 @@ class Requests:
 
 
 def serve(requests: object) -> None:
-    """Answer until stdin ends: {"request": "store", ...} is `requests.store(...)`."""
+    """Answer until stdin ends: {"request": "store", ...} is `requests.store(...)`. An interrupt ends it, too."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
-    for line in sys.stdin:
-        arguments = json.loads(line)
-        answer = getattr(requests, arguments.pop("request"))(**arguments)
-        print(json.dumps(answer), file=answers, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # who measures is interrupted as well, and tells of it once for all
+        for line in sys.stdin:
+            arguments = json.loads(line)
+            answer = getattr(requests, arguments.pop("request"))(**arguments)
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

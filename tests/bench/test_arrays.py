@@ -35,19 +35,19 @@ def test_it_measures_kacas_numpy_and_sha1_where_no_peer_is_installed(
 ) -> None:
     output = tmp_path / "arrays.json"
     main([
-        "--size", "4", "--rounds", "1", "--only", "store,load,slices", "--own-pages",
-        "--workdir", str(tmp_path / "work"), "--output", str(output),
+        "--size", "4", "--rounds", "1", "--only", "store,load,slices,tiles", "--own-pages",
+        "--dir", str(tmp_path / "work"), "--json", str(output),
     ])  # fmt: skip
     report = json.loads(output.read_text())
-    assert set(report["figures"]) == {"recording", "random", "slices"}
+    assert set(report["figures"]) == {"recording", "random", "field", "imaging", "slices", "tiles"}
     assert set(report["figures"]["recording"]) == {"kacas, auto", "kacas, fast", "numpy", "sha1"}
     auto = report["figures"]["recording"]["kacas, auto"]
     assert all(auto[what]["median"] > 0 for what in ("store_s", "load_s", "cold_s"))
     assert auto["ratio"]["median"] > 1.3
     assert set(report["figures"]["slices"]) == {"kacas, bits-lz4", "numpy"}
     captured = capsys.readouterr()
-    for name in ("zarr", "h5py", "kachery-cloud"):
-        assert f"{name} is left out" in captured.err
+    for name in ("zarr", "icechunk", "h5py", "kachery-cloud"):
+        assert f"{name}: left out" in captured.err
     assert "not measured" in captured.out
     assert not list((tmp_path / "work").glob("run-*"))
 
@@ -55,7 +55,7 @@ def test_it_measures_kacas_numpy_and_sha1_where_no_peer_is_installed(
 def test_it_measures_every_codec_of_kacas_on_every_workload(tmp_path: Path) -> None:
     output = tmp_path / "arrays.json"
     main([
-        "--size", "8", "--rounds", "1", "--only", "codecs", "--workdir", str(tmp_path / "work"), "--output", str(output),
+        "--size", "8", "--rounds", "1", "--only", "codecs", "--dir", str(tmp_path / "work"), "--json", str(output),
     ])  # fmt: skip
     measured = json.loads(output.read_text())["figures"]
     assert set(measured) == {"recording by codec", "field by codec", "imaging by codec"}
@@ -66,7 +66,7 @@ def test_it_measures_every_codec_of_kacas_on_every_workload(tmp_path: Path) -> N
 
 def test_a_part_that_there_is_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        main(["--only", "store,nothing", "--workdir", str(tmp_path)])
+        main(["--only", "store,nothing", "--dir", str(tmp_path)])
 
 
 @given(seed=st.integers(0, 1000), count=st.integers(1, 50), width=st.integers(1, 64), chunks=st.integers(1, 4))
