@@ -30,7 +30,7 @@ from kacas.formats.tiles import gather_from
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
-from kacas.model.hdf5_cuts import is_hdf5
+from kacas.model.hdf5_cuts import signature_at
 from kacas.model.npy_header import MAX_HEADER_SIZE
 from kacas.model.tiling import Chunks
 from kacas.model.uri import Uri
@@ -168,7 +168,7 @@ def file_layout(source: FileSource, codec: str = "auto") -> Layout:
         if (header := recognised(front, source.size)) is not None:
             source.start_at(header.size)
             return array_layout(front[: header.size], header, source.sample, codec)
-        if is_hdf5(front):
+        if signature_at(front) is not None:
             return hdf5_layout(source.fileno(), source.sample, codec)
     return Layout()
 

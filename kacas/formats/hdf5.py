@@ -16,8 +16,7 @@ from kacas.formats.npy import Layout, Sample
 from kacas.model.content_cuts import ContentCutter
 from kacas.model.description import Hdf5Item
 from kacas.model.encoder import ZSTD, Recipe
-from kacas.model.hdf5_cuts import Hdf5Cutter, is_hdf5
-from kacas.model.npy_header import MAX_HEADER_SIZE
+from kacas.model.hdf5_cuts import MAX_USER_BLOCK, Hdf5Cutter, signature_at
 from kacas.model.uri import Uri
 from kacas.repository import Repository
 
@@ -63,9 +62,9 @@ def _places(areas: Sequence[Sequence[int]], item_size: int) -> Iterator[tuple[in
 
 def is_stored_hdf5(content: Content) -> bool:
     """Whether content begins as HDF5 files do."""
-    front = bytearray(min(MAX_HEADER_SIZE, content.size))
+    front = bytearray(min(MAX_USER_BLOCK, content.size))
     content.read_into(0, memoryview(front))
-    return is_hdf5(bytes(front))
+    return signature_at(bytes(front)) is not None
 
 
 def open_h5(repository: Repository, uri: Uri) -> Any:

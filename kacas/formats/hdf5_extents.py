@@ -12,16 +12,29 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from kacas.model.hdf5_cuts import MIN_RUN, Order, Spans, is_in_order, mixed, order_of, places, spans_of
+from kacas.model.hdf5_cuts import (
+    MAX_USER_BLOCK,
+    MIN_RUN,
+    Order,
+    Spans,
+    is_in_order,
+    mixed,
+    order_of,
+    places,
+    signature_at,
+    spans_of,
+)
 
 IDLE_S = 10.0  # without a file, the program ends
-MOST_S = 60  # for one file, then SIGALRM ends the program wherever it is
+MOST_S = 300  # for one file on a slow disk, and
+MOST_PROCESSOR_S = 20.0  # of the processor's time; then a signal ends the program wherever it is
 _MOST_MEMORY = 1 << 30  # bytes
 _MOST_EXTENTS = 1 << 22  # what follows is cut by content
 _MOST_SPANS = 1 << 20
@@ -121,36 +134,57 @@ def _kind(dataset: Any) -> str:
         return "V"
 
 
-def _opened(path: str) -> h5py.File:
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError:  # marked as being written to
-        return h5py.File(path, "r", locking=False, swmr=True)
-
-
-def read_extents(path: str, file_size: int) -> Extents:
-    """Of all datasets that hard links lead to, each once. What cannot be read is left out. Raises OSError for no HDF5."""
-    extents = Extents(file_size)
-    with _opened(path) as file:
-
-        def look(name: bytes, info: Any) -> None:
-            if info.type == h5py.h5o.TYPE_DATASET:
-                try:
-                    extents.add(h5py.h5o.open(file.id, name))
-                except Exception:  # noqa: BLE001 - whatever is wrong with this one, the others are as good as before
-                    pass
-
+def _datasets(file: h5py.File) -> Iterator[Any]:
+    """All that hard links lead to, each once. h5py's own visit would end at the first object that is damaged."""
+    seen = set[int]()
+    waiting = [h5py.h5g.open(file.id, b"/")]
+    while waiting:
+        group = waiting.pop()
         try:
-            h5py.h5o.visit(file.id, look, info=True)
-        except Exception:  # noqa: BLE001 - what was found until here is worth having
-            pass
+            names = list(group)
+        except Exception:  # noqa: BLE001 - whatever is wrong with this one, the others are as good as before
+            continue
+        for name in names:
+            try:
+                if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                    continue
+                found = h5py.h5o.open(group, name)
+                address = h5py.h5o.get_info(found).addr
+            except Exception:  # noqa: BLE001 - as above
+                continue
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(found, h5py.h5g.GroupID):
+                waiting.append(found)
+            elif isinstance(found, h5py.h5d.DatasetID):
+                yield found
+
+
+def _is_written(fd: int) -> bool:
+    """Whether the file says that somebody writes to it for others to read (SWMR). Its size is then not held against it,
+    so that this is not tried with files that were cut short."""
+    front = os.pread(fd, MAX_USER_BLOCK, 0)
+    at = signature_at(front)
+    return at is not None and front[at + 8 : at + 9] == b"\3" and front[at + 11 : at + 12] == b"\5"
+
+
+def read_extents(fd: int) -> Extents:
+    """Of all datasets in the file. What cannot be read is left out. Raises OSError for no HDF5."""
+    extents = Extents(os.fstat(fd).st_size)
+    with h5py.File(f"/proc/self/fd/{fd}", "r", locking=False, swmr=_is_written(fd)) as file:
+        for dataset in _datasets(file):
+            try:
+                extents.add(dataset)
+            except Exception:  # noqa: BLE001 - whatever is wrong with this one, the others are as good as before
+                pass
     return extents
 
 
 def _reply(fd: int) -> bytes:
     """A line of JSON, and the spans. Empty if the file is not to be had as HDF5."""
     try:
-        extents = read_extents(f"/proc/self/fd/{fd}", os.fstat(fd).st_size)
+        extents = read_extents(fd)
         spans = extents.spans()
     except Exception:  # noqa: BLE001 - the file is cut by content then
         return b'{"spans": 0, "largest": {}}\n'
@@ -173,7 +207,9 @@ def main() -> None:
             if not fds:
                 return
             signal.alarm(MOST_S)
+            signal.setitimer(signal.ITIMER_PROF, MOST_PROCESSOR_S)
             connection.sendall(_reply(fds[0]))
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             os.close(fds[0])
 

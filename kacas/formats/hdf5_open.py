@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 from typing import Any
 
 import h5py
@@ -19,23 +20,26 @@ class _Inside:
 
     def __getitem__(self, name: Any) -> Any:
         if isinstance(name, str | bytes):
-            check_path(self.id, name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name)
+            check_path(self.id, _bytes(name))
         found = super().__getitem__(name)  # type: ignore[misc]
         if isinstance(found, h5py.Dataset):
             _check_dataset(found)
         return StoredGroup(found.id) if type(found) is h5py.Group else found
 
-    def get(self, name: Any, default: Any = None, getclass: bool = False, getlink: bool = False) -> Any:
-        if getclass and not getlink and name not in self:
+    def get(self, name: Any, default: Any = None, getclass: bool = False, getlink: bool = False, **_: Any) -> Any:
+        try:
+            if not getlink and not getclass:
+                return self[name]
+            check_path(self.id, posixpath.dirname(_bytes(name)) if getlink else _bytes(name))
+        except KeyError:
             return default
         return super().get(name, default, getclass, getlink)  # type: ignore[misc]
 
     def __contains__(self, name: Any) -> bool:
-        if isinstance(name, str | bytes):
-            try:
-                check_path(self.id, name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name)
-            except ExternalDataError:
-                return False
+        try:
+            check_path(self.id, posixpath.dirname(_bytes(name)))  # where the name itself leads to is not asked
+        except ExternalDataError:
+            return False
         return bool(super().__contains__(name))  # type: ignore[misc]
 
 
@@ -53,6 +57,10 @@ class StoredFile(_Inside, h5py.File):  # type: ignore[misc]
     def close(self) -> None:
         super().close()
         self._reader.close()
+
+
+def _bytes(name: str | bytes) -> bytes:
+    return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
 
 
 def check_path(group: Any, path: bytes, links: int = 0) -> None:

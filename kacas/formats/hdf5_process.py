@@ -21,7 +21,7 @@ from kacas.model.codec import MIB
 from kacas.model.hdf5_cuts import Spans
 
 _PROGRAM = "kacas.formats.hdf5_extents"
-_PATIENCE_S = 70.0  # for one file; the process ends itself earlier
+_PATIENCE_S = 310.0  # for one file; the process ends itself earlier
 _MOST_HEAD = 64 * 1024  # bytes
 _MOST_SPANS = 1 << 20
 _ROW = 5 * 8  # bytes of a span

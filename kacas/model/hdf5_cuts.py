@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kacas.model.cuts import CHUNK_TARGET, Cutter, array_cutter
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAX_USER_BLOCK = 64 * 1024  # bytes, in which the signature is looked for; that of a MATLAB file has 512
 MIN_RUN = 64 * 1024  # bytes; what lies alone and is smaller is cut by content, with what is around it
 _MAX_CHUNK = 1024 * 1024  # bytes of ours
 _MAX_JOINED = _MAX_CHUNK - CHUNK_TARGET  # chunks that are joined begin within so many bytes
@@ -35,14 +36,14 @@ class Order(NamedTuple):
     period: int = 0
 
 
-def is_hdf5(front: bytes) -> bool:
-    """Whether a file that begins so has the signature: at its start, or behind a user block of 512, 1024, 2048... bytes."""
+def signature_at(front: bytes) -> int | None:
+    """Where a file that begins so has the signature: at its start, or behind a user block of 512, 1024, 2048... bytes."""
     at = 0
     while at < len(front):
         if front.startswith(SIGNATURE, at):
-            return True
+            return at
         at = max(512, 2 * at)
-    return False
+    return None
 
 
 def order_of(shape: tuple[int, ...], item_size: int) -> Order:

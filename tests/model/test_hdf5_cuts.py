@@ -18,11 +18,11 @@ from kacas.model.hdf5_cuts import (
     Hdf5Cutter,
     Order,
     Spans,
-    is_hdf5,
     is_in_order,
     mixed,
     order_of,
     places,
+    signature_at,
     spans_of,
 )
 
@@ -193,11 +193,11 @@ def test_chunks_are_in_order_when_each_is_one_range_of_the_array(
 
 def test_the_signature_is_found_at_the_start_and_behind_a_user_block() -> None:
     for at in (0, 512, 1024, 32768):
-        assert is_hdf5(bytes(at) + SIGNATURE + bytes(100))
+        assert signature_at(bytes(at) + SIGNATURE + bytes(100)) == at
     for at in (1, 511, 513, 1536):
-        assert not is_hdf5(bytes(at) + SIGNATURE + bytes(5000))
-    assert not is_hdf5(b"")
-    assert not is_hdf5(SIGNATURE[:-1])
+        assert signature_at(bytes(at) + SIGNATURE + bytes(5000)) is None
+    assert signature_at(b"") is None
+    assert signature_at(SIGNATURE[:-1]) is None
 
 
 @pytest.mark.parametrize(
