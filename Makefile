@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Extra arguments, e.g.  make test ARGS="-k uri -x"   make bench ARGS=--quick
 ARGS ?=
 
-.PHONY: help demo test test-heavy lint format bench bench-all bench-arrays bench-directories bench-peers clean
+.PHONY: help demo test test-heavy lint format bench bench-all bench-arrays bench-directories bench-hdf5 bench-peers clean
 
 KACHERY := --kachery-python .venv-kachery/bin/python
 ARRAYS := --peers-python .venv-peers/bin/python
@@ -23,6 +23,7 @@ help:
 	@echo "make bench        the figures of docs/benchmarks.md: arrays and documents (ARGS=--quick for a small run)"
 	@echo "make bench-arrays         the same: arrays, their slices and memory, beside zarr and h5py, too"
 	@echo "make bench-directories    the same: directories and edited files"
+	@echo "make bench-hdf5           the same: HDF5 files that grow, and one dataset of a large one"
 	@echo "make clean        remove the virtual environments and all that was generated"
 
 $(STAMP): pyproject.toml
@@ -67,6 +68,9 @@ bench-arrays: $(STAMP)
 
 bench-directories: $(STAMP)
 	$(BIN)/python -m bench.directories $(KACHERY) $(DVC) $(ARGS)
+
+bench-hdf5: $(STAMP)
+	$(BIN)/python -m bench.hdf5 $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-kachery .venv-peers .venv-dvc demo-out bench-out build dist

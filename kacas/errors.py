@@ -143,13 +143,19 @@ class NewerFormatError(KacasError):
 
 
 class MissingPackageError(KacasError, ImportError):
-    """A codec needs a package that is not installed. `package` is what to install."""
+    """A codec, or HDF5, needs a package that is not installed. `package` is what to install."""
 
     exit_code = 6
 
     def __init__(self, message: str, *, package: str) -> None:
         super().__init__(message)
         self.package = package
+
+
+class ExternalDataError(KacasError, KeyError):
+    """In an HDF5 file, a link or a dataset leads into another file, which is not opened."""
+
+    exit_code = 4
 
 
 class SizeLimitError(KacasError, MemoryError):

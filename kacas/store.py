@@ -16,11 +16,11 @@ from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import open_volume
 from kacas.errors import NotFoundError
-from kacas.formats import array_stream, file, link, npy, objects, tree_link, tree_restore, tree_store
+from kacas.formats import array_stream, file, hdf5, link, npy, objects, tree_link, tree_restore, tree_store
 from kacas.formats.lazy_array import LazyArray, open_npy
 from kacas.formats.npy_writer import NpyWriter
 from kacas.formats.tree import Trees
-from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, HistoryItem, StoreStats
+from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, Hdf5Item, HistoryItem, StoreStats
 from kacas.model.tiling import Chunks
 from kacas.repository import Repository
 from kacas.settings import Settings
@@ -209,6 +209,16 @@ class Store:
 
     def open_npy(self, uri: str) -> LazyArray:
         return open_npy(self._repository, self._trees.content_uri(uri))
+
+    def open_h5(self, uri: str) -> Any:
+        return hdf5.open_h5(self._repository, self._trees.content_uri(uri))
+
+    def list_h5(self, uri: str, path: str = "") -> Iterator[Hdf5Item]:
+        return hdf5.list_h5(self._repository, self._trees.content_uri(uri), path)
+
+    def is_h5(self, uri: str) -> bool:
+        """Whether the URI names an HDF5 file, by its first bytes. Raises NotFoundError."""
+        return not self.is_dir(uri) and hdf5.is_stored_hdf5(self._repository.resolve(self._trees.content_uri(uri))[1])
 
     def load_dir(self, uri: str, dest: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         directory = self._trees.directory(uri)

@@ -1,8 +1,10 @@
-"""The commands that look into directories: ls and diff."""
+"""The commands that look into directories, and into HDF5 files: ls and diff."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,23 +12,34 @@ from kacas.cli import output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
 
+if TYPE_CHECKING:
+    from kacas.model.description import Hdf5Item
+
 _EXAMPLE = "sha1dir://644de046f59c059a4459190a8d7e0078d4365dd0"
 _SIGNS = {"added": "+", "removed": "-", "content": "M", "mode": "x", "type": "T"}
 
 
 @click.command(
-    cls=ExampleCommand, examples=[f"kacas ls {_EXAMPLE}", f"kacas ls {_EXAMPLE}/sub", f"kacas ls --json {_EXAMPLE} sub"]
+    cls=ExampleCommand,
+    examples=[f"kacas ls {_EXAMPLE}", f"kacas ls --json {_EXAMPLE} sub", f"kacas ls {_EXAMPLE}/sub/x.nwb"],
 )
 @click.argument("uri")
 @click.argument("path", default="")
-@json_option('Print {"name", "type", "size", "executable", "uri", "target"}, one object per line.')
+@json_option(
+    'Print {"name", "type", "size", "executable", "uri", "target"}, one object per line; of an HDF5 file {"path", "type", '
+    '"target", "attributes", "shape", "dtype", "storage", "chunks", "filters"}.'
+)
 @click.pass_obj
 def ls(session: Session, uri: str, path: str, as_json: bool) -> None:
-    """List a directory.
+    """List a directory, or the outline of an HDF5 or NWB file.
 
-    PATH is one below the URI. A directory's name ends with /, an executable file's with *.
+    PATH is one below the URI. A directory's name ends with /, an executable file's with *. Of an HDF5 file, groups, datasets
+    and links are shown, from its metadata alone; links are not followed. This needs the package h5py.
     """
     with session.open_store() as store:
+        if store.is_h5(uri):
+            _outline(store.list_h5(uri, path), as_json)
+            return
         items = store.list_dir(uri, path)
     if as_json:
         for item in items:
@@ -36,6 +49,27 @@ def ls(session: Session, uri: str, path: str, as_json: bool) -> None:
         size = "" if item.size is None else output.human_size(item.size)
         mark = {"directory": "/", "link": f" -> {item.target}"}.get(item.type, "*" if item.executable else "")
         output.line(f"{size:>10}  {item.name}{mark}")
+
+
+def _outline(items: Iterator[Hdf5Item], as_json: bool) -> None:
+    if as_json:
+        for item in items:
+            output.json_line(dataclasses.asdict(item))
+        return
+    rows = []
+    for item in items:
+        name = item.path + (f" -> {item.target}" if item.target is not None else "")
+        shape = _shape(item)
+        chunks = " × ".join(map(str, item.chunks)) if item.chunks else item.storage or ""
+        attributes = str(item.attributes) if item.attributes else ""
+        rows.append((name, item.type, shape, item.dtype or "", chunks, " + ".join(item.filters), attributes))
+    output.table(("path", "type", "shape", "dtype", "chunks", "filters", "attributes"), rows)
+
+
+def _shape(item: Hdf5Item) -> str:
+    if item.shape is None:
+        return "?" if item.storage == "virtual" else ""
+    return " × ".join(map(str, item.shape)) or "()"
 
 
 @click.command(

@@ -13,10 +13,8 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 from kacas.codec_choice import check_codec
-from kacas.content import Content
 from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
-from kacas.disk.memory import check_affordable
 from kacas.errors import (
     DestinationError,
     InvalidChunksError,
@@ -24,12 +22,15 @@ from kacas.errors import (
     UnreadableSourceError,
     UnsupportedDataError,
 )
+from kacas.formats.content_reader import ContentReader
+from kacas.formats.hdf5 import hdf5_layout
 from kacas.formats.lazy_array import open_npy
 from kacas.formats.npy import Layout, array_layout, recognised, tiled_layout
 from kacas.formats.tiles import gather_from
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Kind
+from kacas.model.hdf5_cuts import signature_at
 from kacas.model.npy_header import MAX_HEADER_SIZE
 from kacas.model.tiling import Chunks
 from kacas.model.uri import Uri
@@ -69,6 +70,9 @@ class FileSource:
             return os.pread(self._fd, size, 0)
         except OSError as exc:
             raise self._unreadable(exc) from exc
+
+    def fileno(self) -> int:
+        return self._fd
 
     def start_at(self, offset: int) -> None:
         """Leave out what comes before; to be called before anything is read."""
@@ -136,7 +140,7 @@ def store_file(
     chunks: Chunks | None = None,
 ) -> str:
     """Store a regular file; the label is its name unless given. A .npy file is cut and encoded like its array, or, with
-    `chunks`, cut into tiles.
+    `chunks`, cut into tiles; an HDF5 file is cut at the chunks of its datasets.
 
     One that is known to be unchanged is not read, unless it is to be cut into tiles. Raises InvalidChunksError.
     """
@@ -157,13 +161,15 @@ def store_file(
 
 
 def file_layout(source: FileSource, codec: str = "auto") -> Layout:
-    """How a file is to be kept; codec: if it is an array. The source then begins behind the head."""
+    """How a file is to be kept; codec: of an array, or of HDF5. The source then begins behind the head."""
     # What fits in one chunk is one chunk, whatever it is.
     if source.size > CHUNK_TARGET:
         front = source.peek(MAX_HEADER_SIZE)
         if (header := recognised(front, source.size)) is not None:
             source.start_at(header.size)
             return array_layout(front[: header.size], header, source.sample, codec)
+        if signature_at(front) is not None:
+            return hdf5_layout(source.fileno(), source.sample, codec)
     return Layout()
 
 
@@ -226,50 +232,6 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-class ContentReader(io.RawIOBase):
-    """Content as a seekable file. Reads only the chunks it needs; those read in part are kept by the store for a while."""
-
-    def __init__(self, content: Content, name: str) -> None:
-        self._content = content
-        self._at = 0
-        self.name = name
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if self.closed:
-            raise ValueError("seek of a closed file")
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._content.size}.get(whence)
-        if base is None:
-            raise ValueError(f"whence {whence} is not 0, 1 or 2")
-        if base + offset < 0:
-            raise OSError(errno.EINVAL, "a position before the start")
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if self.closed:
-            raise ValueError("read of a closed file")
-        out = memoryview(buffer).cast("B")
-        count = min(len(out), max(0, self._content.size - self._at))
-        if count:  # the position may be behind the end
-            self._content.read_into(self._at, out[:count])
-            self._at += count
-        return count
-
-    def readall(self) -> bytes:
-        """The rest at once. Raises SizeLimitError before memory is taken."""
-        check_affordable(max(0, self._content.size - self._at), self.name)
-        return super().readall()
 
 
 def open_file(repository: Repository, uri: Uri) -> io.BufferedReader:

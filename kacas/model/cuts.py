@@ -27,20 +27,20 @@ class PeriodicCutter:
     def __init__(self, step: int, period: int | None = None) -> None:
         if step <= 0 or (period is not None and period < step):
             raise ValueError(f"step {step} and period {period} do not cut")
-        self._step = step
-        self._period = period
+        self.step = step
+        self.period = period
         self._phase = 0  # bytes since the period began, at the start of the data
 
     def cut(self, data: memoryview, final: bool) -> list[int]:
         size, at, ends = len(data), 0, []
         while at < size:
-            room = self._step if self._period is None else min(self._step, self._period - self._phase)
+            room = self.step if self.period is None else min(self.step, self.period - self._phase)
             if at + room > size:
                 break
             at += room
             ends.append(at)
-            if self._period is not None:
-                self._phase = (self._phase + room) % self._period
+            if self.period is not None:
+                self._phase = (self._phase + room) % self.period
         if final and at < size:
             ends.append(size)
         return ends

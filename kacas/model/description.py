@@ -116,6 +116,27 @@ class DirectoryItem:
 
 
 @dataclass(frozen=True)
+class Hdf5Item:
+    """One object or link in an HDF5 file, as `kacas ls` shows it.
+
+    type: "group", "dataset", "datatype", "soft link", "external link", "hard link" (to an object shown before) or
+    "unreadable". target: where a link leads. attributes: how many it has. Of a dataset: shape (None if it has none, or if it
+    depends on other files), dtype in words, storage ("contiguous", "chunked", "compact", "virtual", "external"), the shape of a
+    chunk, and the filters in their order.
+    """
+
+    path: str
+    type: str
+    target: str | None = None
+    attributes: int = 0
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    storage: str | None = None
+    chunks: tuple[int, ...] | None = None
+    filters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Difference:
     """One path at which two directories differ.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from kacas.errors import SkippedWarning
@@ -118,3 +120,23 @@ def test_a_directory_is_linked(kacas: Runner, run7: Path, tmp_path: Path) -> Non
     (run7 / "raw" / "a.bin").unlink()
     refused = kacas("cat", answer["uri"].partition("?")[0] + "/raw/a.bin")
     assert (refused.code, "a.bin" in refused.error) == (5, True)
+
+
+def test_the_outline_of_an_hdf5_file_is_listed(kacas: Runner, run7: Path) -> None:
+    with h5py.File(run7 / "x.nwb", "w") as file:
+        file.create_dataset(
+            "a/data", data=np.zeros((1000, 64), "i2"), chunks=(100, 64), compression="gzip", shuffle=True
+        )
+        file["a"].attrs["unit"] = "volt"
+        file["link"] = h5py.SoftLink("/a/data")
+    directory = stored(kacas, run7).partition("?")[0]
+    single = stored(kacas, run7 / "x.nwb")
+    for uri in (single, f"{directory}/x.nwb"):
+        lines = [line.split("  ") for line in kacas("ls", uri).lines]
+        assert [line[0] for line in lines] == ["path", "/", "/a", "/a/data", "/link -> /a/data"]
+    text = kacas("ls", single).text
+    assert "1000 × 64  int16  100 × 64  shuffle + gzip 4" in text
+    (found,) = kacas("ls", "--json", single, "a/data").objects
+    assert (found["shape"], found["dtype"], found["filters"]) == ([1000, 64], "int16", ["shuffle", "gzip 4"])
+    assert kacas("ls", single, "b").code == 3
+    assert kacas("ls", f"{directory}/notes.txt").code == 4

@@ -21,6 +21,7 @@ from kacas.model.entry import Kind
 from kacas.model.merging import MergeRule
 from kacas.model.pack_format import FOOTER_SIZE, HEADER_SIZE, decode_footer
 from kacas.model.source import BufferSource
+from tests.formats import hdf5_files
 
 READER = Path(__file__).resolve().parents[2] / "docs" / "independent_reader.py"
 
@@ -97,6 +98,8 @@ def test_it_restores_every_file_of_a_store(store: kacas.Store, tmp_path: Path) -
     store.store_pkl(plain)
     store.store_bytes(b"")
     store.store_file(tmp_path / "program")
+    hdf5_files.plain(tmp_path / "x.h5")
+    store.store_file(tmp_path / "x.h5")
     store.store_file(tmp_path / "empty")
     with store.batch():
         store.store_npy(small, label="naïve ☃.npy")
@@ -112,7 +115,7 @@ def test_it_restores_every_file_of_a_store(store: kacas.Store, tmp_path: Path) -
     originals = [
         b"example text", b'{"rates":[1.5,null],"\\u00fcnit":7}', pickles.dumps(plain), b"", program,
         npy(small), npy(fortran), npy(np.float32(3)), npy(large), npy(large[:5_000_000]), b"forgotten",
-        npy(tiled), npy(many_tiles), nested,
+        npy(tiled), npy(many_tiles), nested, (tmp_path / "x.h5").read_bytes(),
     ]  # fmt: skip
     done = run(store.path, tmp_path / "restored")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
