@@ -27,7 +27,7 @@ from bench import machine
 from bench.machine import GIB
 from bench.measure import figure
 from bench.report import Target, table
-from bench.running import new_run, require_disk, say
+from bench.running import new_run, require_disk, say, write_json
 from bench.worker import ROOT
 from bench.workloads import MIB
 from kacas import Store
@@ -196,12 +196,13 @@ def main(arguments: list[str]) -> None:
         return
     parser = argparse.ArgumentParser(prog="python -m bench.hdf5", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="64 MiB instead of 1 GiB and 4 GiB: a look, not a figure")
-    parser.add_argument("--workdir", type=Path, default=Path(tempfile.gettempdir()) / "kacas-bench")
-    parser.add_argument("--output", type=Path, default=ROOT / "bench-out" / "hdf5.json", help="the JSON file")
+    parser.add_argument("--dir", dest="workdir", type=Path, default=Path(tempfile.gettempdir()) / "kacas-bench")
+    parser.add_argument(
+        "--json", dest="output", type=Path, default=ROOT / "bench-out" / "hdf5.json", help="the JSON file (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     size, more, large = (64 * MIB, 8 * MIB, 64 * MIB) if options.quick else (GIB, 64 * MIB, 4 * GIB)
-    run = new_run(options.workdir)
-    try:
+    with new_run(options.workdir) as run:
         require_disk(run, 3 * large)
         grown = {}
         for name, (libver, filters) in GROWN.items():
@@ -210,15 +211,12 @@ def main(arguments: list[str]) -> None:
         say("reading one dataset")
         read = measure_one_dataset(run, large)
         about = machine.describe(run)
-    finally:
-        shutil.rmtree(run)
     versions = {"h5py": h5py.version.version, "HDF5": h5py.version.hdf5_version}
     result = {
         "machine": about, "versions": versions, "grown": grown, "read": read,
         "targets": [target.as_json() for target in targets(grown, read)],
     }  # fmt: skip
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(options.output, result)
     print(report(grown, read))
     say(f"\nwritten: {options.output}")
 
