@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import subprocess
-import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -382,53 +379,3 @@ def test_bytes_and_files_are_read_from_the_other_layout_where_one_is_damaged(
     damaged = sequence if first else tiles
     with pytest.raises(kacas.DamagedError):  # a root names one layout: what is read is proved by it
         store.load_bytes(f"{uri}&root={damaged.root.hex()}")
-
-
-def test_what_is_put_in_order_while_it_is_read_follows_the_setting_for_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    array = noise((1 << 14, 1 << 11))  # one row of tiles is all of its 32 MiB
-    path = tmp_path / "restored.npy"
-    monkeypatch.setenv("KACAS_MEMORY", "64M")  # of which a quarter
-    with Store.open(tmp_path / "quick", durability="relaxed") as store:
-        uri = store.store_npy(array, chunks=(None, 16), codec="raw")
-        tracemalloc.start()
-        try:
-            store.load_file(uri, dest=path)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert peak < array.nbytes
-    assert np.array_equal(np.load(path), array)
-
-
-AFTER_THE_END = """
-import sys, threading, time
-from concurrent.futures import ThreadPoolExecutor
-import numpy as np
-import kacas
-
-array = np.arange(1 << 22, dtype="<u4").reshape(-1, 64)
-
-def read(store, uris):
-    while True:  # until nobody can have new threads
-        try:
-            ThreadPoolExecutor(1).submit(int)
-        except RuntimeError:
-            break
-        time.sleep(0.01)
-    same = [np.array_equal(store.load_npy(uri), array) for uri in uris]
-    columns = [np.array_equal(store.open_npy(uri)[:, 5], array[:, 5]) for uri in uris]
-    print(same, columns)
-
-store = kacas.Store.open(sys.argv[1], durability="relaxed")
-uris = [store.store_npy(array, chunks=chunks) for chunks in (None, (4096, 16))]
-threading.Thread(target=read, args=(store, uris)).start()
-"""
-
-
-def test_a_thread_that_outlives_the_main_threads_code_reads_chunks_and_tiles(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", AFTER_THE_END, str(tmp_path / "quick")], capture_output=True, text=True, timeout=60
-    )
-    assert ended.stdout.split("\n") == ["[True, True] [True, True]", ""], ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -296,3 +297,35 @@ def test_a_store_that_is_closed_while_threads_use_it_gives_right_answers_or_says
         content.check(store, uri)
         check_verified(store)
         check_index(store)
+
+
+AFTER_THE_END = """
+import sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import kacas
+
+array = np.arange(1 << 22, dtype="<u4").reshape(-1, 64)
+
+def read(store, uris):
+    while True:  # until nobody can have new threads
+        try:
+            ThreadPoolExecutor(1).submit(int)
+        except RuntimeError:
+            break
+        time.sleep(0.01)
+    same = [np.array_equal(store.load_npy(uri), array) for uri in uris]
+    columns = [np.array_equal(store.open_npy(uri)[:, 5], array[:, 5]) for uri in uris]
+    print(same, columns)
+
+store = kacas.Store.open(sys.argv[1], durability="relaxed")
+uris = [store.store_npy(array, chunks=chunks) for chunks in (None, (4096, 16))]
+threading.Thread(target=read, args=(store, uris)).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_threads_code_reads_chunks_and_tiles(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", AFTER_THE_END, str(tmp_path / "quick")], capture_output=True, text=True, timeout=60
+    )
+    assert ended.stdout.split("\n") == ["[True, True] [True, True]", ""], ended.stderr

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,26 @@ def test_a_row_of_tiles_that_is_larger_than_the_memory_waits_in_a_file(
     run(work, 120).get()
     assert (tmp_path / "b.npy").read_bytes() == path.read_bytes()
     assert [name for name in os.listdir(tmp_path / "cache") if "spool" in name] == []
+
+
+def test_what_is_put_in_order_while_it_is_read_follows_the_setting_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.random.default_rng(0).integers(
+        0, 256, (1 << 14, 1 << 11), np.uint8
+    )  # one row of tiles is all of its 32 MiB
+    path = tmp_path / "restored.npy"
+    monkeypatch.setenv("KACAS_MEMORY", "64M")  # of which a quarter
+    with kacas.Store.open(tmp_path / "quick", durability="relaxed") as store:
+        uri = store.store_npy(array, chunks=(None, 16), codec="raw")
+        tracemalloc.start()
+        try:
+            store.load_file(uri, dest=path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < array.nbytes
+    assert np.array_equal(np.load(path), array)
 
 
 def test_a_full_cache_disk_leaves_the_store_as_it_was(
