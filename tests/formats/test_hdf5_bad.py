@@ -226,6 +226,7 @@ def test_a_process_that_crashes_costs_one_file_its_cuts_and_the_next_has_a_new_o
         process.end()
 
 
+@pytest.mark.heavy
 def test_a_process_that_ended_because_it_was_idle_costs_nothing(tmp_path: Path) -> None:
     plain(tmp_path / "x.h5")
     process = Hdf5Process()

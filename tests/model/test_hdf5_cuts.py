@@ -106,6 +106,22 @@ def test_a_chunk_from_256_kib_to_1_mib_is_one_chunk_of_ours(size: int) -> None:
     assert not [end for end in cut(spans) if 1000 < end < 1000 + 2 * size and end != 1000 + size]
 
 
+def test_a_chunk_from_256_kib_on_is_never_joined_to_small_ones_before_it() -> None:
+    small = chunks(0, 40, 2_000)
+    large = extents((80_000, 80_000 + CHUNK_TARGET, 0, 0))
+    assert 80_000 in cut(spans_of(np.concatenate([small, large]), orders(GROUPED), len(DATA)))
+
+
+@given(skipped=st.integers(0, 5_000))
+def test_a_part_of_an_array_is_cut_where_the_whole_is(skipped: int) -> None:
+    shape, item_size = (12_000, 50), 2
+    begin = skipped * 100
+    extent = extents((0, 12_000 * 100 - begin, 0, begin))
+    spans = spans_of(extent, orders(order_of(shape, item_size)), 12_000 * 100 - begin)
+    whole = ends_of(array_cutter(shape, item_size), DATA[: 12_000 * 100], [4 * MIB])
+    assert cut(spans, DATA[begin : 12_000 * 100]) == [end - begin for end in whole if end > begin]
+
+
 def test_a_larger_chunk_is_cut_in_equal_parts_from_its_start() -> None:
     spans = spans_of(extents((777, 777 + MIB + 5, 0, 0)), orders(GROUPED), len(DATA))
     inside = [end for end in cut(spans) if 777 <= end <= 777 + MIB + 5]
