@@ -1,4 +1,4 @@
-"""Restoring a directory: small files are read in groups by few large reads; two groups are restored side by side."""
+"""Restoring a directory: small files are read in groups by few large reads; one is read while another is written."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from kacas.content import Content
-from kacas.disk.destination import Destination, Write
+from kacas.disk.destination import Destination, Parts
 from kacas.disk.place import Place, sweep
 from kacas.errors import (
     DamagedContentError,
@@ -34,9 +32,11 @@ from kacas.repository import Repository
 _GROUP_SIZE = 4 * MIB
 _GROUP_COUNT = 1024
 _GROUP_PLACES = 16  # directories that a group holds open
-_THREADS = 2  # making files is the kernel's work, and a file system has locks of its own
-_IN_FLIGHT = 3  # groups
+_IN_FLIGHT = 1  # groups that are read while another is written
 _MAX_NAMED = 20
+
+
+Contents = Callable[[], Mapping[bytes, bytes | bytearray | memoryview]]  # by SHA-1; it waits for them
 
 
 class _File(NamedTuple):
@@ -78,18 +78,19 @@ class _Restore:
         totals = self._trees.totals(uri.sha1, str(uri))
         root = self._destination.open_root()
         self._destination.check_room(root, totals.names, totals.size)
-        # Each thread reads, verifies and writes a group of its own: they meet only where Python works.
-        workers = ThreadPoolExecutor(_THREADS, "kacas-restore")
-        flying: deque[tuple[_Group, Future[None]]] = deque()
+        # What takes few long calls is done beside; looking up, verifying and making files take many short ones.
+        worker = ThreadPoolExecutor(1, "kacas-restore")
+        flying: deque[tuple[_Group, Contents]] = deque()
         try:
             for group in self._groups(root, uri, top):
-                flying.append((group, workers.submit(self._restore_group, group)))
+                sizes = {file.entry.sha1: file.entry.size for file in group.files}
+                flying.append((group, self._repository.begin_many(sizes, worker)))
                 while len(flying) > _IN_FLIGHT:
-                    self._land(flying)
+                    self._land(*flying.popleft())
             while flying:
-                self._land(flying)
+                self._land(*flying.popleft())
         finally:
-            workers.shutdown(wait=True, cancel_futures=True)
+            worker.shutdown(wait=True, cancel_futures=True)
             for place in (root, *self._places):
                 place.close()
         if self._problems:
@@ -99,10 +100,17 @@ class _Restore:
                 sha1=uri.sha1.hex(),
             ) from self._problems[0][1]
 
-    def _land(self, flying: deque[tuple[_Group, Future[None]]]) -> None:
-        """Wait for the oldest group. Only then are its directories done with: an older group may have had files there."""
-        group, restoring = flying.popleft()
-        restoring.result()
+    def _land(self, group: _Group, contents: Contents) -> None:
+        """Write a group's files; then its directories are done with."""
+        found = contents()
+        for file in group.files:
+            content = found.get(file.entry.sha1)
+            if content is None or len(content) != file.entry.size:
+                self._write_alone(file)  # it is large, or has something to tell
+            else:
+                self._write(file, (content,))
+        for place in group.places:
+            place.complete()
         self._written += sum(file.entry.size for file in group.files)
         self._repository.report_progress("restoring", self._written, None)
         self._places.difference_update(group.places)
@@ -162,17 +170,6 @@ class _Restore:
         self._destination.check_free(place, entry.name, status)
         return False
 
-    def _restore_group(self, group: _Group) -> None:
-        found = self._repository.read_many({file.entry.sha1: file.entry.size for file in group.files})
-        for file in group.files:
-            content = found.get(file.entry.sha1)
-            if content is None or len(content) != file.entry.size:
-                self._write_alone(file)  # it is large, or has something to tell
-            else:
-                self._write(file, partial(_write_all, data=content))
-        for place in group.places:
-            place.complete()
-
     def _write_alone(self, file: _File) -> None:
         entry, path = file.entry, file.place.text(file.entry.name)
         try:
@@ -181,13 +178,13 @@ class _Restore:
                 raise DamagedContentError(
                     f"the directory says {entry.size} bytes, the content has {content.size}", sha1=entry.sha1.hex()
                 )
-            self._write(file, lambda fd: _copy(content, fd))
+            self._write(file, content.windows())
         except (DamagedError, NotFoundError, NewerFormatError, MissingPackageError) as exc:
             self._problems.append((path, exc))
 
-    def _write(self, file: _File, write: Write) -> None:
-        replace = file.status is not None
-        self._destination.write_file(file.place, file.entry.name, file.entry.executable, write, replace=replace)
+    def _write(self, file: _File, parts: Parts) -> None:
+        place, (name, _, _, _, executable, _), status = file
+        self._destination.write_file(place, name, executable, parts, replace=status is not None)
 
 
 def _weight(directory: dict[bytes, TreeEntry]) -> int | None:
@@ -199,13 +196,3 @@ def _weight(directory: dict[bytes, TreeEntry]) -> int | None:
     size = sum(entry.size for entry in entries)
     few = size <= _GROUP_SIZE and len(directory) <= _GROUP_COUNT
     return size if few and all(entry.type is not EntryType.DIRECTORY for entry in entries) else None
-
-
-def _copy(content: Content, fd: int) -> None:
-    for part in content.windows():
-        _write_all(fd, part)
-
-
-def _write_all(fd: int, data: memoryview | bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
