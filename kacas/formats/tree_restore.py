@@ -7,7 +7,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ _IN_FLIGHT = 1  # groups that are read while another is written
 _MAX_NAMED = 20
 
 
-Contents = Callable[[], Mapping[bytes, bytes | bytearray | memoryview]]  # by SHA-1; it waits for them
+Found = Mapping[bytes, bytes | bytearray | memoryview]  # contents by SHA-1
 
 
 class _File(NamedTuple):
@@ -78,17 +78,18 @@ class _Restore:
         totals = self._trees.totals(uri.sha1, str(uri))
         root = self._destination.open_root()
         self._destination.check_room(root, totals.names, totals.size)
-        # What takes few long calls is done beside; looking up, verifying and making files take many short ones.
-        worker = ThreadPoolExecutor(1, "kacas-restore")
-        flying: deque[tuple[_Group, Contents]] = deque()
+        # Beside us groups are read and decoded, in few long calls, and half the files made, which the kernel does. Looking
+        # up and verifying take many short calls: threads that both make those wait for one another more than they work.
+        worker = ThreadPoolExecutor(2, "kacas-restore")
+        flying: deque[tuple[_Group, Callable[[], Found]]] = deque()
         try:
             for group in self._groups(root, uri, top):
                 sizes = {file.entry.sha1: file.entry.size for file in group.files}
                 flying.append((group, self._repository.begin_many(sizes, worker)))
                 while len(flying) > _IN_FLIGHT:
-                    self._land(*flying.popleft())
+                    self._land(*flying.popleft(), worker)
             while flying:
-                self._land(*flying.popleft())
+                self._land(*flying.popleft(), worker)
         finally:
             worker.shutdown(wait=True, cancel_futures=True)
             for place in (root, *self._places):
@@ -100,15 +101,16 @@ class _Restore:
                 sha1=uri.sha1.hex(),
             ) from self._problems[0][1]
 
-    def _land(self, group: _Group, contents: Contents) -> None:
+    def _land(self, group: _Group, contents: Callable[[], Found], worker: ThreadPoolExecutor) -> None:
         """Write a group's files; then its directories are done with."""
         found = contents()
-        for file in group.files:
-            content = found.get(file.entry.sha1)
-            if content is None or len(content) != file.entry.size:
-                self._write_alone(file)  # it is large, or has something to tell
-            else:
-                self._write(file, (content,))
+        half = len(group.files) // 2
+        beside = worker.submit(self._write_files, group.files[:half], found)
+        try:
+            self._write_files(group.files[half:], found)
+        finally:
+            wait([beside])  # nobody may close what it works in
+        beside.result()
         for place in group.places:
             place.complete()
         self._written += sum(file.entry.size for file in group.files)
@@ -116,6 +118,14 @@ class _Restore:
         self._places.difference_update(group.places)
         for place in group.places:
             place.close()
+
+    def _write_files(self, files: list[_File], found: Found) -> None:
+        for file in files:
+            content = found.get(file.entry.sha1)
+            if content is None or len(content) != file.entry.size:
+                self._write_alone(file)  # it is large, or has something to tell
+            else:
+                self._write(file, (content,))
 
     def _groups(self, root: Place, uri: DirectoryUri, top: dict[bytes, TreeEntry]) -> Iterator[_Group]:
         """Make directories and links on the way, and gather files."""
