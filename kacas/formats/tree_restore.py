@@ -8,6 +8,8 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +34,7 @@ from kacas.repository import Repository
 _GROUP_SIZE = 4 * MIB
 _GROUP_COUNT = 1024
 _GROUP_PLACES = 16  # directories that a group holds open
-_IN_FLIGHT = 1  # groups that are read while another is written
+_IN_FLIGHT = 2  # groups that are read while another is written
 _MAX_NAMED = 20
 
 
@@ -104,10 +106,10 @@ class _Restore:
     def _land(self, group: _Group, contents: Callable[[], Found], worker: ThreadPoolExecutor) -> None:
         """Write a group's files; then its directories are done with."""
         found = contents()
-        half = len(group.files) // 2
-        beside = worker.submit(self._write_files, group.files[:half], found)
+        runs = deque(list(run) for _, run in groupby(group.files, attrgetter("place")))
+        beside = worker.submit(self._write_runs, runs, found)
         try:
-            self._write_files(group.files[half:], found)
+            self._write_runs(runs, found)
         finally:
             wait([beside])  # nobody may close what it works in
         beside.result()
@@ -119,13 +121,19 @@ class _Restore:
         for place in group.places:
             place.close()
 
-    def _write_files(self, files: list[_File], found: Found) -> None:
-        for file in files:
-            content = found.get(file.entry.sha1)
-            if content is None or len(content) != file.entry.size:
-                self._write_alone(file)  # it is large, or has something to tell
-            else:
-                self._write(file, (content,))
+    def _write_runs(self, runs: deque[list[_File]], found: Found) -> None:
+        """Write files of one directory after those of another, until nothing is left: a file system locks a directory."""
+        while runs:
+            try:
+                files = runs.popleft()
+            except IndexError:
+                return  # another thread has the last
+            for file in files:
+                content = found.get(file.entry.sha1)
+                if content is None or len(content) != file.entry.size:
+                    self._write_alone(file)  # it is large, or has something to tell
+                else:
+                    self._write(file, (content,))
 
     def _groups(self, root: Place, uri: DirectoryUri, top: dict[bytes, TreeEntry]) -> Iterator[_Group]:
         """Make directories and links on the way, and gather files."""
