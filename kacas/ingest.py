@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from kacas.block_workers import BlockWorkers
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET, Cutter
-from kacas.model.digest import PayloadKind, chunk_digest, new_sha1, sha1_digest
+from kacas.model.digest import PayloadKind, chunk_digest, new_sha1
 from kacas.model.encoder import ZSTD, Encoder, Recipe
 from kacas.model.manifest import Child, TreeBuilder
 from kacas.model.pack_format import PayloadHeader
@@ -49,7 +49,9 @@ class Ingested(NamedTuple):
 
 def identify(raw: bytes) -> Ingested:
     """What `put` would return for content that fits in one chunk; nothing is appended."""
-    return Ingested(sha1_digest(raw), chunk_digest(raw), len(raw))
+    sha1 = new_sha1()
+    sha1.update(raw)
+    return Ingested(sha1.digest(), chunk_digest(raw), len(raw))
 
 
 class Ingest:

@@ -61,11 +61,6 @@ def checksums(size: int, rows: Iterable[Buffer]) -> list[bytes]:
     return [blake3(row).digest(size) for row in rows]
 
 
-def sha1_digest(raw: Buffer) -> bytes:
-    """SHA-1 of bytes that are all there."""
-    return hashlib.sha1(raw, usedforsecurity=False).digest()
-
-
 def new_sha1() -> _Hash:
     """A running SHA-1: the public identity of content, not a security claim (see CollisionError)."""
     return hashlib.sha1(usedforsecurity=False)
