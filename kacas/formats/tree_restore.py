@@ -8,8 +8,6 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +31,7 @@ from kacas.repository import Repository
 
 _GROUP_SIZE = 4 * MIB
 _GROUP_COUNT = 1024
+_RUN_COUNT = 256  # files of one directory that a thread makes at a time
 _GROUP_PLACES = 16  # directories that a group holds open
 _IN_FLIGHT = 2  # groups that are read while another is written
 _MAX_NAMED = 20
@@ -106,7 +105,11 @@ class _Restore:
     def _land(self, group: _Group, contents: Callable[[], Found], worker: ThreadPoolExecutor) -> None:
         """Write a group's files; then its directories are done with."""
         found = contents()
-        runs = deque(list(run) for _, run in groupby(group.files, attrgetter("place")))
+        runs: deque[list[_File]] = deque()
+        for file in group.files:
+            if not runs or runs[-1][0].place is not file.place or len(runs[-1]) >= _RUN_COUNT:
+                runs.append([])
+            runs[-1].append(file)
         beside = worker.submit(self._write_runs, runs, found)
         try:
             self._write_runs(runs, found)
