@@ -155,7 +155,8 @@ class Batch:
             try:
                 writer.write_gathered()
             except BaseException as exc:
-                self._fail(exc)
+                with self._lock:
+                    self._fail(exc)
                 raise
 
     def write_back(self) -> None:
