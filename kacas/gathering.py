@@ -183,7 +183,7 @@ class GatheringBatch(Batch):
         """None if the program is ending, when no thread can be had: then it is encoded when it is appended."""
         self._worker = self._worker or ThreadPoolExecutor(1, "kacas-gather")
         try:
-            return self._worker.submit(self._encode, raws)
+            return self._worker.submit(self._write_and_encode, raws)
         except RuntimeError:
             return None
 
@@ -204,7 +204,7 @@ class GatheringBatch(Batch):
             for (digest, raw), (codec, parameters, payload) in zip(new.items(), encoded, strict=True)
         ]
         if payloads:
-            self.append(payloads)
+            self.append(payloads, lasting=True)
         self._check_group(group)
         if group.claims:
             self.add_entries(group.claims)
@@ -215,6 +215,10 @@ class GatheringBatch(Batch):
                 waiting = [entry for entry in self._gathered.pop(claim.sha1, ()) if entry is not claim]
                 if waiting:  # in a later group
                     self._gathered[claim.sha1] = waiting
+
+    def _write_and_encode(self, raws: Sequence[bytes]) -> list[Encoded]:
+        self.write_gathered()  # of the group before: it is on the way to the disk while we do Python's work
+        return self._encode(raws)
 
     def _encode(self, raws: Sequence[bytes]) -> list[Encoded]:
         encoder: Encoder | None = getattr(self._local, "encoder", None)

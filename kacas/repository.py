@@ -7,10 +7,11 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kacas.claims import Claims, has_same
 from kacas.content import Content
@@ -40,6 +41,9 @@ from kacas.model.source import BufferSource, Source
 from kacas.model.tiling import Tiling
 from kacas.model.uri import Uri, label_bytes
 from kacas.small_chunks import SmallChunks
+
+if TYPE_CHECKING:
+    from kacas.model.digest import Buffer
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
@@ -315,15 +319,21 @@ class Repository:
             content.read_into(first, view)
         return buffer.getvalue()
 
-    def read_many(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
-        """Contents that are one chunk each, by SHA-1, read in few large reads; sizes: what each is said to have.
+    def begin_many(self, sizes: dict[bytes, int], worker: Executor) -> Callable[[], dict[bytes, Buffer]]:
+        """Begin to read contents that are one chunk each, by SHA-1, in few large reads, which the worker does.
 
-        What is not found as such at once, or has another size, is left out: `resolve` tells why.
+        sizes: what each is said to have. What is returned waits for the contents. One that is not found as such at once,
+        or has another size, is left out: `resolve` tells why.
         """
         self._check_open()
         roots = self.lookup.roots({sha1: size for sha1, size in sizes.items() if size <= CHUNK_TARGET})
-        chunks = self._small_chunks.read({root: sizes[sha1] for sha1, root in roots.items()})
-        return {sha1: chunks[root] for sha1, root in roots.items() if root in chunks}
+        end = self._small_chunks.begin({root: sizes[sha1] for sha1, root in roots.items()}, worker)
+
+        def contents() -> dict[bytes, Buffer]:
+            chunks = end()
+            return {sha1: chunks[root] for sha1, root in roots.items() if root in chunks}
+
+        return contents
 
     # --- claims -----------------------------------------------------------------------------
 

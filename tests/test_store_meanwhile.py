@@ -157,16 +157,16 @@ def store_whatever_fails(store: kacas.Store, size: int) -> None:
             store.store_text(f"{number:0{size}}")
 
 
-@pytest.mark.parametrize("size", [100, 20_000])
+@pytest.mark.parametrize("size, call", [(100, "append"), (20_000, "append"), (20_000, "write_gathered")])
 def test_a_group_that_cannot_be_written_fails_the_whole_batch(
-    store: kacas.Store, size: int, monkeypatch: pytest.MonkeyPatch
+    store: kacas.Store, size: int, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_space(self: object, payloads: object) -> None:
+    def no_space(*_: object, **_options: object) -> None:
         raise kacas.NoSpaceError("no space left", path="packs")
 
     kept = store.store_text("before")
     with monkeypatch.context() as patch:
-        patch.setattr("kacas.disk.pack_writer.PackWriter.append", no_space)
+        patch.setattr(f"kacas.disk.pack_writer.PackWriter.{call}", no_space)
         with pytest.raises(kacas.NoSpaceError), store.batch():
             store_whatever_fails(store, size)
     assert [item.uri for item in store.history()] == [kept]

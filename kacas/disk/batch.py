@@ -58,13 +58,13 @@ class Batch:
         with self._lock:
             self._relied.update(pack_ids)
 
-    def append(self, payloads: Sequence[Payload]) -> None:
-        """Take payloads; their buffers are free when this returns."""
+    def append(self, payloads: Sequence[Payload], *, lasting: bool = False) -> None:
+        """Take payloads; their buffers are free when this returns, unless they are lasting: see `PackWriter.append`."""
         with self._lock:
             self._check_open()
             try:
                 self._writer = self._writer or PackWriter(self._volume)
-                records = self._writer.append(payloads)
+                records = self._writer.append(payloads, lasting=lasting)
             except BaseException as exc:
                 # A pack with a hole is never published, even if the caller goes on with other puts.
                 self._fail(exc)
@@ -147,6 +147,17 @@ class Batch:
             if self._writer is None or self._writer.pack_id != location.pack_id:
                 return None
             return self._writer.read(location.offset, location.stop - location.offset)
+
+    def write_gathered(self) -> None:
+        """Write lasting payloads that were taken."""
+        writer = self._writer  # without our lock: who appends need not wait for the disk
+        if writer is not None:
+            try:
+                writer.write_gathered()
+            except BaseException as exc:
+                with self._lock:
+                    self._fail(exc)
+                raise
 
     def write_back(self) -> None:
         """Begin to sync what is there, if it is much: `finish` will come soon."""

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 from kacas.disk.place import DIRECTORY, Place, stage, temporary_name
@@ -15,7 +15,7 @@ from kacas.errors import DestinationError
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
-Write = Callable[[int], None]
+Parts = Iterable[bytes | bytearray | memoryview]
 
 
 class Destination:
@@ -112,12 +112,12 @@ class Destination:
                 path=place.text(name),
             )
 
-    def write_file(self, place: Place, name: bytes, executable: bool, write: Write, *, replace: bool) -> None:
-        """Make the file; it appears when it is complete. write(fd) writes its bytes. Raises DestinationError."""
+    def write_file(self, place: Place, name: bytes, executable: bool, parts: Parts, *, replace: bool) -> None:
+        """Make the file; it appears when it is complete. parts: its bytes, in order. Raises DestinationError."""
         mode = 0o777 if executable else 0o666  # and not what the umask forbids
         try:
             if place.staged:
-                _write_new(place, name, mode, write)
+                _write_new(place, name, mode, parts)
                 return
             if self._unnamed and not replace:
                 try:
@@ -127,28 +127,28 @@ class Destination:
                         raise
                     self._unnamed = False  # NFS and others: a name from the beginning
                 else:
-                    self._write_unnamed(fd, place, name, write)
+                    self._write_unnamed(fd, place, name, parts)
                     return
-            self._write_named(place, name, mode, write, replace)
+            self._write_named(place, name, mode, parts, replace)
         except OSError as exc:
             if isinstance(exc, DestinationError) or exc.errno is None:
                 raise
             raise place.error(name, exc) from exc
 
     @staticmethod
-    def _write_unnamed(fd: int, place: Place, name: bytes, write: Write) -> None:
+    def _write_unnamed(fd: int, place: Place, name: bytes, parts: Parts) -> None:
         # Nothing is left of it if we are killed. The link refuses a name that appeared meanwhile.
         try:
-            write(fd)
+            _write(fd, parts)
             os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=place.fd, follow_symlinks=True)
         finally:
             os.close(fd)
 
     @staticmethod
-    def _write_named(place: Place, name: bytes, mode: int, write: Write, replace: bool) -> None:
+    def _write_named(place: Place, name: bytes, mode: int, parts: Parts, replace: bool) -> None:
         temporary = temporary_name()
         try:
-            _write_new(place, temporary, mode, write)
+            _write_new(place, temporary, mode, parts)
             if replace:
                 os.rename(temporary, name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
                 return
@@ -185,16 +185,22 @@ class Destination:
             os.fchmod(fd, mode & 0o666 | ((mode & 0o444) >> 2 if executable else 0))
 
 
-def _write_new(place: Place, name: bytes, mode: int, write: Write) -> None:
+def _write_new(place: Place, name: bytes, mode: int, parts: Parts) -> None:
     fd = os.open(name, _CREATE, mode, dir_fd=place.fd)
     try:
         try:
-            write(fd)
+            _write(fd, parts)
         finally:
             os.close(fd)
     except BaseException:
         os.unlink(name, dir_fd=place.fd)  # a part of a file never gets a name with its directory
         raise
+
+
+def _write(fd: int, parts: Parts) -> None:
+    for part in parts:
+        while part:
+            part = part[os.write(fd, part) :]
 
 
 def _exists(name: bytes, parent_fd: int) -> bool:

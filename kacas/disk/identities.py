@@ -189,9 +189,11 @@ class Identities:
         been the same after that call and after the last byte was read.
         """
         keys, rows, unsure = [], [], []
+        latest_ns = -1 if synced_ns is None else synced_ns - _SETTLING_NS
         for state, (sha1, root, size) in found.items():
+            _, _, state_size, mtime_ns, ctime_ns = state
             # Files that have another size than they say, as in /proc, do not tell their changes either.
-            if synced_ns is not None and has_settled(state, synced_ns) and size == state.size:
+            if 0 <= mtime_ns <= latest_ns and 0 <= ctime_ns <= latest_ns and size == state_size:
                 keys.append(_file_key(state))
                 rows.append(_ROW.pack(*state, sha1, root))
             else:

@@ -46,7 +46,7 @@ class PackWriter:
             volume.packs, f"{self.pack_id.hex()}.pack", mode=volume.pack_mode, sync=volume.durable,
             network=volume.network, random_name=True,
         )  # fmt: skip
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._gathered: list[bytes | memoryview] = [self._header]
         self._gathered_size = HEADER_SIZE
         self._records: list[bytes] = []
@@ -63,8 +63,12 @@ class PackWriter:
     def payload_count(self) -> int:
         return len(self._records)
 
-    def append(self, payloads: Sequence[Payload]) -> list[bytes]:
-        """Take payloads; their buffers are free when this returns. Returns their chunk records: see `location`."""
+    def append(self, payloads: Sequence[Payload], *, lasting: bool = False) -> list[bytes]:
+        """Take payloads. Returns their chunk records: see `location`.
+
+        lasting: their buffers are never changed, so that `write_gathered` may write them, or whatever comes next;
+        otherwise they are free when this returns.
+        """
         records = []
         with self._lock:
             offset = self.size
@@ -75,16 +79,27 @@ class PackWriter:
                 parts += (front, payload)
                 records.append(header.record(offset + size))
                 size += len(front) + header.payload_size
-            if size >= _FLUSH_SIZE:
-                self._flush(parts)
-            else:
+            if size < _FLUSH_SIZE:
                 # The caller's buffers are reused: what waits must be our own copy.
                 self._gathered.append(b"".join(parts))
                 self._gathered_size += size
                 if self._gathered_size >= _FLUSH_SIZE:
                     self._flush([])
+            elif lasting:
+                if self._gathered_size >= _FLUSH_SIZE:
+                    self._flush([])
+                self._gathered += parts
+                self._gathered_size += size
+            else:
+                self._flush(parts)
             self._records += records
         return records
+
+    def write_gathered(self) -> None:
+        """Write what was taken, if it is much."""
+        with self._lock:
+            if self._gathered_size >= _FLUSH_SIZE:
+                self._flush([])
 
     def location(self, record: bytes) -> Location:
         """Where the payload of a chunk record of this pack is."""
@@ -150,4 +165,6 @@ class PackWriter:
         """Give up: nothing was published. Safe to call twice."""
         if self._syncer is not None:
             self._syncer.shutdown(wait=True)  # it uses the descriptor that is closed next
-        self._file.discard()
+        with self._lock:  # and so does who writes what was gathered
+            self._gathered, self._gathered_size = [], 0
+            self._file.discard()

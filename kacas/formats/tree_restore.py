@@ -1,4 +1,4 @@
-"""Restoring a directory: small files are read in groups by few large reads; two groups are restored side by side."""
+"""Restoring a directory: small files are read in groups by few large reads; one is read while another is written."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from kacas.content import Content
-from kacas.disk.destination import Destination, Write
+from kacas.disk.destination import Destination, Parts
 from kacas.disk.place import Place, sweep
 from kacas.errors import (
     DamagedContentError,
@@ -33,10 +31,13 @@ from kacas.repository import Repository
 
 _GROUP_SIZE = 4 * MIB
 _GROUP_COUNT = 1024
+_RUN_COUNT = 256  # files of one directory that a thread makes at a time
 _GROUP_PLACES = 16  # directories that a group holds open
-_THREADS = 2  # making files is the kernel's work, and a file system has locks of its own
-_IN_FLIGHT = 3  # groups
+_IN_FLIGHT = 2  # groups that are read while another is written
 _MAX_NAMED = 20
+
+
+Found = Mapping[bytes, bytes | bytearray | memoryview]  # contents by SHA-1
 
 
 class _File(NamedTuple):
@@ -78,18 +79,20 @@ class _Restore:
         totals = self._trees.totals(uri.sha1, str(uri))
         root = self._destination.open_root()
         self._destination.check_room(root, totals.names, totals.size)
-        # Each thread reads, verifies and writes a group of its own: they meet only where Python works.
-        workers = ThreadPoolExecutor(_THREADS, "kacas-restore")
-        flying: deque[tuple[_Group, Future[None]]] = deque()
+        # Beside us groups are read and decoded, in few long calls, and half the files made, which the kernel does. Looking
+        # up and verifying take many short calls: threads that both make those wait for one another more than they work.
+        worker = ThreadPoolExecutor(2, "kacas-restore")
+        flying: deque[tuple[_Group, Callable[[], Found]]] = deque()
         try:
             for group in self._groups(root, uri, top):
-                flying.append((group, workers.submit(self._restore_group, group)))
+                sizes = {file.entry.sha1: file.entry.size for file in group.files}
+                flying.append((group, self._repository.begin_many(sizes, worker)))
                 while len(flying) > _IN_FLIGHT:
-                    self._land(flying)
+                    self._land(*flying.popleft(), worker)
             while flying:
-                self._land(flying)
+                self._land(*flying.popleft(), worker)
         finally:
-            workers.shutdown(wait=True, cancel_futures=True)
+            worker.shutdown(wait=True, cancel_futures=True)
             for place in (root, *self._places):
                 place.close()
         if self._problems:
@@ -99,15 +102,41 @@ class _Restore:
                 sha1=uri.sha1.hex(),
             ) from self._problems[0][1]
 
-    def _land(self, flying: deque[tuple[_Group, Future[None]]]) -> None:
-        """Wait for the oldest group. Only then are its directories done with: an older group may have had files there."""
-        group, restoring = flying.popleft()
-        restoring.result()
+    def _land(self, group: _Group, contents: Callable[[], Found], worker: ThreadPoolExecutor) -> None:
+        """Write a group's files; then its directories are done with."""
+        found = contents()
+        runs: deque[list[_File]] = deque()
+        for file in group.files:
+            if not runs or runs[-1][0].place is not file.place or len(runs[-1]) >= _RUN_COUNT:
+                runs.append([])
+            runs[-1].append(file)
+        beside = worker.submit(self._write_runs, runs, found)
+        try:
+            self._write_runs(runs, found)
+        finally:
+            wait([beside])  # nobody may close what it works in
+        beside.result()
+        for place in group.places:
+            place.complete()
         self._written += sum(file.entry.size for file in group.files)
         self._repository.report_progress("restoring", self._written, None)
         self._places.difference_update(group.places)
         for place in group.places:
             place.close()
+
+    def _write_runs(self, runs: deque[list[_File]], found: Found) -> None:
+        """Write files of one directory after those of another, until nothing is left: a file system locks a directory."""
+        while runs:
+            try:
+                files = runs.popleft()
+            except IndexError:
+                return  # another thread has the last
+            for file in files:
+                content = found.get(file.entry.sha1)
+                if content is None or len(content) != file.entry.size:
+                    self._write_alone(file)  # it is large, or has something to tell
+                else:
+                    self._write(file, (content,))
 
     def _groups(self, root: Place, uri: DirectoryUri, top: dict[bytes, TreeEntry]) -> Iterator[_Group]:
         """Make directories and links on the way, and gather files."""
@@ -162,17 +191,6 @@ class _Restore:
         self._destination.check_free(place, entry.name, status)
         return False
 
-    def _restore_group(self, group: _Group) -> None:
-        found = self._repository.read_many({file.entry.sha1: file.entry.size for file in group.files})
-        for file in group.files:
-            content = found.get(file.entry.sha1)
-            if content is None or len(content) != file.entry.size:
-                self._write_alone(file)  # it is large, or has something to tell
-            else:
-                self._write(file, partial(_write_all, data=content))
-        for place in group.places:
-            place.complete()
-
     def _write_alone(self, file: _File) -> None:
         entry, path = file.entry, file.place.text(file.entry.name)
         try:
@@ -181,13 +199,13 @@ class _Restore:
                 raise DamagedContentError(
                     f"the directory says {entry.size} bytes, the content has {content.size}", sha1=entry.sha1.hex()
                 )
-            self._write(file, lambda fd: _copy(content, fd))
+            self._write(file, content.windows())
         except (DamagedError, NotFoundError, NewerFormatError, MissingPackageError) as exc:
             self._problems.append((path, exc))
 
-    def _write(self, file: _File, write: Write) -> None:
-        replace = file.status is not None
-        self._destination.write_file(file.place, file.entry.name, file.entry.executable, write, replace=replace)
+    def _write(self, file: _File, parts: Parts) -> None:
+        place, (name, _, _, _, executable, _), status = file
+        self._destination.write_file(place, name, executable, parts, replace=status is not None)
 
 
 def _weight(directory: dict[bytes, TreeEntry]) -> int | None:
@@ -199,13 +217,3 @@ def _weight(directory: dict[bytes, TreeEntry]) -> int | None:
     size = sum(entry.size for entry in entries)
     few = size <= _GROUP_SIZE and len(directory) <= _GROUP_COUNT
     return size if few and all(entry.type is not EntryType.DIRECTORY for entry in entries) else None
-
-
-def _copy(content: Content, fd: int) -> None:
-    for part in content.windows():
-        _write_all(fd, part)
-
-
-def _write_all(fd: int, data: memoryview | bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

@@ -16,6 +16,7 @@ MAX_CANCELS = 1 << 16
 _CHECK_SIZE = 8
 _FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
 _HEAD = struct.Struct("<I16s20s49xB")  # the same, as far as the action: size, id, SHA-1, action
+_LAYOUT = struct.Struct("<I16x20s32sQ9xB")  # and of these size, SHA-1, root, size of the content, action
 _SIZE = struct.Struct("<I")
 SHA1_OFFSET = _SIZE.size + ID_SIZE  # of the SHA-1 in an encoded entry
 MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_PATH_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
@@ -43,7 +44,7 @@ class Action(IntEnum):
     ADOPTED = 4  # no claim: says that the file at the path that is its label holds what a keep entry beside it keeps
 
 
-_LAYOUT_ACTIONS = (Action.KEEP, Action.MEMBER)
+_LAYOUT_ACTIONS = (int(Action.KEEP), int(Action.MEMBER))
 
 
 class Layout(NamedTuple):
@@ -180,9 +181,10 @@ def decode_entry(data: bytes | memoryview, start: int = 0) -> tuple[Entry, int]:
 
 def decode_layout(data: bytes) -> Layout | None:
     """What exactly these bytes, one entry, say of a content's layout; None if they say nothing, or are damaged."""
-    if len(data) < _FIXED.size + _CHECK_SIZE or checksum(_CHECK_SIZE, data[:-_CHECK_SIZE]) != data[-_CHECK_SIZE:]:
+    check_at = len(data) - _CHECK_SIZE
+    if check_at < _FIXED.size or checksum(_CHECK_SIZE, data[:check_at]) != data[check_at:]:
         return None
-    total, _, sha1, root, size, _, _, action, *_ = _FIXED.unpack_from(data)
+    total, sha1, root, size, action = _LAYOUT.unpack_from(data)
     return Layout(sha1, root, size) if total == len(data) and action in _LAYOUT_ACTIONS else None
 
 

@@ -92,10 +92,9 @@ class PayloadHeader(NamedTuple):
         return PAYLOAD_HEADER_SIZE + len(self.parameters) + self.payload_size
 
     def encode(self, payload: bytes | memoryview) -> bytes:
-        fixed = _PAYLOAD.pack(
-            _PAYLOAD_MAGIC, self.kind, self.codec, len(self.parameters), self.payload_size, self.raw_size, self.digest
-        )
-        return fixed + _payload_check(fixed, self.parameters, payload, self.codec) + self.parameters
+        kind, codec, payload_size, raw_size, digest, parameters = self
+        fixed = _PAYLOAD.pack(_PAYLOAD_MAGIC, kind, codec, len(parameters), payload_size, raw_size, digest)
+        return fixed + _payload_check(fixed, parameters, payload, codec) + parameters
 
     def record(self, offset: int) -> bytes:
         """The chunk record of the payload whose header is at `offset`."""

@@ -8,11 +8,12 @@ The bytes are those of `store_json`: sorted keys, no spaces, escaped to ASCII. d
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Iterable
+import re
+from binascii import unhexlify
+from collections.abc import Callable, Iterable
 from enum import Enum
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import simplejson
 from simplejson.encoder import encode_basestring_ascii as _quoted
@@ -22,8 +23,15 @@ MAX_TREE_SIZE = 256 << 20  # bytes of one document; about two million files in o
 MAX_NAME_SIZE = 255  # bytes, as file systems have it
 MAX_TARGET_SIZE = 4095
 _FORMAT = "kacas directory"
+_FRONT = b'{"entries":['
+_BACK = f'],"format":"{_FORMAT}","version":{TREE_VERSION}}}'.encode()
 _NO_NAMES = frozenset((b"", b".", b".."))
-_HEX = frozenset("0123456789abcdef")
+_STRING = rb'"([ !#-\[\]-~]*(?:\\["\\bfnrtu][ !#-\[\]-~]*)*)"'  # as JSON escapes it to ASCII
+_ROW = re.compile(
+    rb'\{(?:("executable":true),)?"(name|name_base64)":%b,'
+    rb'(?:"sha1":"([0-9a-f]{40})","size":(0|[1-9][0-9]{0,18}),"type":"(file|directory)"|'
+    rb'"(target|target_base64)":%b,"type":"link")\}(?:,(?=\{)|\Z)' % (_STRING, _STRING)
+)
 
 
 class TreeError(ValueError):
@@ -42,6 +50,9 @@ class EntryType(Enum):
     FILE = "file"
     DIRECTORY = "directory"
     LINK = "link"
+
+
+_TYPES = {b"file": EntryType.FILE, b"directory": EntryType.DIRECTORY}
 
 
 class TreeEntry(NamedTuple):
@@ -84,7 +95,7 @@ def encode_tree(entries: Iterable[TreeEntry]) -> bytes:
             raise TreeError(f"the name {entry.text!r} stands there twice")
         before = name
         rows.append(_row(entry))
-    return f'{{"entries":[{",".join(rows)}],"format":"{_FORMAT}","version":{TREE_VERSION}}}'.encode("ascii")
+    return b"".join((_FRONT, ",".join(rows).encode("ascii"), _BACK))
 
 
 def _row(entry: TreeEntry) -> str:
@@ -108,47 +119,78 @@ def decode_tree(data: bytes) -> tuple[TreeEntry, ...]:
     """The entries of a document, sorted by name. Raises TreeError unless it is exactly what encode_tree writes."""
     if len(data) > MAX_TREE_SIZE:
         raise TreeError(f"it has {len(data)} bytes, at most {MAX_TREE_SIZE} are allowed")
-    if not data.startswith(b'{"entries":['):
+    if not data.startswith(_FRONT):
         raise TreeError("it does not begin as a directory does")
+    if not data.endswith(_BACK):
+        raise _no_document(data)
+    at, stop = len(_FRONT), len(data) - len(_BACK)
+    entries: list[TreeEntry] = []
+    before = b""
+    # Read by hand, as it was written: a JSON decoder, and encoding again to compare, take three times as long.
+    while at < stop:
+        row = _ROW.match(data, at, stop)
+        if row is None:
+            raise TreeError(
+                f"at byte {at} it is not in the one form that a directory has: order, keys or spaces differ"
+            )
+        entry = _entry(*row.groups())
+        name = entry[0]
+        check_name(name)
+        if name <= before:
+            raise TreeError(f"the name {entry.text!r} stands there twice, or in the wrong place")
+        before = name
+        entries.append(entry)
+        at = row.end()
+    return tuple(entries)
+
+
+def _no_document(data: bytes) -> TreeError:
+    """What is wrong with bytes that do not end as a document does."""
     try:
         document = simplejson.loads(data.decode("ascii"))
-        if document.get("format") != _FORMAT:
-            raise TreeError("it does not say that it is a directory")
         version = document["version"]
-        if isinstance(version, int) and version > TREE_VERSION:
-            raise NewerTreeError(version)
-        entries = tuple(_decode(row) for row in document["entries"])
-        canonical = encode_tree(entries)
-    except TreeError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise TreeError(f"it is not a directory ({type(exc).__name__})") from exc
-    if canonical != data:
-        raise TreeError("it is not in the one form that a directory has: order, keys or spaces differ")
-    return entries
+        if document["format"] == _FORMAT and isinstance(version, int) and version > TREE_VERSION:
+            return NewerTreeError(version)
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        return TreeError(f"it is not a directory ({type(exc).__name__})")
+    return TreeError("it does not end as a directory does")
 
 
-def _decode(row: dict[str, Any]) -> TreeEntry:
-    kind, name = EntryType(row["type"]), _bytes(row, "name")
-    if kind is EntryType.LINK:
-        target = _bytes(row, "target")
-        if not target or b"\0" in target or len(target) > MAX_TARGET_SIZE:
-            raise TreeError(f"the link {name[:80]!r} leads nowhere")
-        return TreeEntry(name, kind, target=target)
-    sha1, size, executable = row["sha1"], row["size"], row.get("executable", False)
-    if len(sha1) != 40 or not _HEX.issuperset(sha1):
-        raise TreeError(f"the entry {name[:80]!r} has no SHA-1")
-    if type(size) is not int or not 0 <= size < 1 << 63 or type(executable) is not bool:
+def _entry(
+    executable: bytes | None, name_key: bytes, name: bytes, sha1: bytes, size: bytes, kind: bytes | None,
+    target_key: bytes, target: bytes,
+) -> TreeEntry:  # fmt: skip
+    """The parts are as _ROW has them. Raises TreeError for what encode_tree would write otherwise, or not at all."""
+    name = _value("name", name_key, name)
+    if kind is None:
+        target = _value("target", target_key, target)
+        if executable or not target or b"\0" in target or len(target) > MAX_TARGET_SIZE:
+            raise TreeError(f"the link {name[:80]!r} is executable or leads nowhere")
+        return TreeEntry(name, EntryType.LINK, target=target)
+    type_, bytes_ = _TYPES[kind], int(size)
+    if bytes_ >> 63:
         raise TreeError(f"the entry {name[:80]!r} has no size")
-    if executable and kind is EntryType.DIRECTORY:
+    if executable and type_ is EntryType.DIRECTORY:
         raise TreeError(f"the directory {name[:80]!r} cannot be executable")
-    return TreeEntry(name, kind, bytes.fromhex(sha1), size, executable)
+    return TreeEntry(name, type_, unhexlify(sha1), bytes_, executable is not None)
 
 
-def _bytes(row: dict[str, Any], key: str) -> bytes:
-    if key in row:
-        return bytes(row[key].encode("utf-8"))
+def _value(key: str, found_key: bytes, text: bytes) -> bytes:
+    """The bytes that stand there as text. Raises TreeError if they would be written otherwise."""
+    if len(found_key) > len(key):
+        decode: Callable[[bytes], bytes] = base64.b64decode
+    elif b"\\" in text:
+        decode = _unescaped
+    else:
+        return text  # printable ASCII, which is written as it is
     try:
-        return base64.b64decode(row[key + "_base64"], validate=True)
-    except binascii.Error as exc:
-        raise TreeError(f"{key}_base64 is not base64") from exc
+        value = decode(text)
+    except ValueError as exc:
+        raise TreeError(f"the {key} {text[:80]!r} cannot be read: {exc}") from exc
+    if _text(key, value).encode("ascii") != b'"%b":"%b"' % (found_key, text):
+        raise TreeError(f"the {key} {value[:80]!r} is not in its one form")
+    return value
+
+
+def _unescaped(text: bytes) -> bytes:
+    return bytes(simplejson.loads(b'"%b"' % text).encode("utf-8"))

@@ -14,8 +14,8 @@ from kacas.disk.pack_reader import MAX_OPEN_PACKS, OpenPacks, PackReader
 from kacas.disk.pack_writer import PackWriter, Payload
 from kacas.disk.volume import Volume, open_volume
 from kacas.errors import DamagedPackError, ForeignPackError, NewerFormatError
-from kacas.model.codec import Decoder
-from kacas.model.digest import PayloadKind, payload_digest
+from kacas.model.codec import Codec, Decoder
+from kacas.model.digest import PayloadKind, chunk_digest, payload_digest
 from kacas.model.encoder import Encoder
 from kacas.model.entry import Entry
 from kacas.model.location import Location
@@ -114,6 +114,32 @@ def test_a_buffer_may_be_reused_when_append_returns(volume: Volume) -> None:
     buffer[:] = bytes(3000)
     writer.finish([])
     assert raw_at(open_reader(volume, writer), writer.location(record)) == first
+
+
+def test_lasting_payloads_lie_where_the_writer_said_whenever_they_are_written(volume: Volume) -> None:
+    raws = [bytes([number]) * size for number, size in enumerate([2 << 20, 700_000, 3 << 20, 5, 2 << 20, 2 << 20, 9])]
+    writer = PackWriter(volume)
+    records = []
+    for number, raw in enumerate(raws):
+        header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(raw), len(raw), chunk_digest(raw))
+        records += writer.append([(header, raw)], lasting=number != 3)
+        if number == 4:
+            writer.write_gathered()
+    first = writer.location(records[0])
+    assert writer.read(first.stop - len(raws[0]), len(raws[0])) == raws[0]
+    writer.finish([])
+    reader = open_reader(volume, writer)
+    assert [raw_at(reader, writer.location(record)) for record in records] == raws
+
+
+def test_a_discarded_pack_is_not_written_to(volume: Volume) -> None:
+    writer = PackWriter(volume)
+    raw = b"x" * (2 << 20)
+    header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(raw), len(raw), chunk_digest(raw))
+    writer.append([(header, raw)], lasting=True)
+    writer.discard()
+    writer.write_gathered()
+    assert os.listdir(volume.packs) == []
 
 
 def test_nothing_is_seen_before_the_pack_is_finished(volume: Volume) -> None:

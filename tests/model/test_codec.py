@@ -196,3 +196,27 @@ def test_many_chunks_at_once_are_encoded_as_each_alone(raws: list[bytes]) -> Non
     encoded = [(codec, bytes(payload)) for codec, _, payload in encoder.encode_many(raws)]
     alone = [encoder.encode(memoryview(raw)) for raw in raws]
     assert encoded == [(codec, bytes(payload)) for codec, _, payload in alone]
+
+
+@given(
+    st.lists(st.binary(max_size=3000) | st.integers(0, 200_000).map(lambda size: bytes(size)), max_size=8),
+    st.sets(st.integers(0, 7)),
+    st.data(),
+)
+def test_many_payloads_at_once_are_decoded_as_each_alone_and_bad_ones_left_out(
+    raws: list[bytes], bad: set[int], data: st.DataObject
+) -> None:
+    payloads = []
+    for number, (codec, parameters, payload) in enumerate(Encoder().encode_many(raws)):
+        kept = bytes(payload)
+        if number in bad:
+            at = data.draw(st.integers(0, len(kept)))
+            kept = kept[:at] + data.draw(st.binary(max_size=9)) + kept[at + 1 :]
+        payloads.append((int(codec), parameters, memoryview(kept), len(raws[number])))
+    found = Decoder().decode_many(payloads)
+    for number, (got, raw) in enumerate(zip(found, raws, strict=True)):
+        if number not in bad:
+            assert got is not None
+            assert bytes(got) == raw
+        elif got is not None:
+            assert len(got) == len(raw)
