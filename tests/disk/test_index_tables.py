@@ -12,6 +12,7 @@ import pytest
 
 from kacas.disk.index import Index
 from kacas.disk.index_environment import IndexUnusableError
+from kacas.disk.index_intake import Intake
 from kacas.model.entry import Action
 from tests.disk.test_index import data_file, digest, entry, location, pack_id, table
 
@@ -39,9 +40,9 @@ def test_a_large_table_takes_several_transactions(index: Index) -> None:
 
 
 def test_a_pack_of_which_not_all_rows_are_in_is_not_known(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, left = Index._put_rows, [5]
+    real, left = Intake.put_rows, [5]
 
-    def interrupted(self: Index, txn: lmdb.Transaction[Any], rows: Any) -> None:
+    def interrupted(self: Intake, txn: lmdb.Transaction[Any], rows: Any) -> None:
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
@@ -49,7 +50,7 @@ def test_a_pack_of_which_not_all_rows_are_in_is_not_known(index: Index, monkeypa
 
     tables = [(pack_id(1), table(range(100), ENTRIES))]
     with monkeypatch.context() as patch:
-        patch.setattr(Index, "_put_rows", interrupted)
+        patch.setattr(Intake, "put_rows", interrupted)
         with pytest.raises(KeyboardInterrupt):
             index.add(tables)
     assert everything(index) == (0, 0, 0)
@@ -62,15 +63,15 @@ def test_the_same_pack_added_by_another_in_the_meantime_is_entered_once(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = [(pack_id(1), table(range(100), ENTRIES))]
-    real, overtaken = Index._enter, []
+    real, overtaken = Intake.enter, []
 
-    def enter(self: Index, txn: lmdb.Transaction[Any], numbered: Any, rule: Any) -> None:
+    def enter(self: Intake, txn: lmdb.Transaction[Any], numbered: Any, rule: Any) -> None:
         if not overtaken:  # as if another process had entered the pack under a number of its own
             overtaken.append(True)
             real(self, txn, [(b"\0\0\0\x63", pack_id, table) for _, pack_id, table in numbered], rule)
         real(self, txn, numbered, rule)
 
-    monkeypatch.setattr(Index, "_enter", enter)
+    monkeypatch.setattr(Intake, "enter", enter)
     index.add(tables)
     assert index.pack_ids() == {pack_id(1)}
     assert everything(index) == (0, 0, 0), "the rows of the number that was not entered do not count"
