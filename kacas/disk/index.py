@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import lmdb
 
@@ -39,6 +39,14 @@ from kacas.model.pack_format import Table
 _PER_TRANSACTION = 16_384  # rows: 128 MiB of changed pages at the very worst, when each is in a page of its own
 
 T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """places: of digests that the index knows. bad: places of any of them that are marked as damaged. sheds: see `sheds`."""
+
+    places: dict[bytes, list[Location]]
+    bad: set[Place]
+    sheds: int
 
 
 class Index:
@@ -238,9 +246,13 @@ class Index:
 
     def locate(self, digests: Iterable[bytes]) -> dict[bytes, list[Location]]:
         """Where the payloads may be; digests that are not known are left out."""
+        return self.look(digests).places
 
-        def read(environment: lmdb.Environment) -> dict[bytes, list[Location]]:
-            found: dict[bytes, list[Location]] = {}
+    def look(self, digests: Iterable[bytes]) -> Found:
+        """As `locate`, with what is needed to ask the segments."""
+
+        def read(environment: lmdb.Environment) -> Found:
+            places: dict[bytes, list[Location]] = {}
             wanted = {digest[:KEY_SIZE]: digest for digest in digests}
             with environment.begin() as txn:
                 cursor = txn.cursor(self._chunks)
@@ -252,13 +264,14 @@ class Index:
                 for row in decoded:
                     digest = wanted.get(row.key)
                     if digest and (location := self._location(txn, digest, row)):
-                        found.setdefault(digest, []).append(location)
-                for digest, pack_id, offset in marked(txn, self._damaged, found):
-                    found[digest] = [
+                        places.setdefault(digest, []).append(location)
+                bad = marked(txn, self._damaged, wanted.values())
+                for digest, pack_id, offset in bad:
+                    places[digest] = [
                         place._replace(damaged=place.damaged or place[:2] == (pack_id, offset))
-                        for place in found[digest]
+                        for place in places.get(digest, ())
                     ]
-            return found
+                return Found({digest: found for digest, found in places.items() if found}, bad, self._intake.sheds(txn))
 
         return self._run(read)
 
@@ -277,15 +290,6 @@ class Index:
                 txn.put(*mark_of(digest, location), db=self._damaged)
 
         self._run(write)
-
-    def damaged(self, digests: Iterable[bytes]) -> set[Place]:
-        """Places of these digests that are marked."""
-
-        def read(environment: lmdb.Environment) -> set[Place]:
-            with environment.begin() as txn:
-                return marked(txn, self._damaged, digests)
-
-        return self._run(read)
 
     def mark_whole(self, roots: Iterable[bytes]) -> None:
         """Every payload below these roots was seen in packs just now. Holds until something is found damaged or gone."""

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kacas.disk.durable import sync_directory, translate
-from kacas.disk.index import Index
+from kacas.disk.index import Found, Index
 from kacas.disk.index_environment import place_in
-from kacas.disk.index_marks import Place
 from kacas.disk.index_user import IndexUser
 from kacas.disk.log import Pages, newest_first, pages_of
 from kacas.disk.pack_reader import OpenPacks
@@ -103,7 +102,11 @@ class Lookup(IndexUser):
 
     def serving(self) -> SegmentSet:
         """The segments that have what the index has not, as of now."""
-        if self._ask(Index.sheds, self._sheds) != self._sheds:
+        return self._serving(self._ask(Index.sheds, self._sheds))
+
+    def _serving(self, sheds: int) -> SegmentSet:
+        """sheds: of the index, when it was asked."""
+        if sheds != self._sheds:
             self._seen = set()
             self.refresh()
         return self.segments.current
@@ -228,13 +231,10 @@ class Lookup(IndexUser):
         return found
 
     def _located(self, wanted: list[bytes]) -> dict[bytes, list[Location]]:
-        none: dict[bytes, list[Location]] = {}
-        found = self._ask(lambda index: index.locate(wanted), none)
+        nothing = Found({}, set(), self._sheds)
+        found, bad, sheds = self._ask(lambda index: index.look(wanted), nothing)
         lacking = [one for one in wanted if one not in found or all(place.damaged for place in found[one])]
-        segments = self.serving() if lacking else None
-        if segments is not None and segments.segments:
-            nowhere: set[Place] = set()
-            bad = self._ask(lambda index: index.damaged(lacking), nowhere)
+        if lacking and (segments := self._serving(sheds)).segments:
             for digest, places in segments.locate(lacking, bad).items():
                 known = found.setdefault(digest, [])
                 known += [place for place in places if place not in known]

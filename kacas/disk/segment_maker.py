@@ -19,7 +19,7 @@ from kacas.disk.segment_writer import SegmentSource, TableRun, write_segment
 from kacas.disk.segments import SegmentSet
 from kacas.disk.tables import Tables
 from kacas.disk.volume import Volume
-from kacas.errors import KacasError, ReadOnlyStoreError
+from kacas.errors import KacasError, ReadOnlyStoreError, WriteError
 from kacas.model.pack_format import Table
 from kacas.model.segment_format import SegmentFormatError
 from kacas.model.segment_rule import SEGMENT_RULE
@@ -82,7 +82,14 @@ class SegmentMaker:
     def make_all(self) -> None:
         """Hold all packs that are not about to be merged in one segment. Raises StoreError; waits for nobody else."""
         self.close()
-        self._make(everything=True)
+        try:
+            self._make(everything=True)
+        except (SegmentFormatError, OSError) as exc:
+            if isinstance(exc, KacasError):
+                raise
+            raise WriteError(
+                f"no segment could be made ({exc}); the store is as it was", path=str(self._volume.segments)
+            ) from exc
 
     def _make(self, *, everything: bool) -> None:
         with alone(self._lookup.cache / _LOCK_NAME) as is_alone:
