@@ -56,7 +56,7 @@ class Source(Protocol):
     @property
     def packs(self) -> Sequence[bytes]: ...
     @property
-    def covers(self) -> dict[bytes, bytes]: ...
+    def covers(self) -> Iterable[tuple[bytes, bytes]]: ...
     @property
     def counts(self) -> tuple[int, int]:
         """Chunk records and entries."""
@@ -71,7 +71,7 @@ class TableRun:
 
     def __init__(self, tables: Sequence[tuple[bytes, Table]]) -> None:
         self.packs = [pack_id for pack_id, _ in tables]
-        self.covers: dict[bytes, bytes] = {}
+        self.covers: list[tuple[bytes, bytes]] = []
         parts = [np.empty(0, SEGMENT_RECORD)]
         self._entries: list[EntryRow] = []
         log = []
@@ -79,7 +79,7 @@ class TableRun:
             part = table.records.view(SEGMENT_RECORD).copy()
             part["pack"] = number
             parts.append(part)
-            self.covers |= dict.fromkeys(sources_of(table) - {pack_id}, pack_id)
+            self.covers += [(source, pack_id) for source in sources_of(table) - {pack_id}]
             for _, sha1, action, encoded in table.rows():
                 if action == _MERGED:
                     continue
@@ -162,7 +162,7 @@ def write_segment(
     covers = {
         (covered, packs[coverer])
         for source in sources
-        for covered, coverer in source.covers.items()
+        for covered, coverer in source.covers
         if coverer in packs and covered in listed
     }
     directory = volume.segments

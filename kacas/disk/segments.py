@@ -10,8 +10,8 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Set
+from itertools import islice, takewhile
 
-from kacas.disk.durable import translate
 from kacas.disk.index_entries import owner_hash
 from kacas.disk.index_marks import Place
 from kacas.disk.segment_reader import Segment, SegmentUnusableError
@@ -36,7 +36,7 @@ class SegmentSet:
         self.gone = self.held - listed
         self._covers: dict[bytes, set[bytes]] = {}
         for segment in segments:
-            for covered, coverer in segment.covers.items():
+            for covered, coverer in segment.covers:
                 if coverer not in self.gone:
                     self._covers.setdefault(covered, set()).add(coverer)
 
@@ -76,18 +76,27 @@ class SegmentSet:
 
     def log(self, owner: bytes, before: bytes, count: int) -> list[Entry]:
         """So many of the owner's keep entries whose log keys are less than `before`. Raises SegmentUnusableError."""
-        prefix = owner_hash(owner)
         page: list[Entry] = []
         for segment in self.segments:
-            ids: dict[bytes, bytes] = {}
-            for row in segment.log_before(before):
-                if len(ids) == count or not row.startswith(prefix):
-                    break
-                ids[row[-SHA1_SIZE - ID_SIZE : -SHA1_SIZE]] = row[-SHA1_SIZE:]
-            for entries in segment.entries(set(ids.values())).values():
-                known = (decoded(encoded) for encoded, pack_id in entries if pack_id not in self.gone)
-                page += [entry for entry in known if entry and entry.entry_id in ids and entry.owner == owner]
+            found, start = 0, before
+            # Entries of packs that are gone are not counted: else a page of them would look like the end.
+            while found < count and (rows := self._log_rows(segment, owner, start, count)):
+                entries = self._log_entries(segment, owner, rows)
+                page += entries
+                found, start = found + len(entries), rows[-1]
         return page
+
+    @staticmethod
+    def _log_rows(segment: Segment, owner: bytes, before: bytes, count: int) -> list[bytes]:
+        prefix = owner_hash(owner)
+        return list(takewhile(lambda row: row.startswith(prefix), islice(segment.log_before(before), count)))
+
+    def _log_entries(self, segment: Segment, owner: bytes, rows: list[bytes]) -> list[Entry]:
+        ids = {row[-SHA1_SIZE - ID_SIZE : -SHA1_SIZE] for row in rows}
+        told = segment.entries({row[-SHA1_SIZE:] for row in rows})
+        there = {encoded for entries in told.values() for encoded, pack_id in entries if pack_id not in self.gone}
+        known = (decoded(encoded) for encoded in there)
+        return [entry for entry in known if entry and entry.entry_id in ids and entry.owner == owner]
 
 
 def decoded(encoded: bytes) -> Entry | None:
@@ -143,9 +152,7 @@ def list_segments(volume: Volume) -> set[bytes]:
     """Ids of the segments that are there now."""
     try:
         names = os.listdir(volume.segments)
-    except FileNotFoundError:
-        return set()
-    except OSError as exc:
-        raise translate(exc, volume.segments, "listing") from exc
+    except OSError:
+        return set()  # mostly there are none; what cannot be listed is done without
     found = (_SEGMENT_NAME.fullmatch(name) for name in names)
     return {bytes.fromhex(match[1]) for match in found if match}

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,12 @@ from kacas.model.pack_format import CHUNK_RECORD, Records
 FORMAT_VERSION = 1
 HEADER_SIZE = 64
 FOOTER_SIZE = 128
-CHECK_SIZE = 8  # behind every bucket and block
+CHECK_SIZE = 4  # behind every bucket and block
 LOG_BLOCK_ROWS = 64
 MAX_ROWS = (1 << 32) - 1
 MAX_BUCKET_SIZE = 64 << 20
 _MAX_DIRECTORY_SIZE = 1 << 30
-_RECORDS_PER_BUCKET, _MAX_RECORD_BITS = 32, 22  # 1.8 KiB: to check it takes 2 µs. The directory has 16 MiB at most
+_RECORDS_PER_BUCKET, _MAX_RECORD_BITS = 32, 22  # 1.8 KiB; the directory takes 16 MiB of memory at most
 _ENTRIES_PER_BUCKET, _MAX_ENTRY_BITS = 16, 20  # about 2.5 KiB; 8 MiB
 
 RECORDS, ENTRIES, LOG = 0, 1, 2  # the regions
@@ -232,8 +233,11 @@ def _rises(starts: NDArray[Any]) -> bool:
 
 
 def bucket_check(segment: bytes, region: int, number: int, rows: bytes | memoryview) -> bytes:
-    """What stands behind a bucket's rows: rows of another bucket, or segment, do not match it."""
-    return checksum(CHECK_SIZE, b"".join((_BUCKET.pack(segment, region, number), rows)))
+    """What stands behind a bucket's rows: rows of another bucket, or segment, do not match it.
+
+    CRC-32, as it guards against accidents and takes a quarter of the time of BLAKE3 for so few bytes.
+    """
+    return crc32(rows, crc32(_BUCKET.pack(segment, region, number))).to_bytes(CHECK_SIZE, "little")
 
 
 def check_bucket(segment: bytes, region: int, number: int, bucket: bytes) -> bytes:

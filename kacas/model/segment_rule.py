@@ -27,12 +27,13 @@ class SegmentRule:
     def to_merge(self, sizes: Sequence[int]) -> int:
         """How many of the smallest segments are merged into one; 0 for none. sizes: rows of each, rising.
 
-        Each that stays is larger than all smaller ones together: so of n rows there are log₂(n / rows) segments at most,
-        and a row is written anew as often.
+        Each that stays is more than twice as large as all smaller ones together: so of n rows there are log₃(n / rows)
+        segments or so, and as each merge makes half as much again of the largest, a row is written anew
+        log₁.₅(n / rows) times at most.
         """
         count = total = 0
         for number, size in enumerate(sizes, start=1):
-            if number > 1 and size <= total <= self.most - size:
+            if number > 1 and size <= 2 * total and total + size <= self.most:
                 count = number
             total += size
         return count

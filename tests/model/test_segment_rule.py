@@ -31,9 +31,9 @@ def test_segments_stay_few_and_rows_are_rewritten_seldom(additions: list[int]) -
     segments, written = grown(additions, RULE)
     total = sum(additions)
     assert sum(segments) == total
-    assert len(segments) <= math.log2(total / 100) + 1
-    assert written <= total * (2 * math.log2(total / 100) + 2)
-    assert all(size > sum(segments[:number]) for number, size in enumerate(segments))
+    assert len(segments) <= math.log(total / 100, 3) + 2
+    assert written <= total * (math.log(total / 100, 1.5) + 2)
+    assert all(size > 2 * sum(segments[:number]) for number, size in enumerate(segments))
 
 
 def test_what_is_too_large_is_left_to_who_asks_for_it() -> None:
