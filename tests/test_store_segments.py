@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 
 from kacas import NotFoundError, Store
 from kacas.disk import pack_reader
+from kacas.disk.alone import alone
+from kacas.disk.holding import LOCK_NAME
 from kacas.disk.pack_reader import PackReader
 from kacas.disk.segments import list_segments
 from kacas.model.merging import MergeRule
@@ -198,3 +202,59 @@ def test_small_packs_are_held_when_they_have_been_merged(open_host: Open, tables
         other.repository.volume.pack_path(pack_id).unlink()
     for host in "abc":
         check(open_host(host, merging=rule), contents)
+
+
+@pytest.fixture
+def many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five rows are so many that they go into a segment at once, and no pack is small, as soon as a store is opened."""
+    monkeypatch.setattr("kacas.disk.lookup.RULE", NO_MERGING)
+    monkeypatch.setattr("kacas.disk.lookup._IMPORT_RECORDS", 5)
+
+
+@pytest.mark.usefixtures("many_at_once")
+def test_a_first_host_of_a_large_store_makes_segments_instead_of_filling_its_index(open_host: Open) -> None:
+    contents = fill(open_host(), range(20))
+    other = open_host("b")
+    check(other, contents)
+    assert other.repository.lookup.load()[0] <= 5
+    assert len(other.repository.lookup.segments.current.segments) == 6
+    assert other.rebuild_index() <= 5
+    check(other, contents)
+    other.repository.segment_maker.rule = SegmentRule()
+    other.repository.segment_maker.make_if_due()  # so many small segments are merged, though nothing else is due
+    other.repository.segment_maker.close()
+    assert len(open_host("c").repository.lookup.segments.current.segments) == 1
+
+
+@pytest.mark.usefixtures("many_at_once")
+def test_while_another_makes_segments_the_index_takes_all(open_host: Open, tmp_path: Path) -> None:
+    store = open_host()
+    contents = fill(store, range(20))
+    cache = store.repository.volume.cache_directory(tmp_path / "cache b")
+    with alone(cache / LOCK_NAME) as is_alone:
+        assert is_alone
+        other = open_host("b")
+    check(other, contents)
+    assert other.repository.lookup.load() == (40, 20)
+    assert not list_segments(other.repository.volume)
+
+
+@pytest.mark.usefixtures("many_at_once")
+def test_a_store_that_cannot_take_segments_fills_the_index(open_host: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_host()
+    contents = fill(store, range(20))
+    (store.path / "segments").write_text("a file is in the way")
+    check(open_host("b"), contents)
+    monkeypatch.setattr("kacas.disk.holding.LEFT_FREE", 1 << 60)
+    (store.path / "segments").unlink()
+    other = open_host("c")
+    check(other, contents)
+    assert other.repository.lookup.load() == (40, 20)
+
+
+def test_the_independent_reader_needs_no_segments(open_host: Open, tmp_path: Path) -> None:
+    contents = fill(open_host(), range(3))
+    open_host().merge_segments()
+    reader = Path(__file__).resolve().parent.parent / "docs" / "independent_reader.py"
+    subprocess.run([sys.executable, reader, tmp_path / "store", tmp_path / "out"], check=True, capture_output=True)
+    assert sorted(path.read_bytes() for path in (tmp_path / "out").iterdir()) == sorted(contents.values())

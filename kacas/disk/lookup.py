@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kacas.disk.durable import sync_directory, translate
+from kacas.disk.holding import hold
 from kacas.disk.index import Found, Index
 from kacas.disk.index_environment import place_in
 from kacas.disk.index_user import IndexUser
@@ -26,7 +27,7 @@ from kacas.model.location import Location
 from kacas.model.merging import RULE
 from kacas.model.pack_format import Table
 
-_IMPORT_RECORDS = 1 << 19  # per transaction: bounds memory to some 100 MiB whatever the store's size
+_IMPORT_RECORDS = 1 << 19  # at once: bounds memory to some 100 MiB whatever the store's size
 _MAX_LOOK_PAUSE_S = 0.5
 _SHED_TRIES = 3
 _SHED_ROWS = 1 << 16
@@ -174,11 +175,19 @@ class Lookup(IndexUser):
             waiting_records += len(table.records) + table.entry_count
             total += len(table.records)
             if waiting_records >= _IMPORT_RECORDS:
-                self._add(waiting)
+                self._take_in_many(waiting)
                 waiting, waiting_records = [], 0
         if waiting:
             self._add(waiting)
         return total
+
+    def _take_in_many(self, tables: list[tuple[bytes, Table]]) -> None:
+        small = [one for one in tables if self.rule.is_small(one[1])]
+        large = [one for one in tables if not self.rule.is_small(one[1])]
+        if large and hold(self._volume, self.cache, large):
+            self.look_for_segments()
+            tables = small
+        self._add(tables)
 
     def _add(self, tables: list[tuple[bytes, Table]]) -> None:
         self._ask(lambda index: index.add(tables, self.rule), None)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 
 from kacas.disk.alone import alone, free_size
+from kacas.disk.holding import LEFT_FREE, LOCK_NAME
 from kacas.disk.lookup import Lookup
 from kacas.disk.pack_reader import OpenPacks
 from kacas.disk.segment_reader import SegmentUnusableError
@@ -24,12 +25,10 @@ from kacas.model.pack_format import Table
 from kacas.model.segment_format import SegmentFormatError
 from kacas.model.segment_rule import SEGMENT_RULE
 
-_LOCK_NAME = "segments.lock"
 _RUN_ROWS = (
     1 << 19
 )  # that are taken from tables at once: 150 MiB if they are chunk records, 400 MiB if they are entries
 _PAUSE_S = 600  # after a failure
-_LEFT_FREE = 256 << 20  # bytes of the disk that no segment takes: it saves time, they may be needed to store
 
 
 class SegmentMaker:
@@ -50,13 +49,19 @@ class SegmentMaker:
             self._thread, self._pid = None, os.getpid()  # the parent's thread did not come along
         if self._thread is not None and self._thread.is_alive():
             return
-        if time.monotonic() < self._not_before or not self.rule.is_due(*self._lookup.load()):
+        if time.monotonic() < self._not_before or not self._is_due():
             return
         if not os.access(self._volume.path, os.W_OK):
             return  # readers do without
         self._not_before = time.monotonic() + 1  # not again for each put if another process is at it
         self._thread = threading.Thread(target=self._make_quietly, name="kacas-segments")
         self._thread.start()
+
+    def _is_due(self) -> bool:
+        return self.rule.is_due(*self._lookup.load()) or self._to_merge(self._lookup.segments.current) > 1
+
+    def _to_merge(self, segments: SegmentSet) -> int:
+        return self.rule.to_merge(sorted(segment.rows for segment in segments.segments))
 
     def close(self) -> None:
         """Wait until what goes on has ended: a few seconds at most."""
@@ -92,7 +97,7 @@ class SegmentMaker:
             ) from exc
 
     def _make(self, *, everything: bool) -> None:
-        with alone(self._lookup.cache / _LOCK_NAME) as is_alone:
+        with alone(self._lookup.cache / LOCK_NAME) as is_alone:
             if not is_alone:
                 return
             try:
@@ -132,7 +137,7 @@ class SegmentMaker:
     def _merge(self, segments: SegmentSet, everything: bool) -> None:
         while True:
             rising = sorted(segments.segments, key=lambda segment: segment.rows)
-            count = len(rising) if everything else self.rule.to_merge([segment.rows for segment in rising])
+            count = len(rising) if everything else self._to_merge(segments)
             if count < 2:
                 return
             chosen = rising[:count]
@@ -144,5 +149,5 @@ class SegmentMaker:
 
     def _check_space(self, size: int) -> None:
         free = free_size(self._volume.path)
-        if free < size + _LEFT_FREE:
-            raise OSError(f"{free} bytes of the disk are free, {size + _LEFT_FREE} are wanted")
+        if free < size + LEFT_FREE:
+            raise OSError(f"{free} bytes of the disk are free, {size + LEFT_FREE} are wanted")

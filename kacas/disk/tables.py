@@ -71,8 +71,8 @@ class Tables:
 
         spared: packs that are left out.
         """
-        covered = set(spared)
-        for pack_id in sorted(self._volume.list_packs(), reverse=True):
+        covered: set[bytes] = set()
+        for pack_id in sorted(self._volume.list_packs() - spared, reverse=True):
             if pack_id not in covered:
                 found = look(pack_id)
                 covered |= self.sources(pack_id)

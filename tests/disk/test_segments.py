@@ -187,7 +187,7 @@ def test_a_segment_that_cannot_be_made_fails_no_put_and_is_said_once(
 
 def test_a_segment_is_not_begun_on_a_disk_that_is_nearly_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.store_text("a text")
-    monkeypatch.setattr("kacas.disk.segment_maker._LEFT_FREE", 1 << 60)
+    monkeypatch.setattr("kacas.disk.segment_maker.LEFT_FREE", 1 << 60)
     with pytest.raises(WriteError, match="bytes of the disk are free"):
         store.merge_segments()
     assert not list((store.path).glob("segments/*"))
