@@ -68,6 +68,8 @@ def _seal(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 def decode_rows(rows: memoryview | bytes) -> Iterator[Row]:
     """Keys with values, one after the other; those that are damaged are left out. Raises ValueError for half a row."""
+    if not rows:
+        return  # soon: for what is looked for and not there, the rest takes as long as looking
     for is_whole, row in zip(_whole(rows), _ROW_STRUCT.iter_unpack(rows), strict=True):
         if is_whole:
             key, tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, _ = row

@@ -58,8 +58,8 @@ class SegmentSet:
             for digest, places in segment.locate(lacking).items():
                 for place in places:
                     if place.pack_id not in self.gone:
-                        damaged = (digest, place.pack_id, place.offset) in bad
-                        found.setdefault(digest, []).append(place._replace(damaged=damaged))
+                        damaged = bool(bad) and (digest, place.pack_id, place.offset) in bad
+                        found.setdefault(digest, []).append(place._replace(damaged=True) if damaged else place)
                         if not damaged:
                             lacking.discard(digest)
         return found
