@@ -97,8 +97,14 @@ def test_the_index_drops_what_segments_hold_and_everything_is_found_as_before(op
     store, beside = open_host(), open_host()
     contents = fill(store, range(20))
     check(beside, contents)
+    some_pack = next(iter(store.repository.volume.list_packs()))
+    (digest,) = store.repository.lookup.packs.get(some_pack).read_table().records["digest"].tolist()
     store.merge_segments()
     assert store.repository.lookup.load() == (0, 0)
+    # Without a look at packs/: the index says that segments have what it has no more.
+    assert beside.repository.lookup.locate([digest])
+    for one in (store, beside):
+        assert all(one.repository.lookup.entries(bytes.fromhex(uri[7:47])) for uri in contents)
     check(store, contents)
     check(beside, contents)
     contents |= fill(beside, range(20, 30))
@@ -202,6 +208,25 @@ def test_small_packs_are_held_when_they_have_been_merged(open_host: Open, tables
         other.repository.volume.pack_path(pack_id).unlink()
     for host in "abc":
         check(open_host(host, merging=rule), contents)
+
+
+def test_what_a_merged_pack_with_a_damaged_table_covers_counts_again(open_host: Open) -> None:
+    store = open_host(merging=MergeRule(fan_in=3, max_rows=5))
+    contents = fill(store, range(3))
+    store.merge_segments()
+    (merged,) = store.repository.lookup.segments.current.held
+    path = store.repository.volume.pack_path(merged)
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[-140] ^= 1
+    path.write_bytes(data)
+    other = open_host("b", merging=MergeRule(fan_in=3, max_rows=5))
+    assert [problem.pack for problem in verify(other).problems] == [merged.hex()]
+    for uri in contents:
+        packs = {pack_id for _, pack_id in other.repository.lookup.entries(bytes.fromhex(uri[7:47]))}
+        assert packs
+        assert merged not in packs
+    check(other, contents)
 
 
 @pytest.fixture

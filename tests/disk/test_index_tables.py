@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from kacas.disk.index import Index
 from kacas.disk.index_environment import IndexUnusableError
 from kacas.disk.index_intake import Intake
+from kacas.disk.index_tables import TableRows
 from kacas.model.entry import Action
 from tests.disk.test_index import data_file, digest, entry, location, pack_id, table
 
@@ -150,3 +152,32 @@ def test_a_flipped_bit_in_the_name_of_a_pack_is_no_pack(tmp_path: Path) -> None:
     assert index.locate([digest(1)]) == {}
     assert index.entries(ENTRIES[1].sha1) == []
     index.close()
+
+
+def test_rows_that_are_shed_on_their_way_in_are_put_in_again(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sheds = TableRows.parts, [True]
+
+    def parts(rows: TableRows, size: int) -> Iterator[TableRows]:
+        for part in real(rows, size):
+            yield part
+            if sheds and sheds.pop():  # another process made a segment meanwhile
+                with ThreadPoolExecutor(1) as other:
+                    assert other.submit(index.shed, set(), []).result(timeout=20)
+
+    monkeypatch.setattr(TableRows, "parts", parts)
+    index.add([(pack_id(1), table(range(100), ENTRIES))])
+    assert everything(index) == (100, 100, 100)
+    assert index.sheds() == 1
+
+
+def test_what_is_not_held_stays_when_the_rest_is_shed(index: Index) -> None:
+    kept = pack_id(2), table(range(60, 65), ENTRIES[60:65])
+    index.add([(pack_id(1), table(range(60), ENTRIES[:60])), kept])
+    index.mark_damaged(digest(61), location(61, 2))
+    assert not index.shed({pack_id(1)}, [])
+    assert everything(index) == (65, 65, 65)
+    assert index.shed({pack_id(1)}, [kept])
+    assert everything(index) == (5, 5, 5)
+    assert index.pack_ids() == {pack_id(2)}
+    assert index.locate([digest(61)])[digest(61)] == [location(61, 2)._replace(damaged=True)]
+    assert index.load() == (10, 0)
