@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         Forgotten,
         Hdf5Item,
         HistoryItem,
+        SegmentStats,
         StoreStats,
     )
     from kacas.store import Store
@@ -164,6 +165,7 @@ _HOME = {
         "Forgotten",
         "Hdf5Item",
         "HistoryItem",
+        "SegmentStats",
         "StoreStats",
     ),
     "kacas.store": ("Store",),
@@ -190,7 +192,7 @@ __all__ = [
     "Hdf5Item", "HistoryItem", "InvalidChunksError", "InvalidLabelError", "InvalidRangeError", "InvalidSettingError",
     "InvalidUriError", "KacasError", "ExternalDataError",
     "LazyArray", "MissingPackageError", "NewerFormatError", "NoSpaceError", "NotFoundError", "NpyWriter",
-    "ReadOnlyStoreError", "SizeLimitError",
+    "ReadOnlyStoreError", "SegmentStats", "SizeLimitError",
     "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",
     "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongKindError", "batch", "default_store", "describe",
     "diff", "exists", "find", "forget", "history", "link_dir", "link_file", "list_dir", "load_bytes", "load_dir", "load_file",

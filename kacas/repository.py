@@ -19,7 +19,8 @@ from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
 from kacas.disk.memory import check_affordable
 from kacas.disk.merger import Merger
-from kacas.disk.statistics import count
+from kacas.disk.segment_maker import SegmentMaker
+from kacas.disk.statistics import count, count_segments
 from kacas.disk.volume import Volume
 from kacas.errors import (
     InvalidRangeError,
@@ -33,7 +34,7 @@ from kacas.ingest import Ingest, Ingested, identify
 from kacas.ingest_tiles import TileIngest
 from kacas.layouts import Layouts
 from kacas.model.cuts import CHUNK_TARGET, Cutter
-from kacas.model.description import Claim, Description, Forgotten, HistoryItem, StoreStats
+from kacas.model.description import Claim, Description, Forgotten, HistoryItem, SegmentStats, StoreStats
 from kacas.model.digest import ID_SIZE
 from kacas.model.encoder import ZSTD, Recipe
 from kacas.model.entry import Action, Entry, Kind, live
@@ -65,6 +66,7 @@ class Repository:
         self._memory = memory
         self.claims = Claims(self.lookup, owner.encode("utf-8", "surrogateescape"), threads, self.room)
         self._merger = Merger(volume, self.lookup)
+        self.segment_maker = SegmentMaker(volume, self.lookup)
         self._progress = progress
         self._ingest = Ingest(threads, memory)
         self._ingest_tiles = TileIngest(self._ingest, threads, cache, memory)
@@ -75,12 +77,14 @@ class Repository:
         self.current_batch: ContextVar[GatheringBatch | None] = ContextVar("batch", default=None)
         self._pid = os.getpid()
         self.closed = False
+        self.segment_maker.make_if_due()
 
     def close(self) -> None:
         """Release index and files. Content that is open for reading stays readable; a new call is refused."""
         if not self.closed:
             self.closed = True
             self._fetch.close()
+            self.segment_maker.close()
             self.lookup.close()
 
     @property
@@ -120,6 +124,7 @@ class Repository:
         self.claims.settle(batch)
         batch.finish()
         self._merger.merge_if_due()
+        self.segment_maker.make_if_due()
 
     def _within_batch(self, work: Callable[[GatheringBatch], T]) -> T:
         """Do it in the batch that is open here, or in one of its own."""
@@ -382,6 +387,17 @@ class Repository:
         """Make the index anew from the packs' tables. Returns the number of chunk records."""
         self._check_open()
         return self.lookup.rebuild()
+
+    def merge_segments(self) -> SegmentStats:
+        """Hold the tables of all packs, but of small ones, in one segment. Returns what segments hold then."""
+        self._check_open()
+        self.segment_maker.make_all()
+        return self.segment_stats()
+
+    def segment_stats(self) -> SegmentStats:
+        """What is held by the segments that serve."""
+        self._check_open()
+        return count_segments(self.lookup.serving())
 
     def wrong_kind(self, uri: Uri, why: str) -> WrongKindError:
         """The error for content that exists but is not what was asked for; raise it."""

@@ -20,7 +20,16 @@ from kacas.formats import array_stream, file, hdf5, link, npy, objects, tree_lin
 from kacas.formats.lazy_array import LazyArray, open_npy
 from kacas.formats.npy_writer import NpyWriter
 from kacas.formats.tree import Trees
-from kacas.model.description import Description, Difference, DirectoryItem, Forgotten, Hdf5Item, HistoryItem, StoreStats
+from kacas.model.description import (
+    Description,
+    Difference,
+    DirectoryItem,
+    Forgotten,
+    Hdf5Item,
+    HistoryItem,
+    SegmentStats,
+    StoreStats,
+)
 from kacas.model.tiling import Chunks
 from kacas.repository import Repository
 from kacas.settings import Settings
@@ -266,6 +275,17 @@ class Store:
 
     def stats(self) -> StoreStats:
         return self._repository.stats()
+
+    def merge_segments(self) -> SegmentStats:
+        """Merge the tables of all packs into one sorted segment, so that a host without an index opens the store at once.
+
+        It is done in parts without being asked, too. Raises StoreError.
+        """
+        return self._repository.merge_segments()
+
+    def segment_stats(self) -> SegmentStats:
+        """What segments hold: the sorted merges of packs' tables."""
+        return self._repository.segment_stats()
 
     def rebuild_index(self) -> int:
         """Make the host-local index anew from the packs' tables. Returns the number of chunk records."""

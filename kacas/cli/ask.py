@@ -148,8 +148,9 @@ def stats(session: Session, as_json: bool) -> None:
     """Count what the store holds."""
     with session.open_store() as store:
         found = store.stats()
+        held = store.segment_stats()
     if as_json:
-        output.json_line(dataclasses.asdict(found) | {"ratio": found.ratio})
+        output.json_line(dataclasses.asdict(found) | {"ratio": found.ratio, "segments": dataclasses.asdict(held)})
         return
     output.fields(
         [
@@ -163,5 +164,6 @@ def stats(session: Session, as_json: bool) -> None:
             ("data", output.exact_size(found.raw_size)),
             ("encoded", f"{output.exact_size(found.payload_size)}, ratio {found.ratio:.2f}"),
             ("packs", f"{found.packs:,}, {output.exact_size(found.pack_size)}"),
+            ("segments", f"{held.segments:,}, {output.exact_size(held.size)}, of {held.packs:,} packs"),
         ]
     )

@@ -34,9 +34,9 @@ def exact_size(size: int) -> str:
     return f"{human_size(size)} ({size:,} bytes)" if size >= 1024 else f"{size} bytes"
 
 
-def count(number: int, noun: str) -> str:
-    """1 pack, 2 packs."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """1 pack, 2 packs. nouns: where it is not the noun and an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {nouns or noun + 's'}"
 
 
 def local_time(time_s: float) -> str:

@@ -1,4 +1,4 @@
-"""The commands that look after a store: verify and index rebuild."""
+"""The commands that look after a store: verify, index rebuild and index merge."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kacas.cli.command import CommandGroup, ExampleCommand, json_option
 from kacas.cli.session import Session
 
 if TYPE_CHECKING:
+    from kacas.model.description import SegmentStats
     from kacas.upkeep.verify import Problem, VerifyReport
 
 _DAMAGED, _UNCHECKED = 5, 6
@@ -32,8 +33,8 @@ def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> Non
 
     Every problem is listed under its pack, with the URIs that it touches. The exit code is 5 if there is
     any, else 6 if something could not be checked because its codec is not installed. Leftovers of writers
-    that died, and damage in packs that were merged into a good one, are only notes. To heal a content, store
-    it again: what is found damaged here is not used any more.
+    that died, and damage in segments and in packs that were merged into a good one, are only notes. To heal
+    a content, store it again: what is found damaged here is not used any more.
     """
     from kacas.upkeep import verify as upkeep
 
@@ -60,17 +61,21 @@ def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> Non
 
 
 def _print_report(report: VerifyReport) -> None:
-    by_pack: dict[str, list[Problem]] = {}
+    by_place: dict[str, list[Problem]] = {}
     for problem in report.problems:
-        by_pack.setdefault(problem.pack, []).append(problem)
-    for pack, problems in sorted(by_pack.items()):
-        output.line(f"pack {pack}" if pack else "contents")
+        place = (
+            f"pack {problem.pack}" if problem.pack else "segments" if problem.kind == "contradicting" else "contents"
+        )
+        by_place.setdefault(place, []).append(problem)
+    for place, problems in sorted(by_place.items()):
+        output.line(place)
         for problem in problems:
             output.line(f"  {problem.kind}: {problem.message}")
         for uri in sorted({uri for problem in problems for uri in problem.uris}):
             output.line(f"  cannot be loaded: {uri}")
     for problem in report.redundant:
-        output.line(f"note: pack {problem.pack} is {problem.kind}; all that it held is in a merged pack too")
+        what = f"pack {problem.pack} is {problem.kind}; all that it held is in a merged pack too"
+        output.line(f"note: {what if problem.pack else problem.message}")
     for package, count in sorted(report.unchecked.items()):
         output.line(
             f"not checked: {output.count(count, 'payload')} that can be decoded with the package {package} only"
@@ -87,25 +92,51 @@ def _print_report(report: VerifyReport) -> None:
     output.line(f"{', '.join(counted)}: {verdict}")
 
 
-@click.group(cls=CommandGroup, no_args_is_help=False, examples=["kacas index rebuild"])
+@click.group(cls=CommandGroup, no_args_is_help=False, examples=["kacas index rebuild", "kacas index merge"])
 def index() -> None:
-    """Look after the host-local index."""
+    """Look after the host-local index, and the segments that all hosts share."""
 
 
 @click.command(cls=ExampleCommand, examples=["kacas index rebuild"])
 @json_option()
 @click.pass_obj
 def rebuild(session: Session, as_json: bool) -> None:
-    """Make the index anew from the packs.
+    """Make the index anew, from the tables of the packs that no segment holds.
 
     It is a cache of the packs' tables and may be lost at any time: this is only needed when it is broken.
     """
     with session.open_store() as store:
         records = store.rebuild_index()
+        held = store.segment_stats()
     if as_json:
-        output.json_line({"records": records})
+        output.json_line({"records": records, "segments": dataclasses.asdict(held)})
+        return
+    output.line(f"the index is new, with {output.count(records, 'chunk record')}")
+    if held.segments:
+        _print_segments(held)
+
+
+@click.command(cls=ExampleCommand, examples=["kacas index merge"])
+@json_option()
+@click.pass_obj
+def merge(session: Session, as_json: bool) -> None:
+    """Merge the tables of all packs into one sorted segment.
+
+    A host that has no index yet opens the store at once then, instead of reading every table. It happens by itself, in
+    parts, while you store; run this after filling a large store, or once a week for one of many millions of chunks.
+    """
+    with session.open_store() as store:
+        held = store.merge_segments()
+    if as_json:
+        output.json_line(dataclasses.asdict(held))
     else:
-        output.line(f"the index is new, with {output.count(records, 'chunk record')}")
+        _print_segments(held)
 
 
-index.add_section("Commands", rebuild)
+def _print_segments(held: SegmentStats) -> None:
+    rows = f"{output.count(held.chunks, 'chunk record')} and {output.count(held.entries, 'entry', 'entries')}"
+    where = f"{output.count(held.segments, 'segment')} of {output.human_size(held.size)}"
+    output.line(f"{rows} of {output.count(held.packs, 'pack')} are in {where}")
+
+
+index.add_section("Commands", rebuild, merge)

@@ -7,47 +7,46 @@ from __future__ import annotations
 
 import struct
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import lmdb
 
 from kacas.disk import index_environment
 from kacas.disk.index_entries import (
-    ENTRY_KEY_SIZE,
-    NUMBER,
-    end_of_log,
     entries_of,
-    owner_hash,
-    read_entry,
+    log_page,
     root_of,
-    same_entry,
 )
 from kacas.disk.index_environment import IndexUnusableError
+from kacas.disk.index_intake import COUNTER, SHEDS, Intake
+from kacas.disk.index_marks import Place, mark_of, marked, unmark
 from kacas.disk.index_rows import (
     KEY_SIZE,
     TAIL_STOP,
     VALUE_SIZE,
     Row,
-    as_damaged,
     decode_rows,
-    pack_number_of,
 )
-from kacas.disk.index_tables import TableRows, rows_of
-from kacas.model.digest import ID_SIZE
+from kacas.disk.index_tables import rows_of
 from kacas.model.entry import Entry
 from kacas.model.location import Location
-from kacas.model.merging import RULE, MergeRule, sources_of, tier_of
+from kacas.model.merging import RULE, MergeRule
 from kacas.model.pack_format import Table
 
-# Holds the last number given to a pack: a number is never given twice, or what still points to a pack
-# that is gone would point to another.
-_COUNTER = NUMBER.pack(0)
 _PER_TRANSACTION = 16_384  # rows: 128 MiB of changed pages at the very worst, when each is in a page of its own
 
 T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """places: of digests that the index knows. bad: places of any of them that are marked as damaged. sheds: see `sheds`."""
+
+    places: dict[bytes, list[Location]]
+    bad: set[Place]
+    sheds: int
 
 
 class Index:
@@ -64,8 +63,8 @@ class Index:
         self._chunks, self._entries, self._log = tables["chunks"], tables["entries"], tables["log"]
         self._packs, self._pack_numbers = tables["packs"], tables["pack_numbers"]
         self._covered, self._small = tables["covered"], tables["small"]
-        self._whole = tables["whole"]
-        self._pack_of: dict[int, bytes] = {}
+        self._whole, self._damaged = tables["whole"], tables["damaged"]
+        self._intake = Intake(tables)
 
     def _open_tables(self) -> dict[str, Any]:
         def create(environment: lmdb.Environment) -> dict[str, Any]:
@@ -73,7 +72,7 @@ class Index:
                 name: environment.open_db(name.encode())
                 for name in ("entries", "log", "packs", "pack_numbers", "small", "whole")
             }  # fmt: skip
-            for name in ("chunks", "covered"):
+            for name in ("chunks", "covered", "damaged"):
                 tables[name] = environment.open_db(name.encode(), dupsort=True, dupfixed=True)
             return tables
 
@@ -110,7 +109,7 @@ class Index:
 
         def read(environment: lmdb.Environment) -> set[bytes]:
             with environment.begin() as txn:
-                numbers = set(txn.cursor(self._packs).iternext(keys=True, values=False)) - {_COUNTER}
+                numbers = set(txn.cursor(self._packs).iternext(keys=True, values=False)) - {COUNTER}
                 return {bytes(source) for source, number in txn.cursor(self._covered) if number in numbers}
 
         return self._run(read)
@@ -120,18 +119,9 @@ class Index:
 
         def read(environment: lmdb.Environment) -> set[bytes]:
             with environment.begin() as txn:
-                return {one for one in pack_ids if not self._is_known(txn, one)}
+                return {one for one in pack_ids if not self._intake.is_known(txn, one)}
 
         return self._run(read)
-
-    def _is_known(self, txn: lmdb.Transaction, pack_id: bytes) -> bool:
-        return txn.get(pack_id, db=self._pack_numbers) is not None or any(
-            txn.get(number, db=self._packs) is not None for number in self._coverers(txn, pack_id)
-        )
-
-    def _coverers(self, txn: lmdb.Transaction, pack_id: bytes) -> list[bytes]:
-        cursor = txn.cursor(self._covered)
-        return [bytes(number) for number in cursor.iternext_dup()] if cursor.set_key(pack_id) else []
 
     def add(self, tables: Iterable[tuple[bytes, Table]], rule: MergeRule = RULE) -> None:
         """Take in tables; a pack that is there already, or covered, is skipped.
@@ -139,98 +129,90 @@ class Index:
         What a merged pack covers is taken out. rule: which of them are small.
         """
 
+        given = list(tables)
+
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(write=True) as txn:
-                numbered = self._number(txn, tables)
-                rows = rows_of((number, table) for number, _, table in numbered)
-                if len(rows) <= _PER_TRANSACTION:
-                    self._put_rows(txn, rows)
-                    self._enter(txn, numbered, rule)
-                    return
-            # A transaction keeps the pages that it changes in memory. Rows of a pack that was not entered are no hints.
-            for part in rows.parts(_PER_TRANSACTION):
-                with environment.begin(write=True) as txn:
-                    self._put_rows(txn, part)
-            with environment.begin(write=True) as txn:
-                self._enter(txn, numbered, rule)
+            while not self._added(environment, given, rule):
+                pass  # rows were shed meanwhile, these too
 
         self._run(write)
 
-    def _number(self, txn: lmdb.Transaction, tables: Iterable[tuple[bytes, Table]]) -> list[tuple[bytes, bytes, Table]]:
-        """Those that are not there, each with a new number for its pack."""
-        counter = txn.get(_COUNTER, db=self._packs)
-        number = NUMBER.unpack(counter)[0] if counter else 0
-        numbered = []
-        for pack_id, table in tables:
-            if not self._is_known(txn, pack_id):
-                number += 1
-                numbered.append((NUMBER.pack(number), pack_id, table))
-        txn.put(_COUNTER, NUMBER.pack(number), db=self._packs)
-        return numbered
+    def _added(self, environment: lmdb.Environment, tables: list[tuple[bytes, Table]], rule: MergeRule) -> bool:
+        with environment.begin(write=True) as txn:
+            numbered = self._intake.number(txn, tables)
+            rows = rows_of((number, table) for number, _, table in numbered)
+            if len(rows) <= _PER_TRANSACTION:
+                self._intake.put_rows(txn, rows)
+                self._intake.enter(txn, numbered, rule)
+                return True
+            sheds = self._intake.sheds(txn)
+        # A transaction keeps the pages that it changes in memory. Rows of a pack that was not entered are no hints.
+        for part in rows.parts(_PER_TRANSACTION):
+            with environment.begin(write=True) as txn:
+                self._intake.put_rows(txn, part)
+        with environment.begin(write=True) as txn:
+            if self._intake.sheds(txn) != sheds:
+                return False
+            self._intake.enter(txn, numbered, rule)
+            return True
 
-    def _put_rows(self, txn: lmdb.Transaction, rows: TableRows) -> None:
-        chunks = txn.cursor(self._chunks)
-        # Sorted append packs the pages full: 47-64 bytes a record instead of 312.
-        append = bool(rows.chunks) and (not chunks.last() or bytes(chunks.key()) < rows.chunks[0][0])
-        chunks.putmulti(rows.chunks, append=append)
-        txn.cursor(self._entries).putmulti(rows.entries)
-        txn.cursor(self._log).putmulti(rows.log)
+    def sheds(self) -> int:
+        """How often rows were dropped because segments have them: if it changed, look which segments there are."""
 
-    def _enter(self, txn: lmdb.Transaction[Any], numbered: list[tuple[bytes, bytes, Table]], rule: MergeRule) -> None:
-        """Rows of these packs count from now on."""
-        for number, pack_id, table in numbered:
-            if self._is_known(txn, pack_id):
-                continue  # another process entered it meanwhile, or one of these covers it
-            txn.put(number, pack_id, db=self._packs)
-            txn.put(pack_id, number, db=self._pack_numbers)
-            if rule.is_small(table):
-                txn.put(_small_key(pack_id, number), pack_id, db=self._small)
-            if sources := sources_of(table) - {pack_id}:
-                dead = self._cover(txn, number, sources)
-                self._drop_rows(txn, rows_of([(number, table)]), dead)
+        def read(environment: lmdb.Environment) -> int:
+            with environment.begin() as txn:
+                return self._intake.sheds(txn)
 
-    def _cover(self, txn: lmdb.Transaction, key: bytes, sources: frozenset[bytes]) -> set[bytes]:
-        """Returns the numbers of those that were there."""
-        dead = {number for source in sources if (number := self._take_out(txn, source))}
-        for source in sorted(sources):
-            for other in self._coverers(txn, source):
-                if txn.get(other, db=self._packs) is None:
-                    txn.delete(source, other, db=self._covered)
-            txn.put(source, key, db=self._covered)
-        self._pack_of.clear()
-        return dead
+        return self._run(read)
 
-    def _take_out(self, txn: lmdb.Transaction, pack_id: bytes) -> bytes | None:
-        """Returns the pack's number if it was there."""
-        number = txn.pop(pack_id, db=self._pack_numbers)
-        if number is None:
-            return None
-        txn.delete(number, db=self._packs)
-        txn.delete(_small_key(pack_id, bytes(number)), db=self._small)
-        return bytes(number)
+    def load(self) -> tuple[int, int]:
+        """Rows of chunks and entries, and packs that are not small: what the segments do not have yet."""
 
-    def _drop_rows(self, txn: lmdb.Transaction[Any], rows: TableRows, dead: set[bytes]) -> None:
-        """Rows of a merged pack were added: those of its sources, of the dead numbers, would only lie about."""
-        cursor = txn.cursor(self._chunks)
-        for key, _ in rows.chunks:
-            for value in list(cursor.iternext_dup()) if cursor.set_key(key) else ():
-                if NUMBER.pack(pack_number_of(bytes(value))) in dead:
-                    txn.delete(key, value, db=self._chunks)
-        for key, _ in rows.entries:
-            for other in list(same_entry(txn.cursor(self._entries), key[:ENTRY_KEY_SIZE])):
-                if other[ENTRY_KEY_SIZE:] in dead:
-                    txn.delete(other, db=self._entries)
+        def read(environment: lmdb.Environment) -> tuple[int, int]:
+            with environment.begin() as txn:
+                tables = self._chunks, self._entries, self._pack_numbers, self._small
+                chunks, entries, packs, small = (txn.stat(table)["entries"] for table in tables)
+                return chunks + entries, packs - small
+
+        return self._run(read)
+
+    def shed(self, held: Set[bytes], kept: Sequence[tuple[bytes, Table]], rule: MergeRule = RULE) -> bool:
+        """Drop the rows of the packs that segments hold; marks stay. kept: the tables of all others that are in the index.
+
+        At once for all processes, which learn of it from `sheds`. False if another pack came meanwhile: then nothing was done.
+        """
+
+        def write(environment: lmdb.Environment) -> bool:
+            with environment.begin(write=True) as txn:
+                left = set(txn.cursor(self._pack_numbers).iternext(keys=True, values=False)) - held
+                if not left <= {pack_id for pack_id, _ in kept}:
+                    return False
+                counter, sheds = txn.get(COUNTER, b"", db=self._packs), self._intake.sheds(txn) + 1
+                for table in (self._chunks, self._entries, self._log, self._packs, self._pack_numbers, self._small):
+                    txn.drop(table, delete=False)
+                txn.drop(self._covered, delete=False)
+                txn.put(COUNTER, counter, db=self._packs)
+                txn.put(SHEDS, sheds.to_bytes(8, "big"), db=self._packs)
+                numbered = self._intake.number(txn, [one for one in kept if one[0] in left])
+                self._intake.put_rows(txn, rows_of((number, table) for number, _, table in numbered))
+                self._intake.enter(txn, numbered, rule)
+            self._intake.forget_numbers()
+            return True
+
+        return self._run(write)
 
     def remove(self, pack_ids: Iterable[bytes]) -> None:
         """Packs that are gone, or unreadable: what points to them is ignored from now on, what they cover is not covered."""
 
         def write(environment: lmdb.Environment) -> None:
+            gone = set(pack_ids)
             with environment.begin(write=True) as txn:
-                for pack_id in pack_ids:
-                    self._take_out(txn, pack_id)
+                for pack_id in gone:
+                    self._intake.take_out(txn, pack_id)
                     txn.delete(pack_id, db=self._covered)
+                unmark(txn, self._damaged, gone)
                 txn.drop(self._whole, delete=False)
-            self._pack_of.clear()
+            self._intake.forget_numbers()
 
         self._run(write)
 
@@ -264,9 +246,13 @@ class Index:
 
     def locate(self, digests: Iterable[bytes]) -> dict[bytes, list[Location]]:
         """Where the payloads may be; digests that are not known are left out."""
+        return self.look(digests).places
 
-        def read(environment: lmdb.Environment) -> dict[bytes, list[Location]]:
-            found: dict[bytes, list[Location]] = {}
+    def look(self, digests: Iterable[bytes]) -> Found:
+        """As `locate`, with what is needed to ask the segments."""
+
+        def read(environment: lmdb.Environment) -> Found:
+            places: dict[bytes, list[Location]] = {}
             wanted = {digest[:KEY_SIZE]: digest for digest in digests}
             with environment.begin() as txn:
                 cursor = txn.cursor(self._chunks)
@@ -278,25 +264,22 @@ class Index:
                 for row in decoded:
                     digest = wanted.get(row.key)
                     if digest and (location := self._location(txn, digest, row)):
-                        found.setdefault(digest, []).append(location)
-            return found
+                        places.setdefault(digest, []).append(location)
+                bad = marked(txn, self._damaged, wanted.values())
+                for digest, pack_id, offset in bad:
+                    places[digest] = [
+                        place._replace(damaged=place.damaged or place[:2] == (pack_id, offset))
+                        for place in places.get(digest, ())
+                    ]
+                return Found({digest: found for digest, found in places.items() if found}, bad, self._intake.sheds(txn))
 
         return self._run(read)
 
     def _location(self, txn: lmdb.Transaction, digest: bytes, row: Row) -> Location | None:
         """None if the row is another digest's, or the pack is gone."""
-        if row.tail != digest[KEY_SIZE:TAIL_STOP] or (pack_id := self._pack_id(txn, row.pack)) is None:
+        if row.tail != digest[KEY_SIZE:TAIL_STOP] or (pack_id := self._intake.pack_id(txn, row.pack)) is None:
             return None
         return Location(pack_id, *row[3:])
-
-    def _pack_id(self, txn: lmdb.Transaction, number: int) -> bytes | None:
-        if number not in self._pack_of:
-            stored = txn.get(NUMBER.pack(number), db=self._packs)
-            # Both tables must say so: a flipped bit in one would send readers and writers to a pack that never was.
-            if stored is None or txn.get(stored, db=self._pack_numbers) != NUMBER.pack(number):
-                return None
-            self._pack_of[number] = bytes(stored)
-        return self._pack_of[number]
 
     def mark_damaged(self, digest: bytes, location: Location) -> None:
         """Remember that the payload at this place is not good, so that storing the content again heals it."""
@@ -304,12 +287,7 @@ class Index:
         def write(environment: lmdb.Environment) -> None:
             with environment.begin(write=True) as txn:
                 txn.drop(self._whole, delete=False)
-                cursor = txn.cursor(self._chunks)
-                for key, value in cursor.getmulti([digest[:KEY_SIZE]], dupdata=True):
-                    rows = decode_rows(key + value) if len(value) == VALUE_SIZE else ()
-                    if any(self._location(txn, digest, row) == location for row in rows):
-                        txn.delete(key, value, db=self._chunks)
-                        txn.put(key, as_damaged(digest, value), db=self._chunks)
+                txn.put(*mark_of(digest, location), db=self._damaged)
 
         self._run(write)
 
@@ -350,7 +328,7 @@ class Index:
         def read(environment: lmdb.Environment) -> dict[bytes, list[tuple[Entry, bytes]]]:
             found: dict[bytes, list[tuple[Entry, bytes]]] = {}
             with environment.begin() as txn:
-                cursor, pack_of = txn.cursor(self._entries), partial(self._pack_id, txn)
+                cursor, pack_of = txn.cursor(self._entries), partial(self._intake.pack_id, txn)
                 for sha1 in sha1s:
                     if entries := entries_of(cursor, sha1, pack_of):
                         found[sha1] = entries
@@ -363,7 +341,7 @@ class Index:
 
         def read(environment: lmdb.Environment) -> dict[bytes, bytes]:
             with environment.begin() as txn:
-                cursor, pack_of = txn.cursor(self._entries), partial(self._pack_id, txn)
+                cursor, pack_of = txn.cursor(self._entries), partial(self._intake.pack_id, txn)
                 found = {sha1: root_of(cursor, sha1, size, pack_of) for sha1, size in sizes.items()}
             return {sha1: root for sha1, root in found.items() if root}
 
@@ -373,27 +351,8 @@ class Index:
         """The owner's keep entries, newest first, a page at a time: (entries, where the next page begins)."""
 
         def read(environment: lmdb.Environment) -> tuple[list[Entry], bytes | None]:
-            page: list[Entry] = []
-            prefix = owner_hash(owner)
-            position = before
             with environment.begin() as txn:
-                cursor, pack_of = txn.cursor(self._log), partial(self._pack_id, txn)
-                more = cursor.prev() if cursor.set_range(before or end_of_log(owner)) else cursor.last()
-                while more and len(page) < count:
-                    key, sha1 = cursor.item()
-                    if key[: len(prefix)] != prefix:
-                        return page, None
-                    position = bytes(key)
-                    for same in same_entry(txn.cursor(self._entries), sha1 + key[-ID_SIZE:]):
-                        known = read_entry(same, txn.get(same, b"", db=self._entries), pack_of)
-                        if known and known[0].owner == owner:
-                            page.append(known[0])
-                            break
-                    more = cursor.prev()
-            return page, position if more else None
+                cursor, entries = txn.cursor(self._log), txn.cursor(self._entries)
+                return log_page(cursor, entries, owner, before, count, partial(self._intake.pack_id, txn))
 
         return self._run(read)
-
-
-def _small_key(pack_id: bytes, key: bytes) -> bytes:
-    return bytes((tier_of(pack_id),)) + key

@@ -63,6 +63,33 @@ def same_entry(cursor: lmdb.Cursor[bytes], prefix: bytes) -> Iterator[bytes]:
         more = cursor.next()
 
 
+def log_page(
+    cursor: lmdb.Cursor[bytes],
+    entries: lmdb.Cursor[bytes],
+    owner: bytes,
+    before: bytes | None,
+    count: int,
+    pack_of: PackOf,
+) -> tuple[list[Entry], bytes | None]:
+    """The owner's keep entries, newest first, and where the next page begins. entries: a cursor of the entries."""
+    page: list[Entry] = []
+    prefix = owner_hash(owner)
+    position = before
+    more = cursor.prev() if cursor.set_range(before or end_of_log(owner)) else cursor.last()
+    while more and len(page) < count:
+        key, sha1 = cursor.item()
+        if key[: len(prefix)] != prefix:
+            return page, None
+        position = bytes(key)
+        for same in same_entry(entries, sha1 + key[-ID_SIZE:]):
+            known = read_entry(same, entries.value(), pack_of)
+            if known and known[0].owner == owner:
+                page.append(known[0])
+                break
+        more = cursor.prev()
+    return page, position if more else None
+
+
 def log_key(entry: Entry) -> bytes:
     """Sorted by owner, then time."""
     return _LOG.pack(owner_hash(entry.owner), max(entry.time_ns, 0), entry.entry_id)

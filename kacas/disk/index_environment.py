@@ -28,7 +28,7 @@ import lmdb
 from kacas.disk.durable import make_directory
 from kacas.disk.gate import Gate
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 _MANY_OPEN = 64  # maps of a terabyte, of which a process can have 127
 # One large fixed map; under `ulimit -v` the first that fits.
 _MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)

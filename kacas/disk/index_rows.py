@@ -22,7 +22,6 @@ _VALUE = np.dtype(
 )  # fmt: skip
 _ROW_STRUCT = struct.Struct("<16s8sIIIIIHBBI")  # key and value
 _PACK = struct.Struct("<8xI")
-_DAMAGED = 0x80  # a bit of `kind`: a load found the payload damaged; not for dedup, and read only as a last resort
 # Odd factors: the sum changes with any single flipped bit.
 _FACTORS = (np.random.Generator(np.random.PCG64(20261122)).integers(1 << 31, size=12) * 2 + 1).astype(np.uint32)
 _FACTOR_LIST = [int(factor) for factor in _FACTORS]
@@ -44,7 +43,6 @@ class Row(NamedTuple):
     parameters_size: int
     kind: int
     codec: int
-    damaged: bool
 
 
 def encode_rows(records: Records, number: int) -> NDArray[np.void]:
@@ -70,13 +68,12 @@ def _seal(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 def decode_rows(rows: memoryview | bytes) -> Iterator[Row]:
     """Keys with values, one after the other; those that are damaged are left out. Raises ValueError for half a row."""
+    if not rows:
+        return  # soon: for what is looked for and not there, the rest takes as long as looking
     for is_whole, row in zip(_whole(rows), _ROW_STRUCT.iter_unpack(rows), strict=True):
         if is_whole:
             key, tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, _ = row
-            yield Row(
-                key, tail, pack, high << 32 | low, payload_size, raw_size, parameters_size,
-                kind & ~_DAMAGED, codec, bool(kind & _DAMAGED),
-            )  # fmt: skip
+            yield Row(key, tail, pack, high << 32 | low, payload_size, raw_size, parameters_size, kind, codec)
 
 
 def _whole(rows: memoryview | bytes) -> list[bool]:
@@ -93,10 +90,3 @@ def pack_number_of(value: bytes) -> int:
     """The pack's number in an encoded value. Raises struct.error if it is too short to have one."""
     (number,) = _PACK.unpack_from(value)
     return int(number)
-
-
-def as_damaged(digest: bytes, value: bytes) -> bytes:
-    """The value with the mark that its payload is not good."""
-    row = np.frombuffer(digest[:KEY_SIZE] + value, _ROW).copy()
-    row["kind"] |= _DAMAGED
-    return _seal(row).tobytes()[KEY_SIZE:]

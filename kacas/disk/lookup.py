@@ -1,41 +1,42 @@
-"""What this store holds and where: the index for hints, the tables for proof.
+"""What this store holds and where: the index and the segments for hints, segments and tables for proof.
 
-The index may be stale, damaged, or impossible on this host; answers stay right, only slower.
+The index may be stale, damaged, or impossible on this host, and segments damaged; answers stay right, only slower.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from kacas.disk import index_environment
 from kacas.disk.durable import sync_directory, translate
-from kacas.disk.forked import Forked
-from kacas.disk.index import Index
-from kacas.disk.index_environment import IndexUnusableError
+from kacas.disk.holding import hold
+from kacas.disk.index import Found, Index
+from kacas.disk.index_environment import place_in
+from kacas.disk.index_user import IndexUser
+from kacas.disk.log import Pages, newest_first, pages_of
 from kacas.disk.pack_reader import OpenPacks
+from kacas.disk.segment_reader import SegmentUnusableError
+from kacas.disk.segments import Segments, SegmentSet, decoded
 from kacas.disk.tables import Tables
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedPackError, KacasError, NewerFormatError
-from kacas.model.entry import Entry
+from kacas.model.entry import Entry, decode_layout
 from kacas.model.location import Location
 from kacas.model.merging import RULE
 from kacas.model.pack_format import Table
 
-_IMPORT_RECORDS = 1 << 19  # per transaction: bounds memory to some 100 MiB whatever the store's size
-_MAX_RENEWALS = 3
+_IMPORT_RECORDS = 1 << 19  # at once: bounds memory to some 100 MiB whatever the store's size
 _MAX_LOOK_PAUSE_S = 0.5
+_SHED_TRIES = 3
+_SHED_ROWS = 1 << 16
 _PROVED_LOG = 100_000  # entries that are read from the tables for one look at the log: about half a second
 
 T = TypeVar("T")
 
 
-class Lookup:
+class Lookup(IndexUser):
     """Index, tables and open packs of one volume. Thread-safe, safe after fork."""
 
     def __init__(self, volume: Volume, cache: Path) -> None:
@@ -44,16 +45,11 @@ class Lookup:
         self.rule = RULE
         self.packs = OpenPacks(volume)
         self.tables = Tables(volume, self.packs)
-        self._place = index_environment.place_in(cache)
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._forked = Forked(self._after_fork)
-        self._renewals = 0
+        self.segments = Segments(volume)
+        self._sheds = 0  # of the index, when the segments were looked at
         self._settled: set[bytes] = set()
-        self._seen: set[str] = set()  # packs' names whose tables are in the index, as far as they can be
         self._look_again = 0.0  # when, on the monotonic clock, `refresh_soon` looks at packs/ again
-        self._index: Index | None = None
-        self._open_index()
+        super().__init__(place_in(cache))
         self.refresh()
 
     @property
@@ -61,59 +57,8 @@ class Lookup:
         return self._volume.path
 
     def close(self) -> None:
-        index, self._index = self._index, None
-        if index is not None and self._pid == os.getpid():
-            index.close()
+        self._close_index()
         self.packs.close()
-
-    # --- the index, as far as it can help ---------------------------------------------------
-
-    def _open_index(self) -> None:
-        try:
-            self._index = Index(self._place)
-        except IndexUnusableError as exc:
-            self._index = None
-            warnings.warn(
-                f"the index cannot be used ({exc}); everything works, but slowly. Set KACAS_CACHE_DIR to a local disk",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-    def _ask(self, question: Callable[[Index], T], otherwise: T) -> T:
-        """Ask the index; a broken one is renewed and asked again; one that cannot be renewed is done without."""
-        self._forked.check()
-        while (index := self._index) is not None:
-            try:
-                return question(index)
-            except IndexUnusableError as exc:
-                self._renew(index, exc)
-        return otherwise
-
-    def _after_fork(self) -> None:
-        # LMDB must not cross a fork, and another thread of the parent may have held the lock.
-        self._lock, self._pid = threading.RLock(), os.getpid()
-        self._seen = set()
-        self._open_index()
-
-    def _renew(self, broken: Index, why: IndexUnusableError) -> None:
-        with self._lock:
-            if self._index is not broken:
-                return  # another thread did
-            self._renewals += 1
-            if self._renewals > _MAX_RENEWALS:
-                self._index = None
-                warnings.warn(
-                    f"the index fails again and again ({why}); going on without", RuntimeWarning, stacklevel=2
-                )
-                return
-            try:
-                self._seen = set()
-                broken.renew()
-                self._index = Index(self._place)
-            except IndexUnusableError as exc:
-                self._index = None
-                warnings.warn(f"the index cannot be renewed ({exc}); going on without", RuntimeWarning, stacklevel=2)
-        self.refresh()
 
     def refresh_soon(self) -> None:
         """Refresh unless that was done just now: looking takes a tenth of the time at most, however many packs there are.
@@ -131,18 +76,81 @@ class Lookup:
             if self._seen <= names:
                 new = self._volume.pack_ids_of(names - self._seen)
                 self._seen = names
-                return self._import(self._ask(lambda index: index.unknown(new), new)) if new else 0
+                return self._import(self._unknown(new, names)) if new else 0
+        sheds = self._ask(Index.sheds, 0)
         known, covered = self._known()
-        # Known before listed: a pack published in between is never taken for gone.
+        # Known before listed: a pack published in between is never taken for gone. Nor is one for unknown whose rows
+        # were dropped in between: the segment that has them was there before.
         names = self._list()
         listed = self._volume.pack_ids_of(names)
-        self.tables.pardon(covered)
+        self.segments.refresh(listed)
+        self._sheds = sheds
+        self.tables.pardon(covered | self.segments.current.covered(self.tables.problems.keys()))
         # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
         if gone := ((known | covered) - listed) | (known & self.tables.problems.keys()):
             self._ask(lambda index: index.remove(gone), None)
             known, covered = self._known()  # without a merged pack, its sources count again
         self._seen = names
-        return self._import(listed - known - covered) if self._index is not None else 0
+        spared = self.segments.current.spared(self.tables.problems.keys())
+        return self._import(listed - known - covered - spared) if self._index is not None else 0
+
+    def _unknown(self, new: set[bytes], names: set[str]) -> set[bytes]:
+        """Those that the index does not know, nor any segment: another host may have made one meanwhile."""
+        unknown = self._ask(lambda index: index.unknown(new), new)
+        if unknown:
+            self.segments.refresh(self._volume.pack_ids_of(names))
+        return unknown - self.segments.current.spared()
+
+    def serving(self) -> SegmentSet:
+        """The segments that have what the index has not, as of now."""
+        return self._serving(self._ask(Index.sheds, self._sheds))
+
+    def _serving(self, sheds: int) -> SegmentSet:
+        """sheds: of the index, when it was asked."""
+        if sheds != self._sheds:
+            self._seen = set()
+            self.refresh()
+        return self.segments.current
+
+    def load(self) -> tuple[int, int]:
+        """Rows and packs, but for small ones, that the index has: what no segment holds, or was not dropped yet."""
+        return self._ask(Index.load, (0, 0))
+
+    def in_no_segment(self) -> set[bytes]:
+        """Packs that are there, and neither held by a segment nor covered by a merged pack."""
+        return self._volume.list_packs() - self._known()[1] - self.segments.current.spared()
+
+    def look_for_segments(self) -> SegmentSet:
+        """Those that serve now, after some were made."""
+        self.segments.refresh(self._volume.list_packs())
+        return self.segments.current
+
+    def shed(self) -> None:
+        """Drop what the index has of packs that segments hold."""
+        for _ in range(_SHED_TRIES):
+            held = self.segments.current.held
+            known = self._ask(Index.pack_ids, set[bytes]())
+            if not known & held:
+                return
+            kept = [(pack_id, table) for pack_id in known - held if (table := self.tables.read_whole(pack_id))]
+            if sum(len(table.records) + table.entry_count for _, table in kept) > _SHED_ROWS:
+                return  # one transaction would take too much memory
+            if self._ask(lambda index: index.shed(held, kept, self.rule), True):  # noqa: B023
+                return
+
+    def do_without(self, exc: SegmentUnusableError) -> None:
+        """A segment was found damaged: the tables of its packs count again."""
+        self.segments.drop(exc)
+        self._seen = set()
+        self.refresh()
+
+    def _without_damage(self, work: Callable[[], T]) -> T:
+        """The work's result; done again without the segment if one is found damaged."""
+        while True:
+            try:
+                return work()
+            except SegmentUnusableError as exc:
+                self.do_without(exc)
 
     def _known(self) -> tuple[set[bytes], set[bytes]]:
         none: set[bytes] = set()
@@ -167,11 +175,19 @@ class Lookup:
             waiting_records += len(table.records) + table.entry_count
             total += len(table.records)
             if waiting_records >= _IMPORT_RECORDS:
-                self._add(waiting)
+                self._take_in_many(waiting)
                 waiting, waiting_records = [], 0
         if waiting:
             self._add(waiting)
         return total
+
+    def _take_in_many(self, tables: list[tuple[bytes, Table]]) -> None:
+        small = [one for one in tables if self.rule.is_small(one[1])]
+        large = [one for one in tables if not self.rule.is_small(one[1])]
+        if large and hold(self._volume, self.cache, large):
+            self.look_for_segments()
+            tables = small
+        self._add(tables)
 
     def _add(self, tables: list[tuple[bytes, Table]]) -> None:
         self._ask(lambda index: index.add(tables, self.rule), None)
@@ -199,16 +215,7 @@ class Lookup:
 
     def rebuild(self) -> int:
         """Throw the index away and read every table again. Returns the chunk records taken in."""
-        with self._lock:
-            if self._index is not None:
-                broken, self._index = self._index, None
-                try:
-                    broken.renew()
-                except IndexUnusableError:
-                    pass  # _open_index warns if the place is really unusable
-            self._renewals = 0
-            self._seen = set()
-            self._open_index()
+        self._begin_anew()
         return self.refresh()
 
     # --- small packs ------------------------------------------------------------------------
@@ -225,12 +232,21 @@ class Lookup:
 
     def locate(self, digests: Iterable[bytes]) -> dict[bytes, list[Location]]:
         """Hints, the good ones first; what the index does not know is left out."""
-        none: dict[bytes, list[Location]] = {}
         wanted = list(digests)
-        found = self._ask(lambda index: index.locate(wanted), none)
+        found = self._without_damage(lambda: self._located(wanted))
         for locations in found.values():
             if len(locations) > 1:
                 locations.sort(key=lambda location: location.damaged)
+        return found
+
+    def _located(self, wanted: list[bytes]) -> dict[bytes, list[Location]]:
+        nothing = Found({}, set(), self._sheds)
+        found, bad, sheds = self._ask(lambda index: index.look(wanted), nothing)
+        lacking = [one for one in wanted if one not in found or all(place.damaged for place in found[one])]
+        if lacking and (segments := self._serving(sheds)).segments:
+            for digest, places in segments.locate(lacking, bad).items():
+                known = found.setdefault(digest, [])
+                known += [place for place in places if place not in known]
         return found
 
     def confirmed(self, digests: Iterable[bytes]) -> dict[bytes, Location]:
@@ -273,30 +289,66 @@ class Lookup:
     # --- entries ----------------------------------------------------------------------------
 
     def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
-        """Hints of the index; none is no proof."""
-        none: list[tuple[Entry, bytes]] = []
-        return self._ask(lambda index: index.entries(sha1), none)
+        """Hints of index and segments; none is no proof."""
+        return self.entries_of_many([sha1]).get(sha1, [])
 
     def entries_of_many(self, sha1s: Iterable[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
-        """As `entries`, for many at once; what the index does not know is left out."""
-        wanted, none = list(sha1s), dict[bytes, list[tuple[Entry, bytes]]]()
-        return self._ask(lambda index: index.entries_of_many(wanted), none)
+        """As `entries`, for many at once; what neither knows is left out."""
+        wanted = list(sha1s)
+        return self._without_damage(lambda: self._entries(wanted))
 
-    def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
-        """A root of each SHA-1 whose content has the size that is given; what the index does not know so is left out."""
-        none: dict[bytes, bytes] = {}
-        return self._ask(lambda index: index.roots(sizes), none)
-
-    def proved_entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
-        """What every table that is there says. Raises if a pack that cannot be read might know more."""
-        self.refresh()
-        found = self.tables.entries(sha1)
-        if not found and self.tables.problems:
-            raise self._unreadable(sha1)
+    def _entries(self, wanted: list[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
+        none: dict[bytes, list[tuple[Entry, bytes]]] = {}
+        found = self._ask(lambda index: index.entries_of_many(wanted), none)
+        for sha1, told in self._told(wanted).items():
+            known = {entry.entry_id: (entry, pack_id) for entry, pack_id in _decoded(told)}
+            found[sha1] = list((known | {one[0].entry_id: one for one in found.get(sha1, ())}).values())
         return found
 
+    def _told(self, sha1s: list[bytes]) -> dict[bytes, list[tuple[bytes, bytes]]]:
+        """What the segments say, of packs whose tables are not found damaged: the claims in those may be lost."""
+        found = self.serving().entries(sha1s)
+        problems = self.tables.problems.keys()
+        if problems:
+            good = {sha1: [one for one in told if one[1] not in problems] for sha1, told in found.items()}
+            return {sha1: told for sha1, told in good.items() if told}
+        return found
+
+    def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
+        """A root of each SHA-1 whose content has the size that is given; what index and segments do not know so is left out."""
+        return self._without_damage(lambda: self._roots(sizes))
+
+    def _roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
+        none: dict[bytes, bytes] = {}
+        found = self._ask(lambda index: index.roots(sizes), none)
+        for sha1, told in self._told([sha1 for sha1 in sizes if sha1 not in found]).items():
+            layouts = (decode_layout(encoded) for encoded, _ in told)
+            roots = [layout.root for layout in layouts if layout and (layout.sha1, layout.size) == (sha1, sizes[sha1])]
+            if roots:
+                found[sha1] = roots[0]
+        return found
+
+    def proved_entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
+        """What every table that is there says: segments say it of those that they hold.
+
+        Raises if a pack that cannot be read might know more.
+        """
+        self.refresh()
+        return self._without_damage(lambda: self._proved(sha1))
+
+    def _proved(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
+        segments = self.serving()
+        known = {
+            entry.entry_id: (entry, pack_id) for entry, pack_id in _decoded(segments.entries([sha1]).get(sha1, []))
+        }
+        read = {one[0].entry_id: one for one in self.tables.entries(sha1, segments.spared())}
+        if not (known or read) and self.tables.problems.keys() - segments.held:
+            raise self._unreadable(sha1)
+        return list((known | read).values())
+
     def _unreadable(self, sha1: bytes) -> KacasError:
-        problems = self.tables.problems
+        held = self.segments.current.held
+        problems = {pack_id: why for pack_id, why in self.tables.problems.items() if pack_id not in held}
         pack_id, first = next(iter(sorted(problems.items())))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         message = f"whether sha1://{sha1.hex()} is here cannot be told: {first}{more}"
@@ -307,15 +359,27 @@ class Lookup:
     def log(self, owner: bytes) -> Iterator[Entry]:
         """The owner's keep entries, newest first: from the tables, so that none is missing, unless they are very many."""
         self.refresh()
-        mine = self.tables.kept_by(owner, most=_PROVED_LOG if self._index is not None else None)
+        others: tuple[SegmentSet, Pages] | None = None
+
+        def page(before: bytes, count: int) -> list[Entry]:
+            nonlocal others
+            segments = self.serving()
+            if others is None or others[0] is not segments:
+                others = segments, self._log_of(owner, segments)
+            return [*segments.log(owner, before, count), *others[1](before, count)]
+
+        return newest_first(owner, lambda before, count: self._without_damage(lambda: page(before, count)))
+
+    def _log_of(self, owner: bytes, segments: SegmentSet) -> Pages:
+        """Of what no segment holds."""
+        mine = self.tables.kept_by(
+            owner, most=_PROVED_LOG if self._index is not None else None, spared=segments.spared()
+        )
         if mine is not None:
-            yield from sorted(mine, key=lambda entry: entry.time_ns, reverse=True)
-            return
-        before: bytes | None = None
-        while True:
-            nothing: tuple[list[Entry], bytes | None] = ([], None)
-            start = before
-            page, before = self._ask(lambda index: index.log(owner, start), nothing)  # noqa: B023
-            yield from page
-            if before is None:
-                return
+            return pages_of(mine)
+        nothing: tuple[list[Entry], bytes | None] = ([], None)
+        return lambda before, count: self._ask(lambda index: index.log(owner, before, count), nothing)[0]
+
+
+def _decoded(told: list[tuple[bytes, bytes]]) -> Iterator[tuple[Entry, bytes]]:
+    return ((entry, pack_id) for encoded, pack_id in told if (entry := decoded(encoded)))

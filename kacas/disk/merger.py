@@ -5,15 +5,12 @@ The sources stay until collection removes them. A merge only copies: whenever it
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 
+from kacas.disk.alone import alone, free_size
 from kacas.disk.lookup import Lookup
 from kacas.disk.pack_writer import PackWriter, Payload
 from kacas.disk.volume import Volume
@@ -49,10 +46,10 @@ class Merger:
         if not self._lookup.piled_up() or time.monotonic() < self._not_before:
             return
         try:
-            if _free(self._volume.packs) < _LEFT_FREE:
+            if free_size(self._volume.packs) < _LEFT_FREE:
                 return
-            with _alone(self._lookup.cache / _LOCK_NAME) as alone:
-                if alone:
+            with alone(self._lookup.cache / _LOCK_NAME) as is_alone:
+                if is_alone:
                     if self._volume.network:
                         self._lookup.refresh()  # another host may have merged them just now; this host's index knows
                     self._merge(self._lookup.piled_up())
@@ -138,27 +135,3 @@ def _payload_of(data: memoryview, record: tuple[bytes, int, int, int, int, int, 
     except ValueError as exc:
         raise PackFormatError(str(exc)) from exc
     return header, payload
-
-
-def _free(path: Path) -> int:
-    """Bytes that may still be written to the file system, or 256 TiB where that is not known."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize if status.f_blocks else 1 << 48
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other process or thread of this host, that uses the same cache, is inside."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
-    finally:
-        os.close(fd)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kacas.disk.segments import SegmentSet
 from kacas.disk.tables import Tables
 from kacas.disk.volume import Volume
-from kacas.model.description import StoreStats
+from kacas.model.description import SegmentStats, StoreStats
 from kacas.model.entry import Action
 
 
@@ -25,4 +26,13 @@ def count(volume: Volume, tables: Tables) -> StoreStats:
     return StoreStats(
         str(volume.path), settings.store_id, settings.format_version, settings.durability, len(packs),
         pack_size, chunks, raw_size, payload_size, len(entries), len(contents),
+    )  # fmt: skip
+
+
+def count_segments(serving: SegmentSet) -> SegmentStats:
+    """Counted from the footers."""
+    footers = [segment.footer for segment in serving.segments]
+    return SegmentStats(
+        len(footers), len(serving.held), sum(footer.record_count for footer in footers),
+        sum(footer.entry_count for footer in footers), sum(footer.file_size for footer in footers),
     )  # fmt: skip

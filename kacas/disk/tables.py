@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import TypeVar
 
 from kacas.disk.pack_reader import OpenPacks
@@ -64,10 +64,15 @@ class Tables:
         """The packs that can be read, with their tables, but for those that a merged one covers."""
         return ((pack_id, table) for pack_id, table in self._uncovered(self.read) if table is not None)
 
-    def _uncovered(self, look: Callable[[bytes], T | None]) -> Iterator[tuple[bytes, T | None]]:
-        """What `look`, which must read the pack, says of each; merged packs come before what they cover."""
+    def _uncovered(
+        self, look: Callable[[bytes], T | None], spared: Set[bytes] = _NONE
+    ) -> Iterator[tuple[bytes, T | None]]:
+        """What `look`, which must read the pack, says of each; merged packs come before what they cover.
+
+        spared: packs that are left out.
+        """
         covered: set[bytes] = set()
-        for pack_id in sorted(self._volume.list_packs(), reverse=True):
+        for pack_id in sorted(self._volume.list_packs() - spared, reverse=True):
             if pack_id not in covered:
                 found = look(pack_id)
                 covered |= self.sources(pack_id)
@@ -95,23 +100,26 @@ class Tables:
         else:
             self.problems[pack_id] = problem
 
-    def entries(self, sha1: bytes) -> list[tuple[Entry, bytes]]:
-        """Every entry of the SHA-1 in any pack that is there now, with its pack."""
+    def entries(self, sha1: bytes, spared: Set[bytes] = _NONE) -> list[tuple[Entry, bytes]]:
+        """Every entry of the SHA-1 in any pack that is there now, with its pack, but for the packs that are spared."""
         found: dict[bytes, tuple[Entry, bytes]] = {}
         looked_at = set()
-        for pack_id, data in self._uncovered(self._entries_data):
+        for pack_id, data in self._uncovered(self._entries_data, spared):
             looked_at.add(pack_id)
             if data is not None and sha1 in data:
                 # The bytes may stand anywhere, in a label too: only what begins where entries begin is one.
                 found |= {entry.entry_id: (entry, pack_id) for entry in entries_of(data, sha1)}
-        self._drop_others(looked_at)
+        self._drop_others(looked_at, spared)
         return list(found.values())
 
-    def kept_by(self, owner: bytes, *, most: int | None) -> list[Entry] | None:
-        """The owner's keep entries in any order; None if the tables hold more than `most` entries."""
+    def kept_by(self, owner: bytes, *, most: int | None, spared: Set[bytes] = _NONE) -> list[Entry] | None:
+        """The owner's keep entries in any order, but for those in packs that are spared; None if the tables hold more
+        than `most` entries."""
         mine: dict[bytes, Entry] = {}
         total = 0
-        for _, table in self.uncovered():
+        for _, table in self._uncovered(self.read, spared):
+            if table is None:
+                continue
             total += table.entry_count
             if most is not None and total > most:
                 return None
@@ -134,15 +142,15 @@ class Tables:
             self._kept_size += len(data)
         return data
 
-    def _drop_others(self, looked_at: set[bytes]) -> None:
+    def _drop_others(self, looked_at: set[bytes], spared: Set[bytes]) -> None:
         """Forget packs that are gone, or covered."""
         for pack_id in self._kept.keys() - looked_at:
             self._kept_size -= len(self._kept.pop(pack_id, b""))
         for pack_id in self._sources.keys() - looked_at:
             self._sources.pop(pack_id, None)
-        self.pardon(self.problems.keys() - looked_at)
+        self.pardon(self.problems.keys() - looked_at - spared)
 
-    def pardon(self, pack_ids: set[bytes]) -> None:
+    def pardon(self, pack_ids: Set[bytes]) -> None:
         """Problems of these packs are none: they are gone, or all that they hold is in a merged pack."""
         for pack_id in self.problems.keys() & pack_ids:
             self.problems.pop(pack_id, None)

@@ -52,6 +52,11 @@ class Volume:
         return self.path / "packs"
 
     @property
+    def segments(self) -> Path:
+        """Sorted merges of tables, made from packs/ and not always there."""
+        return self.path / "segments"
+
+    @property
     def store_id(self) -> bytes:
         return bytes.fromhex(self.settings.store_id)
 
@@ -75,6 +80,9 @@ class Volume:
 
     def pack_path(self, pack_id: bytes) -> Path:
         return self.packs / f"{pack_id.hex()}.pack"
+
+    def segment_path(self, segment_id: bytes) -> Path:
+        return self.segments / f"{segment_id.hex()}.seg"
 
     def list_packs(self) -> set[bytes]:
         """Ids of the packs that are there now. By path, which is fresh on NFS where a kept descriptor is not."""

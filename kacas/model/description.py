@@ -101,6 +101,20 @@ class StoreStats:
 
 
 @dataclass(frozen=True)
+class SegmentStats:
+    """What segments hold, the sorted merges of packs' tables. size: bytes of their files.
+
+    Those that were merged into larger ones are not counted.
+    """
+
+    segments: int
+    packs: int
+    chunks: int
+    entries: int
+    size: int
+
+
+@dataclass(frozen=True)
 class DirectoryItem:
     """One name in a directory, as `list_dir` shows it.
 

@@ -43,12 +43,14 @@ from kacas.model.pack_format import (
 from kacas.model.tree import MAX_TREE_SIZE, TreeError, decode_tree
 from kacas.repository import Repository
 from kacas.store import Store
+from kacas.upkeep.verify_segments import check_segments
 
 
 @dataclass(frozen=True)
 class Problem:
-    """kind: "damaged", "foreign", "newer", "missing", "collision", or "adopted" (a linked file is missing, changed or
-    unreadable; the message has its path). pack, digest: hex, "" where there is none."""
+    """kind: "damaged", "foreign", "newer", "missing", "collision", "contradicting" (a segment does not say what the tables
+    say), or "adopted" (a linked file is missing, changed or unreadable; the message has its path). pack, digest: hex, ""
+    where there is none."""
 
     kind: str
     pack: str
@@ -61,7 +63,8 @@ class Problem:
 class VerifyReport:
     """packs, chunks (payloads), contents: how many were looked at; checked_size: payload and content bytes read.
 
-    redundant: what is wrong with packs of which all is in a good merged pack too; nothing is read from them.
+    redundant: what is wrong with packs of which all is in a good merged pack too, and with segments, of which all is in packs;
+    nothing is read from them.
     unchecked: payloads that could not be decoded, by the package that this needs and that is not installed; the checksums
     of their encoded bytes are right.
     """
@@ -119,6 +122,9 @@ class _Verification:
             done += self._check_pack(pack_id)
             self._repository.report_progress("checking packs", done, total)
         self._report.problems += [problem for problems in self._bad.values() for problem in problems]
+        for segment_kind, message in check_segments(volume, self._lookup):
+            problems = report.problems if segment_kind == "contradicting" else report.redundant
+            problems.append(Problem(segment_kind, "", "", (), message))
         self._lookup.refresh()  # nothing new relies on packs that were found damaged
         self._check_contents()
         return report

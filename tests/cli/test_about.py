@@ -73,7 +73,7 @@ def test_completion_knows_no_other_shell(kacas: Runner) -> None:
 
 @pytest.mark.parametrize(
     "words, expected",
-    [("kacas st", {"store", "stats"}), ("kacas index ", {"rebuild"}), ("kacas completion z", {"zsh"})],
+    [("kacas st", {"store", "stats"}), ("kacas index ", {"rebuild", "merge"}), ("kacas completion z", {"zsh"})],
 )
 def test_the_shell_gets_the_words_that_fit(words: str, expected: set[str]) -> None:
     known = dict(os.environ) | {

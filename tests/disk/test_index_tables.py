@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from kacas.disk.index import Index
 from kacas.disk.index_environment import IndexUnusableError
+from kacas.disk.index_intake import Intake
+from kacas.disk.index_tables import TableRows
 from kacas.model.entry import Action
 from tests.disk.test_index import data_file, digest, entry, location, pack_id, table
 
@@ -39,9 +42,9 @@ def test_a_large_table_takes_several_transactions(index: Index) -> None:
 
 
 def test_a_pack_of_which_not_all_rows_are_in_is_not_known(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, left = Index._put_rows, [5]
+    real, left = Intake.put_rows, [5]
 
-    def interrupted(self: Index, txn: lmdb.Transaction[Any], rows: Any) -> None:
+    def interrupted(self: Intake, txn: lmdb.Transaction[Any], rows: Any) -> None:
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
@@ -49,7 +52,7 @@ def test_a_pack_of_which_not_all_rows_are_in_is_not_known(index: Index, monkeypa
 
     tables = [(pack_id(1), table(range(100), ENTRIES))]
     with monkeypatch.context() as patch:
-        patch.setattr(Index, "_put_rows", interrupted)
+        patch.setattr(Intake, "put_rows", interrupted)
         with pytest.raises(KeyboardInterrupt):
             index.add(tables)
     assert everything(index) == (0, 0, 0)
@@ -62,15 +65,15 @@ def test_the_same_pack_added_by_another_in_the_meantime_is_entered_once(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = [(pack_id(1), table(range(100), ENTRIES))]
-    real, overtaken = Index._enter, []
+    real, overtaken = Intake.enter, []
 
-    def enter(self: Index, txn: lmdb.Transaction[Any], numbered: Any, rule: Any) -> None:
+    def enter(self: Intake, txn: lmdb.Transaction[Any], numbered: Any, rule: Any) -> None:
         if not overtaken:  # as if another process had entered the pack under a number of its own
             overtaken.append(True)
             real(self, txn, [(b"\0\0\0\x63", pack_id, table) for _, pack_id, table in numbered], rule)
         real(self, txn, numbered, rule)
 
-    monkeypatch.setattr(Index, "_enter", enter)
+    monkeypatch.setattr(Intake, "enter", enter)
     index.add(tables)
     assert index.pack_ids() == {pack_id(1)}
     assert everything(index) == (0, 0, 0), "the rows of the number that was not entered do not count"
@@ -149,3 +152,32 @@ def test_a_flipped_bit_in_the_name_of_a_pack_is_no_pack(tmp_path: Path) -> None:
     assert index.locate([digest(1)]) == {}
     assert index.entries(ENTRIES[1].sha1) == []
     index.close()
+
+
+def test_rows_that_are_shed_on_their_way_in_are_put_in_again(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sheds = TableRows.parts, [True]
+
+    def parts(rows: TableRows, size: int) -> Iterator[TableRows]:
+        for part in real(rows, size):
+            yield part
+            if sheds and sheds.pop():  # another process made a segment meanwhile
+                with ThreadPoolExecutor(1) as other:
+                    assert other.submit(index.shed, set(), []).result(timeout=20)
+
+    monkeypatch.setattr(TableRows, "parts", parts)
+    index.add([(pack_id(1), table(range(100), ENTRIES))])
+    assert everything(index) == (100, 100, 100)
+    assert index.sheds() == 1
+
+
+def test_what_is_not_held_stays_when_the_rest_is_shed(index: Index) -> None:
+    kept = pack_id(2), table(range(60, 65), ENTRIES[60:65])
+    index.add([(pack_id(1), table(range(60), ENTRIES[:60])), kept])
+    index.mark_damaged(digest(61), location(61, 2))
+    assert not index.shed({pack_id(1)}, [])
+    assert everything(index) == (65, 65, 65)
+    assert index.shed({pack_id(1)}, [kept])
+    assert everything(index) == (5, 5, 5)
+    assert index.pack_ids() == {pack_id(2)}
+    assert index.locate([digest(61)])[digest(61)] == [location(61, 2)._replace(damaged=True)]
+    assert index.load() == (10, 0)

@@ -1,0 +1,146 @@
+"""What growth costs: opening, finding, missing and starting without an index, with ten thousand to ten million chunk records.
+
+    python -m bench.growth                       # 10⁴ to 10⁷; about 3 minutes, 4 GB of disk
+    python -m bench.growth --sizes 10000,100000  # a look, not a figure
+
+The packs are synthetic: their tables are right in every byte, their payloads are holes in the files, as nothing here reads
+a payload. A pack has 1,024 chunk records, as one of 256 MiB of an array has. "cold" is without an index, as on
+another host; the page cache is warm in all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.report import Target, table
+from bench.worker import ROOT
+
+PACK_RECORDS = 1024
+Figures = dict[str, float]
+ROWS: dict[str, tuple[str, float]] = {  # figure: its title, and what a unit of the title is in the figure
+    "packs": ("packs", 1),
+    "segments": ("segments", 1),
+    "open_s": ("open, ms", 1e-3),
+    "present_s": ("find a chunk, µs", 1e-6),
+    "absent_s": ("find that there is no such chunk, µs", 1e-6),
+    "present_group_s": ("find 4,096 chunks, µs each", 1e-6),
+    "absent_group_s": ("the same, none is there, µs each", 1e-6),
+    "miss_s": ("prove that a content is missing, ms", 1e-3),
+    "miss_again_s": ("the same again, ms", 1e-3),
+    "memory": ("memory of the process, MiB", 1 << 20),
+    "cold_s": ("cold start: open and find a chunk, s", 1),
+    "bare_cold_s": ("the same, of a store that has no segments yet, s", 1),
+    "rebuild_rate": ("index rebuild of a store without segments, records/s", 1),
+    "settle_s": ("merging the segments, in the background, s", 1),
+    "index_bytes": ("index, bytes per record that no segment holds", 1),
+    "segment_bytes": ("segments, bytes per record", 1),
+    "table_bytes": ("tables in the packs, bytes per record", 1),
+}
+
+
+def ask(do: str, place: Path, host: str, packs: int, pack_records: int, *, segments: bool) -> Figures:
+    """What another process says of it. Raises CalledProcessError."""
+    request: dict[str, Any] = {
+        "do": do, "store": str(place / "store"), "cache": str(place / host), "packs": packs,
+        "pack_records": pack_records, "segments": segments,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "bench.growth_worker", json.dumps(request)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+def measure(place: Path, records: int, pack_records: int = PACK_RECORDS) -> Figures:
+    """All figures of a store with about so many chunk records. It is deleted afterwards."""
+    packs = max(1, records // pack_records)
+    size = packs * pack_records
+
+    def asked(do: str, host: str, *, segments: bool) -> Figures:
+        return ask(do, place, host, packs, pack_records, segments=segments)
+
+    try:
+        asked("make", "a", segments=False)
+        bare = asked("open_cold", "a", segments=False)
+        rebuilt = asked("rebuild", "a", segments=False)
+        settled = asked("settle", "a", segments=True)
+        cold = asked("open_cold", "b", segments=True)
+        figures = asked("look", "a", segments=True)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return figures | {
+        "records": size,
+        "packs": packs,
+        "segments": settled["segments"],
+        "cold_s": cold["found_s"],
+        "bare_cold_s": bare["found_s"],
+        "rebuild_rate": rebuilt["rate"],
+        "settle_s": settled["settle_s"],
+        "index_bytes": bare["index_size"] / max(bare["rows"], 1),
+        "segment_bytes": settled["segment_size"] / settled["held"] if settled["held"] else 0,
+        "table_bytes": 56.0,
+    }
+
+
+def targets(figures: list[Figures]) -> list[Target]:
+    """What was promised, of the largest store, or of them all."""
+    first, last = figures[0], figures[-1]
+    found = [Target("open, with an index", last["open_s"] * 1e3, 50, " ms")]
+    for name, what in (("present", "find a chunk"), ("absent", "find that there is no such chunk")):
+        for end, how in (("_s", "singly"), ("_group_s", "4,096 at once")):
+            ratio = last[name + end] / first[name + end]
+            found.append(Target(f"{what}, {how}: largest / smallest", ratio, 2, " ×"))
+    return [
+        *found,
+        Target("cold start, open and find a chunk", last["cold_s"], 1, " s"),
+        Target("index rebuild", last["rebuild_rate"], 500_000, " records/s", at_least=True),
+    ]
+
+
+def markdown(figures: list[Figures]) -> str:
+    head = ["", *(f"{one['records']:,.0f} records" for one in figures)]
+    rows = [[title, *(_number(one[name] / unit) for one in figures)] for name, (title, unit) in ROWS.items()]
+    promised = table(["target", "measured", "limit", "holds"], [target.row() for target in targets(figures)])
+    return f"{table(head, rows)}\n\n{promised}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", default="10000,100000,1000000,10000000", help="chunk records, rising (10⁴ to 10⁷)")
+    parser.add_argument("--pack-records", type=int, default=PACK_RECORDS, help="chunk records of a pack (1024)")
+    parser.add_argument("--workdir", type=Path, default=Path(tempfile.gettempdir()), help="where the stores are made")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    options = parser.parse_args(argv)
+    options.workdir.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="growth-", dir=options.workdir))
+    try:
+        figures = []
+        for size in (int(size) for size in options.sizes.split(",")):
+            figures.append(measure(place / str(size), size, options.pack_records))
+            print(f"{size:,} records measured", file=sys.stderr)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    print(markdown(figures))
+    if options.json:
+        report = {
+            "machine": machine.describe(options.workdir),
+            "figures": figures,
+            "targets": [target.as_json() for target in targets(figures)],
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

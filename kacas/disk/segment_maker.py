@@ -1,0 +1,153 @@
+"""Making segments when they are due: in a thread, by one process of a host, so that no put waits for it.
+
+Segments are only ever added. Whenever this ends, the store is right, and the index too.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+
+from kacas.disk.alone import alone, free_size
+from kacas.disk.holding import LEFT_FREE, LOCK_NAME
+from kacas.disk.lookup import Lookup
+from kacas.disk.pack_reader import OpenPacks
+from kacas.disk.segment_reader import SegmentUnusableError
+from kacas.disk.segment_writer import SegmentSource, TableRun, write_segment
+from kacas.disk.segments import SegmentSet
+from kacas.disk.tables import Tables
+from kacas.disk.volume import Volume
+from kacas.errors import KacasError, ReadOnlyStoreError, WriteError
+from kacas.model.pack_format import Table
+from kacas.model.segment_format import SegmentFormatError
+from kacas.model.segment_rule import SEGMENT_RULE
+
+_RUN_ROWS = (
+    1 << 19
+)  # that are taken from tables at once: 150 MiB if they are chunk records, 400 MiB if they are entries
+_PAUSE_S = 600  # after a failure
+
+
+class SegmentMaker:
+    """Makes the segments of one store. Thread-safe, safe after fork."""
+
+    def __init__(self, volume: Volume, lookup: Lookup) -> None:
+        self.rule = SEGMENT_RULE
+        self._volume = volume
+        self._lookup = lookup
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._not_before = 0.0  # on the monotonic clock
+        self._warned = False
+
+    def make_if_due(self) -> None:
+        """Begin to make segments, unless that is not due, or goes on already. It never fails the caller; it may warn."""
+        if self._pid != os.getpid():
+            self._thread, self._pid = None, os.getpid()  # the parent's thread did not come along
+        if self._thread is not None and self._thread.is_alive():
+            return
+        if time.monotonic() < self._not_before or not self._is_due():
+            return
+        if not os.access(self._volume.path, os.W_OK):
+            return  # readers do without
+        self._not_before = time.monotonic() + 1  # not again for each put if another process is at it
+        self._thread = threading.Thread(target=self._make_quietly, name="kacas-segments")
+        self._thread.start()
+
+    def _is_due(self) -> bool:
+        return self.rule.is_due(*self._lookup.load()) or self._to_merge(self._lookup.segments.current) > 1
+
+    def _to_merge(self, segments: SegmentSet) -> int:
+        return self.rule.to_merge(sorted(segment.rows for segment in segments.segments))
+
+    def close(self) -> None:
+        """Wait until what goes on has ended: a few seconds at most."""
+        if self._thread is not None and self._pid == os.getpid():
+            self._thread.join()
+
+    def _make_quietly(self) -> None:
+        try:
+            self._make(everything=False)
+        except ReadOnlyStoreError:
+            self._not_before = time.monotonic() + _PAUSE_S
+        except (KacasError, SegmentFormatError, OSError) as exc:
+            self._not_before = time.monotonic() + _PAUSE_S
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"no segment could be made of the packs' tables ({exc}); all that was stored is there, and it is tried "
+                    "again later",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def make_all(self) -> None:
+        """Hold all packs that are not about to be merged in one segment. Raises StoreError; waits for nobody else."""
+        self.close()
+        try:
+            self._make(everything=True)
+        except (SegmentFormatError, OSError) as exc:
+            if isinstance(exc, KacasError):
+                raise
+            raise WriteError(
+                f"no segment could be made ({exc}); the store is as it was", path=str(self._volume.segments)
+            ) from exc
+
+    def _make(self, *, everything: bool) -> None:
+        with alone(self._lookup.cache / LOCK_NAME) as is_alone:
+            if not is_alone:
+                return
+            try:
+                self._lookup.refresh()
+                for run in self._runs():
+                    if everything or self.rule.is_worth_it(
+                        sum(len(t.records) + t.entry_count for _, t in run), len(run)
+                    ):
+                        self._check_space(sum(t.records.nbytes + 2 * len(t.entries_data) for _, t in run))
+                        write_segment(self._volume, [TableRun(run)], self._volume.list_packs())
+                self._merge(self._lookup.look_for_segments(), everything)
+            except SegmentUnusableError as exc:
+                self._lookup.do_without(exc)
+        self._lookup.shed()
+
+    def _runs(self) -> Iterator[list[tuple[bytes, Table]]]:
+        """Tables of the packs that no segment holds, nor any merged pack covers, and that are not about to be merged."""
+        tables = Tables(self._volume, OpenPacks(self._volume))  # those that others use are not closed for this
+        run: list[tuple[bytes, Table]] = []
+        rows = 0
+        covered: set[bytes] = set()
+        for pack_id in sorted(self._lookup.in_no_segment(), reverse=True):  # merged packs before what they cover
+            table = tables.read_whole(pack_id) if pack_id not in covered else None
+            if table is None:
+                continue
+            covered |= tables.sources(pack_id)
+            if self._lookup.rule.is_small(table):
+                continue
+            run.append((pack_id, table))
+            rows += len(table.records) + table.entry_count
+            if rows >= _RUN_ROWS:
+                yield run
+                run, rows = [], 0
+        if run:
+            yield run
+
+    def _merge(self, segments: SegmentSet, everything: bool) -> None:
+        while True:
+            rising = sorted(segments.segments, key=lambda segment: segment.rows)
+            count = len(rising) if everything else self._to_merge(segments)
+            if count < 2:
+                return
+            chosen = rising[:count]
+            self._check_space(sum(segment.size for segment in chosen))
+            replaced = {other for segment in chosen for other in (segment.id, *segment.replaced)}
+            listed = self._volume.list_packs()
+            write_segment(self._volume, [SegmentSource(segment) for segment in chosen], listed, sorted(replaced))
+            segments = self._lookup.look_for_segments()
+
+    def _check_space(self, size: int) -> None:
+        free = free_size(self._volume.path)
+        if free < size + LEFT_FREE:
+            raise OSError(f"{free} bytes of the disk are free, {size + LEFT_FREE} are wanted")

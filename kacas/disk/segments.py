@@ -1,0 +1,158 @@
+"""The segments of a store that serve: those that are whole, as far as is known, and not merged into a larger one.
+
+A segment was made from tables that were whole, of packs that never change. So where it is whole itself, what it says of
+the packs that it holds, and that it says nothing, is as good as their tables. What is damaged is done without.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Set
+from itertools import islice, takewhile
+
+from kacas.disk.index_entries import owner_hash
+from kacas.disk.index_marks import Place
+from kacas.disk.segment_reader import Segment, SegmentUnusableError
+from kacas.disk.volume import Volume
+from kacas.errors import NewerFormatError
+from kacas.model.digest import ID_SIZE, SHA1_SIZE
+from kacas.model.entry import Entry, EntryError, decode_entry
+from kacas.model.location import Location
+
+_SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
+
+
+class SegmentSet:
+    """Some open segments, as one. Never changes.
+
+    held: packs whose tables they have. gone: those of them that are not there any more, of which nothing is said.
+    """
+
+    def __init__(self, segments: tuple[Segment, ...], listed: Set[bytes]) -> None:
+        self.segments = segments
+        self.held = frozenset[bytes]().union(*(segment.packs for segment in segments))
+        self.gone = self.held - listed
+        self._covers: dict[bytes, set[bytes]] = {}
+        for segment in segments:
+            for covered, coverer in segment.covers:
+                if coverer not in self.gone:
+                    self._covers.setdefault(covered, set()).add(coverer)
+
+    def spared(self, problems: Set[bytes] = frozenset()) -> frozenset[bytes]:
+        """Packs whose tables need not be read: held ones, and what a merged one of these covers that is not among the problems."""
+        return self.held.union(self.covered(problems))
+
+    def covered(self, problems: Set[bytes] = frozenset()) -> set[bytes]:
+        """Packs of which all is in a merged one that is held, there, and not among the problems."""
+        return {covered for covered, coverers in self._covers.items() if not coverers <= problems}
+
+    def locate(self, digests: Iterable[bytes], bad: Set[Place]) -> dict[bytes, list[Location]]:
+        """Where payloads may be; a digest is looked for until a place is found that is not bad. Raises SegmentUnusableError."""
+        found: dict[bytes, list[Location]] = {}
+        lacking = set(digests)
+        for segment in self.segments:
+            if not lacking:
+                break
+            for digest, places in segment.locate(lacking).items():
+                for place in places:
+                    if place.pack_id not in self.gone:
+                        damaged = bool(bad) and (digest, place.pack_id, place.offset) in bad
+                        found.setdefault(digest, []).append(place._replace(damaged=True) if damaged else place)
+                        if not damaged:
+                            lacking.discard(digest)
+        return found
+
+    def entries(self, sha1s: Iterable[bytes]) -> dict[bytes, list[tuple[bytes, bytes]]]:
+        """Every entry, encoded, in every pack that is held and there, with the pack. Raises SegmentUnusableError."""
+        found: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        wanted = list(sha1s)
+        for segment in self.segments:
+            for sha1, entries in segment.entries(wanted).items():
+                if there := [one for one in entries if one[1] not in self.gone]:
+                    found.setdefault(sha1, []).extend(there)
+        return found
+
+    def log(self, owner: bytes, before: bytes, count: int) -> list[Entry]:
+        """So many of the owner's keep entries whose log keys are less than `before`. Raises SegmentUnusableError."""
+        page: list[Entry] = []
+        for segment in self.segments:
+            found, start = 0, before
+            # Entries of packs that are gone are not counted: else a page of them would look like the end.
+            while found < count and (rows := self._log_rows(segment, owner, start, count)):
+                entries = self._log_entries(segment, owner, rows)
+                page += entries
+                found, start = found + len(entries), rows[-1]
+        return page
+
+    @staticmethod
+    def _log_rows(segment: Segment, owner: bytes, before: bytes, count: int) -> list[bytes]:
+        prefix = owner_hash(owner)
+        return list(takewhile(lambda row: row.startswith(prefix), islice(segment.log_before(before), count)))
+
+    def _log_entries(self, segment: Segment, owner: bytes, rows: list[bytes]) -> list[Entry]:
+        ids = {row[-SHA1_SIZE - ID_SIZE : -SHA1_SIZE] for row in rows}
+        told = segment.entries({row[-SHA1_SIZE:] for row in rows})
+        there = {encoded for entries in told.values() for encoded, pack_id in entries if pack_id not in self.gone}
+        known = (decoded(encoded) for encoded in there)
+        return [entry for entry in known if entry and entry.entry_id in ids and entry.owner == owner]
+
+
+def decoded(encoded: bytes) -> Entry | None:
+    """None if it is none, which the checksum of its bucket should have told."""
+    try:
+        return decode_entry(encoded)[0]
+    except EntryError:
+        return None
+
+
+class Segments:
+    """Which segments of a volume serve now: `current`. Thread-safe, safe after fork."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._unusable: set[bytes] = set()
+        self.current = SegmentSet((), frozenset())
+
+    def refresh(self, listed: Set[bytes]) -> None:
+        """Look which there are. listed: the packs that are there now. What is found damaged is named in a warning, once."""
+        opened = {segment.id: segment for segment in self.current.segments}
+        serving: list[Segment] = []
+        replaced: set[bytes] = set()
+        for segment_id in sorted(list_segments(self._volume), reverse=True):  # large ones before what they replace
+            if segment_id in replaced or segment_id in self._unusable:
+                continue
+            segment = opened.get(segment_id) or self._open(segment_id)
+            if segment is not None:
+                serving.append(segment)
+                replaced.update(segment.replaced)
+        self.current = SegmentSet(tuple(one for one in serving if one.id not in replaced), listed)
+
+    def _open(self, segment_id: bytes) -> Segment | None:
+        try:
+            return Segment(self._volume.segment_path(segment_id), segment_id, self._volume.store_id)
+        except FileNotFoundError:
+            return None  # collected meanwhile
+        except (SegmentUnusableError, NewerFormatError) as exc:
+            self._set_aside(segment_id, exc)
+            return None
+
+    def drop(self, exc: SegmentUnusableError) -> None:
+        """Do without the segment that the exception names; a `refresh` then looks what else there is."""
+        if exc.segment not in self._unusable:
+            self._set_aside(exc.segment, exc)
+
+    def _set_aside(self, segment_id: bytes, exc: Exception) -> None:
+        self._unusable.add(segment_id)
+        warnings.warn(str(exc), RuntimeWarning, stacklevel=2)
+
+
+def list_segments(volume: Volume) -> set[bytes]:
+    """Ids of the segments that are there now."""
+    try:
+        names = os.listdir(volume.segments)
+    except OSError:
+        return set()  # mostly there are none; what cannot be listed is done without
+    found = (_SEGMENT_NAME.fullmatch(name) for name in names)
+    return {bytes.fromhex(match[1]) for match in found if match}
