@@ -134,6 +134,7 @@ _HOME = {
         "ForeignPackError",
         "InvalidChunksError",
         "InvalidLabelError",
+        "InvalidProfileError",
         "InvalidRangeError",
         "InvalidSettingError",
         "InvalidUriError",
@@ -187,8 +188,8 @@ def __dir__() -> list[str]:
 __all__ = [
     "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError", "DamagedError",
     "DamagedPackError", "Description", "DestinationError", "Difference", "DirectoryItem", "ForeignPackError", "Forgotten",
-    "Hdf5Item", "HistoryItem", "InvalidChunksError", "InvalidLabelError", "InvalidRangeError", "InvalidSettingError",
-    "InvalidUriError", "KacasError", "ExternalDataError",
+    "Hdf5Item", "HistoryItem", "InvalidChunksError", "InvalidLabelError", "InvalidProfileError", "InvalidRangeError",
+    "InvalidSettingError", "InvalidUriError", "KacasError", "ExternalDataError",
     "LazyArray", "MissingPackageError", "NewerFormatError", "NoSpaceError", "NotFoundError", "NpyWriter",
     "ReadOnlyStoreError", "SizeLimitError",
     "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",
