@@ -69,10 +69,11 @@ def bench(
     html: str | None,
     as_json: bool,
 ) -> None:
-    """Profile this machine, the store's disk and your data, and say what to change.
+    """Profile this machine, the store's disk and your data.
 
-    It takes less than a minute. Nothing is stored: it works in a hidden directory beside the store's packs, and
-    in one beside its index, and both go at the end. Large inputs are measured on a sample.
+    It says in less than a minute where the time goes, what to change, and what to expect of it. Nothing is stored: it
+    works in a hidden directory beside the store's packs and in one beside its index, and both go at the end. Of large
+    inputs it takes a sample.
     """
     from kacas.upkeep.profile import profile
     from kacas.upkeep.profile.comparison import compare as compared

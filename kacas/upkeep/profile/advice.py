@@ -47,18 +47,9 @@ class Findings:
 
 def advise(found: Findings) -> list[Advice]:
     """What is worth it, the largest gain first."""
-    rules = (
-        _codecs,
-        _small_codec,
-        _durability,
-        _batches,
-        _tiles,
-        _mapped,
-        _cache_disk,
-        _index_place,
-        _threads,
-        _memory,
-    )
+    rules = [_batches, _cache_disk, _index_place]
+    if found.sample_size >= LEAST_SAMPLE:
+        rules += [_codecs, _small_codec, _durability, _tiles, _mapped, _threads, _memory]
     return sorted((one for rule in rules for one in rule(found)), key=lambda one: -one.factor)
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
+from itertools import accumulate
 
 from kacas.upkeep.profile.comparison import Comparison
 from kacas.upkeep.profile.figures import Figure, Pipeline, Profile
 from kacas.upkeep.profile.plots import Row, bars, dots
 from kacas.upkeep.profile.style import STYLE
 from kacas.upkeep.profile.tables import Table, about, comparison_table, tables
-from kacas.upkeep.profile.wording import in_unit, rate, seconds, shown, times
+from kacas.upkeep.profile.wording import escaped, in_unit, rate, seconds, shown, times
 
 _TOP = (
     ("store.auto", "store", "of the data, with all syncs"),
     ("load.auto", "load", "every byte verified"),
     ("ratio.auto", "ratio", "raw bytes for a stored one"),
-    ("slice", "slice", "64 KiB of it"),
+    ("slice", "slice", "64 KiB of rows, not read before"),
     ("small_singly", "small puts", "texts of 1 KiB, singly"),
 )
 
@@ -41,25 +41,25 @@ def report(profile: Profile, comparison: Comparison | None = None) -> str:
         # Even if a name slipped through unescaped, nothing could run or be fetched.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>kacas bench, {escape(profile.created)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>kacas bench, {escaped(profile.created)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def _section(title: str, content: str, lead: str = "") -> str:
-    paragraph = f"<p>{escape(lead)}</p>" if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{paragraph}{content}</section>" if content else ""
+    paragraph = f"<p>{escaped(lead)}</p>" if lead else ""
+    return f"<section><h2>{escaped(title)}</h2>{paragraph}{content}</section>" if content else ""
 
 
 def _top(profile: Profile) -> str:
     known = {figure.key: figure for figure in profile.operations}
     cards = "".join(
-        f'<div class="card"><span>{escape(name)}</span><b>{escape(shown(known[key]))}</b><small>{escape(what)}</small></div>'
+        f'<div class="card"><span>{escaped(name)}</span><b>{escaped(shown(known[key]))}</b><small>{escaped(what)}</small></div>'
         for key, name, what in _TOP
         if key in known
     )
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about(profile))
-    when = escape(f"{profile.created.replace('T', ' ').rstrip('Z')} UTC, measured in {profile.elapsed_s:.1f} s")
+    rows = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in about(profile))
+    when = escaped(f"{profile.created.replace('T', ' ').rstrip('Z')} UTC, measured in {profile.elapsed_s:.1f} s")
     return f'<header><h1>kacas bench</h1><p>{when}</p></header><div class="cards">{cards}</div><dl>{rows}</dl>'
 
 
@@ -67,15 +67,19 @@ def _advice(profile: Profile) -> str:
     if not profile.advice:
         return _section("What to change", "<p>Nothing: no rule found a gain that is worth it.</p>")
     items = "".join(
-        f"<li><b>{escape(one.do)}</b><p>{escape(one.gain)}</p><p>{escape(one.when)}</p>"
-        f"<small>rule: {escape(one.rule)}</small></li>"
+        f"<li><b>{escaped(one.do)}</b><p>{escaped(one.gain)}</p><p>{escaped(one.when)}</p>"
+        f"<small>rule: {escaped(one.rule)}</small></li>"
         for one in profile.advice
     )
     return _section("What to change", f'<ol class="advice">{items}</ol>')
 
 
 def _pipeline(pipeline: Pipeline) -> str:
-    rows = [Row(stage.title, (stage.seconds,), seconds(stage.seconds), "stage") for stage in pipeline.stages]
+    starts = accumulate((stage.seconds for stage in pipeline.stages), initial=0.0)
+    rows = [
+        Row(stage.title, (stage.seconds,), seconds(stage.seconds), "stage", start)
+        for stage, start in zip(pipeline.stages, starts, strict=False)
+    ]
     rows.append(Row("one after the other", (pipeline.stages_s,), seconds(pipeline.stages_s), "sum"))
     rows.append(Row("together, as kacas runs them", (pipeline.wall_s,), seconds(pipeline.wall_s), "wall"))
     lead = (
@@ -126,7 +130,7 @@ def _limits(profile: Profile) -> str:
     rates = [Row(figure.title, (figure.value,), shown(figure)) for figure in profile.limits if figure.unit == "B/s"]
     others = [figure for figure in profile.limits if figure.unit != "B/s"]
     plot = dots(rates, rate, ("encode",), "limits of the machine") if rates else ""
-    rest = "".join(f"<dt>{escape(figure.title)}</dt><dd>{escape(shown(figure))}</dd>" for figure in others)
+    rest = "".join(f"<dt>{escaped(figure.title)}</dt><dd>{escaped(shown(figure))}</dd>" for figure in others)
     return _section("What the machine can do", f"{plot}<dl>{rest}</dl>", "One thread each; what no store can outrun.")
 
 
@@ -152,7 +156,7 @@ def _compared(comparison: Comparison | None) -> str:
     plots = "".join(_ratio_rows(comparison))
     return _section(
         table.title,
-        f"<p>{escape(table.note)}</p>{plots}<details><summary>all figures</summary>{_html_table(table)}</details>",
+        f"<p>{escaped(table.note)}</p>{plots}<details><summary>all figures</summary>{_html_table(table)}</details>",
     )
 
 
@@ -175,19 +179,19 @@ def _ratio_rows(comparison: Comparison) -> Iterator[str]:
 
 
 def _notes(profile: Profile) -> str:
-    return _section("Notes", "".join(f"<p>{escape(note)}</p>" for note in profile.notes))
+    return _section("Notes", "".join(f"<p>{escaped(note)}</p>" for note in profile.notes))
 
 
 def _all_tables(profile: Profile) -> str:
-    content = "".join(f"<h3>{escape(table.title)}</h3>{_html_table(table)}" for table in tables(profile))
+    content = "".join(f"<h3>{escaped(table.title)}</h3>{_html_table(table)}" for table in tables(profile))
     return f"<section><details><summary>All figures as tables</summary>{content}</details></section>"
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
+    head = "".join(f"<th>{escaped(name)}</th>" for name in table.header)
     rows = "".join(
         "<tr>"
-        + "".join(f"<td{'' if n < table.words else ' class=number'}>{escape(cell)}</td>" for n, cell in enumerate(row))
+        + "".join(f"<td{'' if n < table.words else ' class=number'}>{escaped(cell)}</td>" for n, cell in enumerate(row))
         + "</tr>"
         for row in table.rows
     )

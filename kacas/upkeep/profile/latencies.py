@@ -11,12 +11,13 @@ from kacas.disk.durable import sync_directory
 from kacas.upkeep.profile.figures import Figure
 from kacas.upkeep.profile.stopwatch import latencies, percentile
 
-_MOST, _BUDGET_S = 200, 0.4
+_MOST, _BUDGET_S, _QUICK_S = 200, 0.4, 0.05
 _APPENDED = bytes(4096)
 
 
-def file_system_latencies(directory: Path) -> tuple[list[Figure], list[str]]:
+def file_system_latencies(directory: Path, *, quick: bool) -> tuple[list[Figure], list[str]]:
     """Median and 95th percentile of fsync, link, rename and directory fsync; notes on what cannot be done there."""
+    budget_s = _QUICK_S if quick else _BUDGET_S
     directory.mkdir()
     sync_directory(directory)
     numbers = count()
@@ -52,14 +53,14 @@ def file_system_latencies(directory: Path) -> tuple[list[Figure], list[str]]:
     try:
         for key, title, step in steps:
             try:
-                spent = latencies(step, _MOST, _BUDGET_S)
+                spent = latencies(step, _MOST, budget_s)
             except OSError as exc:
                 if not key.endswith(("link", "directory_fsync")):
                     raise
                 notes.append(f"no hard links here ({os.strerror(exc.errno or 0)}): packs are published by renaming")
                 if key == "link":
                     continue
-                spent, title = latencies(make_and_sync, _MOST, _BUDGET_S), "creating a file and fsync of the directory"
+                spent, title = latencies(make_and_sync, _MOST, budget_s), "creating a file and fsync of the directory"
             figures.append(Figure(f"{key}.median", f"{title}, median", percentile(spent, 0.5), "s", "lower"))
             figures.append(Figure(f"{key}.p95", f"{title}, 95 % below", percentile(spent, 0.95), "s", "lower"))
     finally:

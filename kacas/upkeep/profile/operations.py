@@ -22,6 +22,7 @@ from kacas.upkeep.profile.sample import Sample
 
 _LEAST_ROWS_READ = 64 * 1024  # bytes of a slice
 _SLICES_S, _MOST_SLICES = 0.5, 400
+_QUICK = 8  # times less is done for a quick look
 _SMALL_SIZE, _SINGLY_S, _MOST_SINGLY, _TOGETHER = 1024, 0.7, 300, 2000
 _MANY_ROUNDS_S = 4.0  # a trip that takes longer is made once
 _TILE = 256 * 1024
@@ -55,12 +56,16 @@ class Reading:
 class Trials:
     """Stores that are made, used and removed below `directory`, their indexes and caches in `cache`."""
 
-    def __init__(self, sample: Sample, directory: Path, cache: Path, settings: Settings, durability: str) -> None:
+    def __init__(
+        self, sample: Sample, directory: Path, cache: Path, settings: Settings, durability: str, *, quick: bool
+    ) -> None:
+        """settings: the user's. quick: a look, with less exact figures."""
         self._sample = sample
         self._directory = directory
         self._cache = cache
         self._settings = replace(settings, cache_directory=cache)
         self._durability = durability
+        self._part = _QUICK if quick else 1
         self.out = memoryview(bytearray(len(sample.raw)))  # loaded into: fresh pages would cost more than loading
 
     @contextmanager
@@ -110,16 +115,21 @@ class Trials:
         shutil.rmtree(self._directory / "restored", ignore_errors=True)
         return Trip(store_s, store_cpu_s, load_s, load_cpu_s, stored_size)
 
-    def trips(self, ways: dict[str, dict[str, Any]], rounds: int = 3) -> dict[str, Trip]:
-        """Each way some times, in turn, so that what disturbs the machine disturbs all; medians. ways: name → arguments."""
-        found: dict[str, list[Trip]] = {name: [] for name in ways}
-        for _ in range(rounds):
+    def trips(
+        self, ways: dict[str, dict[str, Any]], rounds: int, allowed: Callable[[str], bool] = lambda name: True
+    ) -> dict[str, Trip]:
+        """Each way some times, in turn, so that what disturbs the machine disturbs all; medians.
+
+        ways: name → arguments. allowed: whether there is time for a way, by its name.
+        """
+        found: dict[str, list[Trip]] = {}
+        for number in range(rounds):
             for name, arguments in ways.items():
-                known = found[name]
-                if known and sum(one.store_s + one.load_s for one in known) > _MANY_ROUNDS_S / 2:
-                    continue
-                known.append(self.trip(**arguments))
-        return {name: _median_trip(trips) for name, trips in found.items()}
+                known = found.get(name, [])
+                slow = sum(one.store_s + one.load_s for one in known) > _MANY_ROUNDS_S / 2
+                if allowed(name) if number == 0 else known and not slow:
+                    found.setdefault(name, []).append(self.trip(**arguments))
+        return {name: median_trip(trips) for name, trips in found.items()}
 
     def reading(self) -> Reading:
         """Slices of what is stored: each row slice in a chunk that was not read before."""
@@ -143,7 +153,7 @@ class Trials:
                 else:
                     lazy[start : start + rows]
 
-            rows_s = _each(one, starts.tolist())
+            rows_s = _each(one, starts.tolist(), _SLICES_S / self._part)
             store.load_npy(uri, mmap=True)  # the first time writes the file
             mapped_s = _spent(lambda: np.copyto(self._shaped(array), store.load_npy(uri, mmap=True)))[1]
             column_s = tile_column_s = None
@@ -170,14 +180,14 @@ class Trials:
                     file.seek(start)
                     file.readinto(room)
 
-                return Reading(rows_s=_each(one, places.tolist()))
+                return Reading(rows_s=_each(one, places.tolist(), _SLICES_S / self._part))
 
     def small_puts(self, durability: str | None = None) -> float:
         """Texts of 1 KiB stored one by one, a second."""
         with self._store(durability) as store:
             store.store_text("the first put makes what all use")
             count, begun = 0, time.perf_counter()
-            while count < _MOST_SINGLY and (count < 3 or time.perf_counter() - begun < _SINGLY_S):
+            while count < _MOST_SINGLY and (count < 3 or time.perf_counter() - begun < _SINGLY_S / self._part):
                 store.store_text(_text(count))
                 count += 1
             return count / (time.perf_counter() - begun)
@@ -187,9 +197,9 @@ class Trials:
         with self._store() as store:
             begun = time.perf_counter()
             with store.batch():
-                uris = [store.store_text(_text(number)) for number in range(_TOGETHER)]
+                uris = [store.store_text(_text(number)) for number in range(_TOGETHER // self._part)]
             together = len(uris) / (time.perf_counter() - begun)
-            load_s = _each(lambda number: store.load_text(uris[number]), list(range(_TOGETHER)))
+            load_s = _each(lambda number: store.load_text(uris[number]), list(range(len(uris))), _SLICES_S / self._part)
             return together, 1 / load_s
 
 
@@ -213,10 +223,10 @@ def _spent(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return answer, max(wall_s, 1e-9), time.process_time() - before
 
 
-def _each(work: Callable[[int], object], places: list[int]) -> float:
+def _each(work: Callable[[int], object], places: list[int], most_s: float) -> float:
     """Median seconds of one, at as many places as there is time for."""
     spent: list[float] = []
-    ending = time.perf_counter() + _SLICES_S
+    ending = time.perf_counter() + most_s
     for place in places[:_MOST_SLICES]:
         spent.append(_spent(lambda: work(place))[1])  # noqa: B023
         if time.perf_counter() > ending:
@@ -224,7 +234,8 @@ def _each(work: Callable[[int], object], places: list[int]) -> float:
     return median(spent)
 
 
-def _median_trip(trips: list[Trip]) -> Trip:
+def median_trip(trips: list[Trip]) -> Trip:
+    """The median of each figure."""
     return Trip(
         median(one.store_s for one in trips),
         median(one.store_cpu_s for one in trips),

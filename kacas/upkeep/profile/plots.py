@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import NamedTuple
+
+from kacas.upkeep.profile.wording import escaped
 
 _WIDTH, _LABELS, _VALUES = 760, 290, 96  # of the plot, of the names to the left and the values to the right
 _LEFT, _RIGHT = _LABELS + 10, _WIDTH - _VALUES
@@ -15,24 +16,28 @@ Words = Callable[[float], str]
 
 
 class Row(NamedTuple):
-    """values: one, or several of which each has a mark. text: to the right. kind: a class of the page's style."""
+    """values: one, or several of which each has a mark. text: to the right. kind: a class of the page's style.
+
+    start: where its bar begins.
+    """
 
     label: str
     values: tuple[float, ...]
     text: str
     kind: str = "plain"
+    start: float = 0.0
 
 
 def bars(rows: Sequence[Row], what: str) -> str:
-    """A bar for each row, from zero. what: for who cannot see it."""
-    most = max((row.values[0] for row in rows), default=0.0) or 1.0
+    """A bar for each row. what: for who cannot see it."""
+    most = max((row.start + row.values[0] for row in rows), default=0.0) or 1.0
     parts = []
     for number, row in enumerate(rows):
-        width = (_RIGHT - _LEFT) * max(0.0, row.values[0]) / most
+        width, left = ((_RIGHT - _LEFT) * max(0.0, value) / most for value in (row.values[0], row.start))
         top = number * _ROW + (_ROW - _BAR) / 2
         parts.append(_words(number, row))
         parts.append(
-            f'<rect class="{row.kind}" x="{_LEFT}" y="{top:.1f}" width="{max(width, 1):.1f}" height="{_BAR}" rx="2"/>'
+            f'<rect class="{row.kind}" x="{_LEFT + left:.1f}" y="{top:.1f}" width="{max(width, 1):.1f}" height="{_BAR}" rx="2"/>'
         )
     return _drawn(parts, len(rows) * _ROW, what)
 
@@ -54,7 +59,7 @@ def dots(rows: Sequence[Row], words: Words, marks: Sequence[str], what: str) -> 
     for power in range(first, last + 1):
         at = x(10.0**power)
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height}"/>')
-        parts.append(f'<text class="axis" x="{at:.1f}" y="{height + 16}">{escape(words(10.0**power))}</text>')
+        parts.append(f'<text class="axis" x="{at:.1f}" y="{height + 16}">{escaped(words(10.0**power))}</text>')
     for number, row in enumerate(rows):
         middle = number * _ROW + _ROW / 2
         parts.append(_words(number, row))
@@ -76,10 +81,10 @@ def _decade(value: float) -> int:
 def _words(number: int, row: Row) -> str:
     base = number * _ROW + _ROW / 2 + 4.5
     return (
-        f'<text class="label" x="{_LABELS}" y="{base}">{escape(row.label)}</text>'
-        f'<text class="value" x="{_WIDTH}" y="{base}">{escape(row.text)}</text>'
+        f'<text class="label" x="{_LABELS}" y="{base}">{escaped(row.label)}</text>'
+        f'<text class="value" x="{_WIDTH}" y="{base}">{escaped(row.text)}</text>'
     )
 
 
 def _drawn(parts: Sequence[str], height: float, what: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(what)}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escaped(what)}">{"".join(parts)}</svg>'

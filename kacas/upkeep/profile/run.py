@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from kacas.disk.durable import translate
+from kacas.disk.index_environment import IndexUnusableError
 from kacas.disk.memory import available_memory
 from kacas.disk.scratch import Scratch
-from kacas.errors import InvalidSettingError
+from kacas.errors import InvalidSettingError, KacasError, WriteError
 from kacas.model.codec import MIB
 from kacas.settings import DEFAULT_MEMORY, Settings
 from kacas.upkeep.profile import surroundings
@@ -20,13 +22,14 @@ from kacas.upkeep.profile.codecs import codec_figures
 from kacas.upkeep.profile.figures import PROFILE_VERSION, CodecFigures, Figure, Pipeline, Profile
 from kacas.upkeep.profile.latencies import file_system_latencies
 from kacas.upkeep.profile.limits import DISK_SIZE, INDEX_ROWS, disk_limits, index_limits, processor_limits
-from kacas.upkeep.profile.operations import Trials, Trip
+from kacas.upkeep.profile.operations import Trials, Trip, median_trip
 from kacas.upkeep.profile.sample import Sample, check_source, generated, sample_of
 from kacas.upkeep.profile.stages import Stages
 from kacas.upkeep.profile.stopwatch import Progress, Stopwatch
 
 SAMPLE_SIZE = 128 * MIB
 _MOST_SAMPLE = 256 * MIB
+_QUICK_BELOW = 32 * MIB
 _LEAST_SAMPLE = 4 * MIB
 _LIMIT_S = 40.0  # no step begins later
 _DISK_S = 2.0  # a sample is no larger than the disk can write in this time
@@ -57,6 +60,22 @@ def profile(
     )
 
 
+@contextmanager
+def _typed_errors(directory: Path, cache: Path) -> Iterator[None]:
+    """What the system refuses in the scratch directories, as a StoreError."""
+    try:
+        yield
+    except KacasError:
+        raise
+    except IndexUnusableError as exc:
+        raise WriteError(
+            f"an index cannot be measured in {cache}: {exc}; free space there, or set KACAS_CACHE_DIR to a local disk",
+            path=str(cache),
+        ) from exc
+    except OSError as exc:
+        raise translate(exc, exc.filename or directory, "measuring in") from exc
+
+
 class _Run:
     def __init__(self, store: Path, settings: Settings, size: int, progress: Progress | None) -> None:
         self._store = store
@@ -64,7 +83,7 @@ class _Run:
         self._size = min(size, max(_LEAST_SAMPLE, (available_memory() or size * _SHARE_OF_MEMORY) // _SHARE_OF_MEMORY))
         self._watch = Stopwatch(_LIMIT_S, progress)
         self._notes: list[str] = []
-        self._small = size < SAMPLE_SIZE
+        self._quick = size < _QUICK_BELOW
         self._limits: list[Figure] = []
         self._latencies: list[Figure] = []
         self._codecs: list[CodecFigures] = []
@@ -78,6 +97,7 @@ class _Run:
         cache_parent, note = surroundings.cache_parent(self._settings)
         self._notes += [note] if note else []
         with ExitStack() as stack:
+            stack.enter_context(_typed_errors(parent, cache_parent))
             scratch = stack.enter_context(Scratch(parent, max(_COPIES * self._size, self._disk_size) + _REST))
             cache = stack.enter_context(Scratch(cache_parent, self._size + _REST))
             place = surroundings.place_of(self._store, durability, scratch, cache, self._settings)
@@ -88,7 +108,7 @@ class _Run:
             self._notes += sample.notes
             found = Findings(sample.array is not None, sample.data.sample_size, place.durability)
             self._measure_other_places(found, scratch, cache)
-            trials = Trials(sample, scratch, cache, self._settings, place.durability)
+            trials = Trials(sample, scratch, cache, self._settings, place.durability, quick=self._quick)
             if sample.data.sample_size:
                 self._measure_data(sample, trials, found, scratch, cache)
             else:
@@ -123,7 +143,7 @@ class _Run:
         self._limits += figures
         self._notes += notes
         self._watch.begin("fsync, link, rename")
-        self._latencies, notes = file_system_latencies(scratch / "latencies")
+        self._latencies, notes = file_system_latencies(scratch / "latencies", quick=self._quick)
         self._notes += notes
         self._watch.begin("the index")
         (cache / "index-here").mkdir()
@@ -131,7 +151,7 @@ class _Run:
 
     @property
     def _index_rows(self) -> int:
-        return INDEX_ROWS // 10 if self._small else INDEX_ROWS
+        return INDEX_ROWS // 10 if self._quick else INDEX_ROWS
 
     def _limit(self, key: str) -> float | None:
         return next((figure.value for figure in self._limits if figure.key == key), None)
@@ -165,26 +185,38 @@ class _Run:
         self._watch.begin("codecs")
         self._codecs = codec_figures(sample, chunks)
         self._watch.begin("storing and loading")
-        trials.trip()  # the first one makes what all use, and touches the memory
-        found.trips = trips = trials.trips(self._ways(sample, found))
+        first = trials.trip()  # it makes what all use, and touches the memory
+        need_s = first.store_s + first.load_s
+
+        def allowed(way: str) -> bool:
+            return way == "auto" or self._watch.allows(f"storing and loading with {way}", 5 * need_s)
+
+        found.trips = trips = trials.trips(self._ways(sample, found), 1 if need_s > 1 or self._quick else 3, allowed)
         self._add_trips(trips, sample.data.sample_size)
         self._watch.begin("slices")
-        if self._watch.allows("slices"):
+        if self._watch.allows("slices", 5 * need_s):
             found.reading = trials.reading()
             self._add_reading(found)
         self._watch.begin("stages")
-        if self._watch.allows("stages"):
+        if self._watch.allows("stages", 5 * need_s):
             (scratch / "stages").mkdir()
+            before = trials.trip()
             stages = Stages(sample, chunks, self._settings.threads, scratch / "stages", cache / "stages")
             try:
                 storing = stages.of_storing(durable=found.durability == "full")
                 loading = stages.of_loading(trials.out)
             finally:
                 stages.close()
-            auto = trips["auto"]
+            # Trips just before and after the stages: a machine that others use is not the same a few seconds later.
+            whole = median_trip([before, trials.trip()])
             self._pipelines = [
-                Pipeline("store", "storing", tuple(storing), auto.store_s, auto.store_cpu_s),
-                Pipeline("load", "loading", tuple(loading), auto.load_s, auto.load_cpu_s),
+                Pipeline("store", "storing", tuple(storing), whole.store_s, whole.store_cpu_s),
+                Pipeline("load", "loading", tuple(loading), whole.load_s, whole.load_cpu_s),
+            ]
+            self._notes += [
+                f"{one.title} took longer than its stages one after the other: the data is small, or other work ran too"
+                for one in self._pipelines
+                if one.overlap < 1
             ]
 
     def _ways(self, sample: Sample, found: Findings) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from kacas.upkeep.profile.figures import Figure
 
 _NOTHING_DONE = 100e9
@@ -73,3 +75,14 @@ def in_unit(value: float, unit: str) -> str:
     if unit == "B":
         return size(value)
     return times(value) if unit == "x" else f"{three_digits(value)} {unit}"
+
+
+def escaped(text: str) -> str:
+    """Text for a page: it shows, and does nothing; what has no shape of its own is told by its number.
+
+    >>> escaped("a<b\\u202e")
+    'a&lt;b\\\\u202e'
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return escape(text)
