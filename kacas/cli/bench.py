@@ -42,7 +42,7 @@ _QUICK_MIB = 16
     "--size-mib",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="How much data to measure on, at most: 128. The disk takes some three times that for the moment.",
+    help="How much data to measure on, at most: 128. The disk takes up to four times that for the moment.",
 )
 @click.option(
     "--compare",
@@ -138,10 +138,9 @@ def _print_report(profile: Profile, comparison: Comparison | None) -> None:
         if table.note:
             output.line(table.note)
     output.line()
-    if profile.advice:
-        output.line("What to change")
-    else:
-        output.line("Nothing to change: no rule found a gain that is worth it.")
+    output.line("What to change")
+    if not profile.advice:
+        output.line("nothing: no rule found a gain that is worth it")
     for number, advice in enumerate(profile.advice, 1):
         output.line(f"{number}. {advice.do}")
         output.line(f"   {advice.gain}")

@@ -33,7 +33,7 @@ _QUICK_BELOW = 32 * MIB
 _LEAST_SAMPLE = 4 * MIB
 _LIMIT_S = 40.0  # no step begins later
 _DISK_S = 2.0  # a sample is no larger than the disk can write in this time
-_COPIES = 3  # of the sample on the disk, at most: the sample itself, stored, restored
+_COPIES = 4  # of the sample on the disk, at most: itself, its stages, stored, restored
 _REST = 48 * MIB
 _SHARE_OF_MEMORY = 6  # the sample, what it is encoded to, what it is loaded into, and room
 
@@ -50,7 +50,7 @@ def profile(
 
     The store need not exist, is not opened, and gets nothing: all is done in a hidden directory in it, or in the nearest
     directory above, and in one beside its index; both go at the end. size: bytes of data at most, up to 256 MiB; the disk
-    takes three times that for a moment. progress: called with what is done next.
+    takes up to four times that for a moment. progress: called with what is done next.
     Raises NoSpaceError, ReadOnlyStoreError, StoreError, UnreadableSourceError, InvalidSettingError.
     """
     if not 0 < size <= _MOST_SAMPLE:
@@ -247,7 +247,9 @@ class _Run:
             ]
             if key in ("auto", "fast", "small"):
                 ratio = size / max(1, trip.stored_size)
-                self._operations.append(Figure(f"ratio.{key}", f"bytes for a stored one, {name}", ratio, "x", "higher"))
+                self._operations.append(
+                    Figure(f"ratio.{key}", f"raw bytes for a stored one, {name}", ratio, "x", "higher")
+                )
 
     def _add_reading(self, found: Findings) -> None:
         reading = found.reading

@@ -6,6 +6,7 @@ The stages are the very functions of the pipelines. In those they overlap, so th
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from kacas.disk import index_environment
@@ -25,6 +26,7 @@ from kacas.upkeep.profile.stopwatch import timed
 _BLOCK = 4 * MIB
 _GROUP = 16  # chunks that are looked up and appended at a time, about a block
 _RUN = 1 * MIB  # bytes of one read
+_FILES = 100  # in a directory
 
 _fdatasync = getattr(os, "fdatasync", os.fsync)
 
@@ -42,6 +44,7 @@ class Stages:
         self._encoder = Encoder(sample.layout().recipe, threads)
         self._encoded: list[Encoded] = []
         self._volume = open_volume(directory, create=True, durability="relaxed")
+        self._files = self._volume.path / "files"
         self._index = Index(index_environment.place_in(cache))
         self._published: list[tuple[bytes, Table]] = []
 
@@ -73,13 +76,17 @@ class Stages:
         return stages
 
     def of_loading(self, out: memoryview) -> list[Stage]:
-        """out: room for the sample. The pack is warm."""
-        return [
+        """out: room for the sample. The pack is warm. Of a directory its files are created, too."""
+        stages = [
             Stage("lookup", "look the chunks up", timed(self._look_up)),
             Stage("read", "read the pack", timed(self._read)),
             Stage("decode", "decode", timed(lambda: self._decode(out))),
             Stage("verify", "verify (BLAKE3)", timed(self._verify)),
         ]
+        if self._sample.path is not None and self._sample.path.is_dir():
+            stages.append(Stage("files", "create the files", timed(self._create_files, 1)))
+            shutil.rmtree(self._files)
+        return stages
 
     def _hash(self) -> None:
         sha1, raw = new_sha1(), self._sample.raw
@@ -139,6 +146,21 @@ class Stages:
             else:
                 decoder.decode_into(codec, parameters, memoryview(payload), target)
             at += len(chunk)
+
+    def _create_files(self) -> None:
+        start = 0
+        below = self._files
+        below.mkdir()
+        for number, stop in enumerate(self._sample.ends):
+            if number % _FILES == 0:
+                below = self._files / str(number)
+                below.mkdir()
+            fd = os.open(below / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                while start < stop:
+                    start += os.write(fd, self._sample.raw[start:stop])
+            finally:
+                os.close(fd)
 
     def _verify(self) -> None:
         for chunk in self._chunks:
