@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import re
@@ -29,6 +30,7 @@ class Scratch:
     def __init__(self, parent: Path, room: int) -> None:
         self.path = parent / f"{_FRONT}{secrets.token_hex(8)}"
         self._room = room
+        self._pid = os.getpid()
         self._fd = -1
         self._made: list[Path] = []
 
@@ -39,6 +41,7 @@ class Scratch:
             check_room(self._made[-1].parent if self._made else parent, self._room)
             make_directory(parent, 0o700, sync=False)
             sweep(parent)
+            atexit.register(self._remove)  # a signal may come where no `except` of ours is yet, or any more
             os.mkdir(self.path, 0o700)
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             _lock(self._fd)
@@ -61,8 +64,11 @@ class Scratch:
         except KeyboardInterrupt:  # at the very end: tidying is not cut short
             self._remove()
             raise
+        atexit.unregister(self._remove)
 
     def _remove(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a child that was forked meanwhile: the directory is its parent's
         _remove_tree(self.path)
         fd, self._fd = self._fd, -1
         if fd >= 0:

@@ -55,6 +55,57 @@ def test_an_error_inside_removes_it_too(tmp_path: Path, error: type[BaseExceptio
     assert list(tmp_path.iterdir()) == []
 
 
+INTERRUPT = """
+import os, sys
+from itertools import count
+from pathlib import Path
+from kacas.disk import scratch
+from kacas.disk.scratch import Scratch
+
+seen, last = 0, 0
+
+def trace(frame, event, argument):
+    global seen
+    if frame.f_code.co_filename != scratch.__file__:
+        return None
+    seen += event == "line"
+    if seen == last:
+        raise KeyboardInterrupt
+    return trace
+
+for last in count(1):
+    parent = Path(sys.argv[1]) / str(last)
+    if os.fork() == 0:
+        parent.mkdir()
+        sys.settrace(trace)
+        try:
+            with Scratch(parent / "made", 1) as path:
+                (path / "file").write_bytes(b"x")
+        except KeyboardInterrupt:
+            sys.exit(1)
+        sys.exit(0)
+    if os.waitstatus_to_exitcode(os.wait()[1]) == 0:
+        break
+print(last)
+"""
+
+
+def test_ctrl_c_at_any_line_removes_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPT, tmp_path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 30
+    assert [path for parent in tmp_path.iterdir() for path in parent.iterdir()] == []
+
+
+def test_a_forked_child_leaves_its_parents_directory_alone(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom kacas.disk.scratch import Scratch\n"
+        "with Scratch(Path(sys.argv[1]), 1) as path:\n    if os.fork() == 0: sys.exit()\n    os.wait()\n    print(path.is_dir())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_parents_that_were_made_for_it_go_unless_somebody_uses_them(tmp_path: Path) -> None:
     with Scratch(tmp_path / "a" / "b", 1) as path:
         assert path.is_dir()
