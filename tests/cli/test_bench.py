@@ -115,8 +115,8 @@ def test_wrong_use_is_told_before_anything_is_measured(
     assert names(tmp_path) == before
 
 
-def running(tmp_path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*PROGRAM, "bench", "--size-mib", "128"], stdout=-1, stderr=-1, cwd=tmp_path)
+def running(size_mib: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*PROGRAM, "bench", "--size-mib", str(size_mib)], stdout=-1, stderr=-1)
 
 
 def wait_for(child: subprocess.Popen[bytes], holds: Callable[[], bool]) -> None:
@@ -127,25 +127,32 @@ def wait_for(child: subprocess.Popen[bytes], holds: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-MOMENTS = {
-    "as it is made": ".kacas-bench.*",
-    "writing to the disk": ".kacas-bench.*/disk",
-    "latencies": ".kacas-bench.*/latencies",
-    "a store": ".kacas-bench.*/store",
-    "its packs": ".kacas-bench.*/store/packs/*.pack",
-    "stages": ".kacas-bench.*/stages/packs",
-}
+MADE, DISK, LATENCIES, STORE, PACKS, STAGES = (
+    ".kacas-bench.*", ".kacas-bench.*/disk", ".kacas-bench.*/latencies", ".kacas-bench.*/store",
+    ".kacas-bench.*/store/packs/*.pack", ".kacas-bench.*/stages/packs",
+)  # fmt: skip
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number, code, moment, size_mib",
+    [
+        (signal.SIGINT, 130, MADE, 128),
+        (signal.SIGINT, 130, DISK, 128),
+        (signal.SIGINT, 130, LATENCIES, 128),
+        (signal.SIGINT, 130, STORE, 16),
+        (signal.SIGINT, 130, PACKS, 16),
+        (signal.SIGINT, 130, STAGES, 16),
+        (signal.SIGTERM, 143, PACKS, 16),
+        (signal.SIGHUP, 129, DISK, 128),
+    ],
+)
 def test_whenever_it_is_interrupted_nothing_is_left(
-    tmp_path: Path, number: signal.Signals, code: int, moment: str
+    tmp_path: Path, number: signal.Signals, code: int, moment: str, size_mib: int
 ) -> None:
     before = names(tmp_path)
-    child = running(tmp_path)
-    wait_for(child, lambda: any((tmp_path / "store").glob(MOMENTS[moment])))
+    child = running(size_mib)
+    wait_for(child, lambda: any((tmp_path / "store").glob(moment)))
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err) == (code, b"", b"kacas: interrupted; the store is clean\n")
@@ -155,8 +162,8 @@ def test_whenever_it_is_interrupted_nothing_is_left(
 @pytest.mark.usefixtures("store")
 def test_what_a_killed_run_left_is_swept_by_the_next(kacas: Runner, tmp_path: Path) -> None:
     before = names(tmp_path)
-    child = running(tmp_path)
-    wait_for(child, lambda: any((tmp_path / "store").glob(".kacas-bench.*/store/packs/*.pack")))
+    child = running(16)
+    wait_for(child, lambda: any((tmp_path / "store").glob(PACKS)))
     child.kill()
     child.communicate()
     left = names(tmp_path) - before

@@ -105,7 +105,7 @@ def _codecs(profile: Profile) -> str:
         "speed of each codec",
     )
     legend = '<p class="legend"><i class="encode"></i>encode (the figure) <i class="decode"></i>decode; raw takes no work</p>'
-    lead = "Raw bytes for a stored one, and raw bytes a second in one thread. auto, fast and small choose among them."
+    lead = "Raw bytes for a stored one, and raw bytes a second of one processor's time. auto, fast and small choose among them."
     return _section("Codecs on this data", f"{ratios}{legend}{speeds}" if len(rows) > 1 else ratios, lead)
 
 

@@ -46,7 +46,7 @@ def processor_limits() -> list[Figure]:
         ("copy", "copying memory", lambda: copy_bytes(copy, data)),
     ]
     copy_bytes(copy, data)  # fresh pages cost more than the copy
-    return [rate(key, title, len(data) / timed(work, 5)) for key, title, work in limits]
+    return [rate(key, title, len(data) / timed(work, 7, kept=min)) for key, title, work in limits]
 
 
 def disk_limits(directory: Path, size: int = DISK_SIZE) -> tuple[list[Figure], list[str]]:
@@ -103,10 +103,10 @@ def index_limits(cache: Path, rows: int = INDEX_ROWS) -> list[Figure]:
         index.add([(secrets.token_bytes(ID_SIZE), table)])
         put_s = time.perf_counter() - begun
         groups = [digests[start : start + _BATCH] for start in range(0, rows, _BATCH)]
-        get_s = timed(lambda: [index.locate(group) for group in groups], 3)
+        get_s = timed(lambda: [index.locate(group) for group in groups], 3, kept=min)
     finally:
         index.close()
-    open_s = timed(lambda: Index(place).close(), 5)
+    open_s = timed(lambda: Index(place).close(), 5, kept=min)
     return [
         rate("index_put", "index: chunk records taken in", rows / put_s, "/s"),
         rate("index_get", "index: chunks looked up, 16 at a time", rows / get_s, "/s"),

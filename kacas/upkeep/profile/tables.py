@@ -53,7 +53,7 @@ def tables(profile: Profile) -> list[Table]:
             ("codec", "what it does", "ratio", "encode", "decode"),
             [(c.codec, c.recipe, times(c.ratio), rate(c.encode), rate(c.decode)) for c in profile.codecs],
             words=2,
-            note="one thread; for codec=...; auto, fast and small choose among them",
+            note="one thread, in time of the processor; for codec=...; auto, fast and small choose among them",
         ),
         Table("Storing, loading, slicing", ("what", "figure"), _rows(profile.operations)),
         *(_stages(pipeline) for pipeline in profile.pipelines),
