@@ -34,6 +34,7 @@ def about(profile: Profile) -> list[tuple[str, str]]:
     return [
         ("machine", f"{machine.processor}, {machine.cpus} processors, {size(machine.memory)} of memory"),
         ("system", f"{machine.system}, Python {machine.python}, kacas {machine.kacas}"),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in machine.libraries.items())),
         ("store", f"{store}, durability {place.durability}"),
         ("settings", f"{place.threads} threads, {place.memory >> 20} MiB of memory"),
         ("file system", f"{place.file_system or 'unknown'}, {where}, {free}"),

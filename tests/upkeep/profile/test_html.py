@@ -65,6 +65,7 @@ def test_the_report_is_one_well_formed_page_with_plots(tiny: Profile) -> None:
     numbers = [float(number) for number in parsed.numbers if number != "100%"]
     assert all(0 <= number < 10_000 for number in numbers)
     text = "".join(parsed.text)
+    assert f"numpy {tiny.machine.libraries['numpy']}" in text
     for table in tables(tiny):
         assert table.title in text
         for row in table.rows:
