@@ -9,7 +9,7 @@ from kacas.upkeep.profile.comparison import Comparison
 from kacas.upkeep.profile.figures import Figure, Pipeline, Profile
 from kacas.upkeep.profile.plots import Row, bars, dots
 from kacas.upkeep.profile.style import STYLE
-from kacas.upkeep.profile.tables import Table, about, comparison_table, tables
+from kacas.upkeep.profile.tables import Table, about, codec_choice, comparison_table, tables
 from kacas.upkeep.profile.wording import escaped, in_unit, rate, seconds, shown, times
 
 _TOP = (
@@ -105,7 +105,7 @@ def _codecs(profile: Profile) -> str:
         "speed of each codec",
     )
     legend = '<p class="legend"><i class="encode"></i>encode (the figure) <i class="decode"></i>decode; raw takes no work</p>'
-    lead = "Raw bytes for a stored one, and raw bytes a second of one processor's time. auto, fast and small choose among them."
+    lead = f"Raw bytes for a stored one, and raw bytes a second of one processor's time; {codec_choice(profile)}."
     return _section("Codecs on this data", f"{ratios}{legend}{speeds}" if len(rows) > 1 else ratios, lead)
 
 

@@ -54,12 +54,19 @@ def tables(profile: Profile) -> list[Table]:
             ("codec", "what it does", "ratio", "encode", "decode"),
             [(c.codec, c.recipe, times(c.ratio), rate(c.encode), rate(c.decode)) for c in profile.codecs],
             words=2,
-            note="one thread, in time of the processor; for codec=...; auto, fast and small choose among them",
+            note=f"one thread, in time of the processor; {codec_choice(profile)}",
         ),
         Table("Storing, loading, slicing", ("what", "figure"), _rows(profile.operations)),
         *(_stages(pipeline) for pipeline in profile.pipelines),
     ]
     return [table for table in found if table.rows]
+
+
+def codec_choice(profile: Profile) -> str:
+    """What of the codecs is taken for such data."""
+    if profile.data.kind in ("generated", "array"):
+        return "auto, fast and small choose among them; codec=... names one"
+    return "what is no array gets zstd, or stays raw where that saves nothing"
 
 
 def _rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
