@@ -135,6 +135,7 @@ _HOME = {
         "ForeignPackError",
         "InvalidChunksError",
         "InvalidLabelError",
+        "InvalidProfileError",
         "InvalidRangeError",
         "InvalidSettingError",
         "InvalidUriError",
@@ -189,8 +190,8 @@ def __dir__() -> list[str]:
 __all__ = [
     "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError", "DamagedError",
     "DamagedPackError", "Description", "DestinationError", "Difference", "DirectoryItem", "ForeignPackError", "Forgotten",
-    "Hdf5Item", "HistoryItem", "InvalidChunksError", "InvalidLabelError", "InvalidRangeError", "InvalidSettingError",
-    "InvalidUriError", "KacasError", "ExternalDataError",
+    "Hdf5Item", "HistoryItem", "InvalidChunksError", "InvalidLabelError", "InvalidProfileError", "InvalidRangeError",
+    "InvalidSettingError", "InvalidUriError", "KacasError", "ExternalDataError",
     "LazyArray", "MissingPackageError", "NewerFormatError", "NoSpaceError", "NotFoundError", "NpyWriter",
     "ReadOnlyStoreError", "SegmentStats", "SizeLimitError",
     "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",

@@ -52,6 +52,12 @@ class InvalidChunksError(KacasError, ValueError):
     exit_code = 2
 
 
+class InvalidProfileError(KacasError, ValueError):
+    """A file that is to be compared with is no profile of `kacas bench --json`; the message says where."""
+
+    exit_code = 2
+
+
 class UnsupportedDataError(KacasError, TypeError):
     """The value given to a store_* function cannot be kept by it; the message names the part."""
 

@@ -124,6 +124,25 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def drawn_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> None:
+    """The same for a terminal: numbers to the right. words: columns that are none, from the left."""
+    # Rich takes longer to import than most commands: only this one pays for it.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(header):
+        drawn.add_column(
+            Text(name), justify="left" if number < words or not name else "right", style="" if name else "cyan"
+        )
+    for row in rows:
+        drawn.add_row(*(Text(plain(cell)) for cell in row))
+    with _writing():
+        Console(file=sys.stdout, highlight=False).print(drawn)
+
+
 def _say(text: str) -> None:
     try:
         sys.stderr.write(plain(text) + "\n")

@@ -94,6 +94,47 @@ class Bar:
             self._screen = None
 
 
+class Steps:
+    """Called as steps(what comes now): the step at hand and the time, on a terminal only. A context manager."""
+
+    def __init__(self) -> None:
+        self.visible = sys.stderr is not None and sys.stderr.isatty()
+        self._screen: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __call__(self, step: str) -> None:
+        if not self.visible:
+            return
+        if self._screen is None:
+            self._screen = _new_steps()
+            self._screen[0].start()
+        progress, task = self._screen
+        progress.update(task, description=plain(step))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._screen is not None:
+            self._screen[0].stop()
+            self._screen = None
+
+
+def _new_steps() -> tuple[Progress, TaskID]:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("measuring {task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    return progress, progress.add_task("", total=None)
+
+
 def _new_bar() -> tuple[Progress, TaskID]:
     # Rich takes longer to import than a small store: only those who wait pay for it.
     from rich.console import Console

@@ -40,7 +40,7 @@ def path(request: pytest.FixtureRequest) -> tuple[str, ...]:
 def test_all_commands_of_the_documentation_are_there() -> None:
     named = {
         "init", "store", "link", "load", "cat", "info", "find", "forget", "log", "stats", "verify", "index",
-        "index rebuild", "index merge",
+        "index rebuild", "index merge", "bench",
         "config", "version", "completion", "ls", "diff",
     }  # fmt: skip
     assert set(NAMES) == named
