@@ -22,12 +22,7 @@ from kacas.disk.merger import Merger
 from kacas.disk.segment_maker import SegmentMaker
 from kacas.disk.statistics import count, count_segments
 from kacas.disk.volume import Volume
-from kacas.errors import (
-    InvalidRangeError,
-    NotFoundError,
-    StoreClosedError,
-    WrongKindError,
-)
+from kacas.errors import InvalidRangeError, NotFoundError, StoreClosedError, WrongKindError
 from kacas.fetch import Fetch
 from kacas.gathering import BatchScope, GatheringBatch
 from kacas.ingest import Ingest, Ingested, identify
@@ -347,9 +342,7 @@ class Repository:
         entry, content = self.resolve(uri)
         self.lookup.refresh()  # claims that others made meanwhile
         known = [known for known, _ in self.lookup.entries(uri.sha1)] or [entry]
-        sizes: dict[bytes, int] = {}
-        digests = {content.root} | {child.digest for child, _ in content.walk()}
-        sizes = self._fetch.sizes(digests)
+        sizes = self._fetch.sizes({content.root} | {child.digest for child, _ in content.walk()})
         claims = tuple(
             Claim(e.owner_text, e.time_ns / 1e9, e.label_text, e.kind_name, e.entry_id.hex()) for e in live(known)
         )
