@@ -31,7 +31,7 @@ class Findings:
     index: place → chunks looked up a second, the one in use first. cold: bytes a second read cold: store, cache.
     """
 
-    is_array: bool
+    has_recipes: bool
     sample_size: int
     durability: str
     trips: dict[str, Trip] = field(default_factory=dict)
@@ -55,14 +55,14 @@ def advise(found: Findings) -> list[Advice]:
 
 def _codecs(found: Findings) -> Iterator[Advice]:
     auto, fast = found.trips.get("auto"), found.trips.get("fast")
-    if not found.is_array or auto is None or fast is None:
+    if not found.has_recipes or auto is None or fast is None:
         return
     store, load = auto.store_s / fast.store_s, auto.load_s / fast.load_s
     larger = fast.stored_size / max(1, auto.stored_size)
     if max(store, load) >= FASTER and min(store, load) >= 0.95 and larger <= AT_MOST_LARGER:
         yield Advice(
             "codec.fast",
-            'store arrays with codec="fast" (kacas store --codec fast)',
+            'store with codec="fast" (kacas store --codec fast)',
             f"if time counts more than the disk: it takes {_percent(larger)} of the bytes of auto",
             f"storing {times(store)}, loading {times(load)} as fast: {seconds(fast.store_s)} and {seconds(fast.load_s)} for "
             f"{size(found.sample_size)} instead of {seconds(auto.store_s)} and {seconds(auto.load_s)}",
@@ -74,13 +74,13 @@ def _codecs(found: Findings) -> Iterator[Advice]:
 
 def _small_codec(found: Findings) -> Iterator[Advice]:
     auto, small = found.trips.get("auto"), found.trips.get("small")
-    if not found.is_array or auto is None or small is None:
+    if not found.has_recipes or auto is None or small is None:
         return
     saved = auto.stored_size / max(1, small.stored_size)
     if saved >= SMALLER:
         yield Advice(
             "codec.small",
-            'store arrays with codec="small" (kacas store --codec small)',
+            'store with codec="small" (kacas store --codec small)',
             f"if the disk counts more than time: storing takes {times(small.store_s / auto.store_s)} as long, loading "
             f"{times(small.load_s / auto.load_s)}",
             f"{_percent(1 / saved)} of the bytes of auto: {size(small.stored_size)} instead of {size(auto.stored_size)}",

@@ -16,15 +16,13 @@ _BUDGET_S = 0.4  # for each recipe and direction
 
 
 def codec_figures(sample: Sample, chunks: list[memoryview]) -> list[CodecFigures]:
-    """For an array all that suit its items, for other data what it can get. [] if there is nothing."""
+    """For an array, or HDF5, all that suit its items, for other data what it can get. [] if there is nothing."""
     step = max(1, sum(map(len, chunks)) // _MOST)
     chosen = chunks[:: min(step, max(1, len(chunks) // 4))]
     if not chosen:
         return []
-    recipes: dict[Recipe, str] = {}
-    if sample.array is None:
-        recipes = {RAW: "raw", ZSTD: "zstd"}
-    else:
+    recipes: dict[Recipe, str] = {RAW: "raw", ZSTD: "zstd"}
+    if sample.has_recipes:
         for name in EXPLICIT:
             if name != "pcodec" or pco_frame.is_installed():
                 recipes.setdefault(sample.layout(name).recipe, name)  # what is not made for the items becomes zstd

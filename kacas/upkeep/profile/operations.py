@@ -88,7 +88,7 @@ class Trials:
         assert self._sample.path is not None
         if self._sample.path.is_dir():
             return store.store_dir(self._sample.path)
-        return store.store_file(self._sample.path, rehash=True)
+        return store.store_file(self._sample.path, rehash=True, codec=codec)
 
     def _get(self, store: Store, uri: str) -> None:
         if self._sample.path is not None and self._sample.path.is_dir():

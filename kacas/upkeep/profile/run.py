@@ -106,7 +106,7 @@ class _Run:
             size = self._bounded(place.network)
             sample = generated(size) if source is None else sample_of(source, size, scratch)
             self._notes += sample.notes
-            found = Findings(sample.array is not None, sample.data.sample_size, place.durability)
+            found = Findings(sample.has_recipes, sample.data.sample_size, place.durability)
             self._measure_other_places(found, scratch, cache)
             trials = Trials(sample, scratch, cache, self._settings, place.durability, quick=self._quick)
             if sample.data.sample_size:
@@ -221,7 +221,7 @@ class _Run:
 
     def _ways(self, sample: Sample, found: Findings) -> dict[str, dict[str, Any]]:
         ways: dict[str, dict[str, Any]] = {"auto": {}}
-        if sample.array is not None:
+        if found.has_recipes:
             ways |= {"fast": {"codec": "fast"}, "small": {"codec": "small"}}
         other = "relaxed" if found.durability == "full" else "full"
         ways[other] = {"durability": other}

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from kacas.errors import UnreadableSourceError
 from kacas.formats.array_source import ArraySource, copy_bytes
-from kacas.formats.file import FileSource
+from kacas.formats.file import FileSource, file_layout
 from kacas.formats.npy import Layout, array_layout, recognised
 from kacas.model.codec import MIB
 from kacas.model.content_cuts import ContentCutter
-from kacas.model.cuts import CHUNK_TARGET, array_cutter
-from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, encode_header, is_fortran
+from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.npy_header import MAX_HEADER_SIZE, NpyHeader, encode_header
+from kacas.model.tiling import Tiling
 from kacas.upkeep.profile.figures import Data
 from kacas.upkeep.profile.generated import recording
 from kacas.upkeep.profile.wording import size as size_text
@@ -46,7 +47,7 @@ class Sample:
     def layout(self, codec: str = "auto") -> Layout:
         """How kacas cuts and encodes it: chosen anew on each call, as by a put."""
         if self.array is None:
-            return Layout()
+            return self._file_layout(codec)
         source = ArraySource(self.array)
         head = encode_header(self.array.dtype, self.array.shape, source.fortran_order)
         header = NpyHeader(self.array.dtype, self.array.shape, source.fortran_order, len(head))
@@ -79,11 +80,24 @@ class Sample:
             start = stop
         return chunks
 
+    def _file_layout(self, codec: str) -> Layout:
+        if self.path is None or self.path.is_dir():
+            return Layout()
+        source = FileSource(self.path)
+        try:
+            return file_layout(source, codec)
+        finally:
+            source.close()
+
+    @property
+    def has_recipes(self) -> bool:
+        """Whether the codec can be chosen: of arrays, and of HDF5 files whose datasets are found."""
+        return self.array is not None or self.layout("raw").cutter is not None
+
     def _cut(self, file: memoryview) -> list[int]:
-        if self.array is None:
-            return ContentCutter().cut(file, True)
-        shape = self.array.shape[::-1] if is_fortran(self.array) else self.array.shape
-        return array_cutter(shape, self.array.itemsize).cut(file, True)
+        cutter = self.layout("raw").cutter or ContentCutter()
+        assert not isinstance(cutter, Tiling)
+        return cutter.cut(file, True)
 
 
 def generated(size: int) -> Sample:
@@ -156,7 +170,8 @@ def _of_file(path: Path, source: FileSource, most: int, room: Path) -> Sample:
     raw = b"".join(source.sample((size - each) * place // (_PLACES - 1), each) for place in range(_PLACES))
     copy = room / f"sample{path.suffix}"
     copy.write_bytes(raw)
-    note = f"{path} has {size_text(size)}: measured on {size_text(len(raw))} from {_PLACES} places spread over it, as one file"
+    part = f"{size_text(len(raw))} from {_PLACES} places spread over it"
+    note = f"{path} has {size_text(size)}: measured on {part}, as one file that is cut by its content"
     data = Data(str(path), "file", size, len(raw), 1, (), "")
     return Sample(data, memoryview(raw), [len(raw)], path=copy, notes=(note,))
 

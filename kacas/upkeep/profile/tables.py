@@ -64,9 +64,9 @@ def tables(profile: Profile) -> list[Table]:
 
 def codec_choice(profile: Profile) -> str:
     """What of the codecs is taken for such data."""
-    if profile.data.kind in ("generated", "array"):
+    if len(profile.codecs) > 2:
         return "auto, fast and small choose among them; codec=... names one"
-    return "what is no array gets zstd, or stays raw where that saves nothing"
+    return "what is no array and no HDF5 file gets zstd, or stays raw where that saves nothing"
 
 
 def _rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:

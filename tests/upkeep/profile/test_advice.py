@@ -66,8 +66,8 @@ def test_a_store_that_is_relaxed_already_is_not_advised_to_be_so() -> None:
     assert advise(replace(with_trip("relaxed", store_s=0.1), durability="relaxed")) == []
 
 
-def test_codecs_are_advised_for_arrays_only() -> None:
-    assert advise(replace(with_trip("small", stored_size=100), is_array=False)) == []
+def test_codecs_are_advised_where_they_can_be_chosen_only() -> None:
+    assert advise(replace(with_trip("small", stored_size=100), has_recipes=False)) == []
 
 
 def test_a_little_data_says_nothing_of_codecs_and_tiles() -> None:

@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from kacas import Store
 from kacas.upkeep.profile.generated import recording
 from kacas.upkeep.profile.sample import Sample, generated, sample_of
 from tests.faults.children import become_nobody, run
@@ -130,3 +132,17 @@ def test_parts_of_a_directory_that_cannot_be_read_are_left_out_and_named(open_pl
     (open_place / "source" / "closed").chmod(0o755)
     assert (raw, files) == (b"content", 1)
     assert any("2 parts of" in note and "cannot be read" in note for note in notes)
+
+
+def test_an_hdf5_file_is_cut_as_it_is_stored(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "file.nwb", "w") as file:
+        file.create_dataset("data", data=np.arange(400_000, dtype=np.int16).reshape(-1, 8), chunks=(4096, 8))
+    sample = sample_of(tmp_path / "file.nwb", MOST, tmp_path)
+    assert sample.has_recipes
+    chunks = sample.chunks()
+    assert b"".join(chunks) == (tmp_path / "file.nwb").read_bytes()
+    with Store.open(tmp_path / "store") as store:
+        stored = store.describe(store.store_file(tmp_path / "file.nwb", codec="zstd"))
+    assert len(set(map(bytes, chunks))) == stored.chunks
+    (tmp_path / "other").write_bytes(bytes(MOST))
+    assert not sample_of(tmp_path / "other", MOST, tmp_path).has_recipes
