@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from bench.report import Target, table
 from bench.worker import ROOT
 
 PACK_RECORDS = 1024
+ROUNDS = 5
 Figures = dict[str, float]
 ROWS: dict[str, tuple[str, float]] = {  # figure: its title, and what a unit of the title is in the figure
     "packs": ("packs", 1),
@@ -58,35 +61,58 @@ def ask(do: str, place: Path, host: str, packs: int, pack_records: int, *, segme
     return figures
 
 
-def measure(place: Path, records: int, pack_records: int = PACK_RECORDS) -> Figures:
-    """All figures of a store with about so many chunk records. It is deleted afterwards."""
-    packs = max(1, records // pack_records)
-    size = packs * pack_records
+class Grown:
+    """A store with about so many chunk records, made by other processes."""
 
-    def asked(do: str, host: str, *, segments: bool) -> Figures:
-        return ask(do, place, host, packs, pack_records, segments=segments)
+    def __init__(self, place: Path, records: int, pack_records: int) -> None:
+        self._place = place
+        self._packs, self._pack_records = max(1, records // pack_records), pack_records
+        self._looks: list[Figures] = []
 
-    try:
-        asked("make", "a", segments=False)
-        bare = asked("open_cold", "a", segments=False)
-        rebuilt = asked("rebuild", "a", segments=False)
-        settled = asked("settle", "a", segments=True)
-        cold = asked("open_cold", "b", segments=True)
-        figures = asked("look", "a", segments=True)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    return figures | {
-        "records": size,
-        "packs": packs,
-        "segments": settled["segments"],
-        "cold_s": cold["found_s"],
-        "bare_cold_s": bare["found_s"],
-        "rebuild_rate": rebuilt["rate"],
-        "settle_s": settled["settle_s"],
-        "index_bytes": bare["index_size"] / max(bare["rows"], 1),
-        "segment_bytes": settled["segment_size"] / settled["held"] if settled["held"] else 0,
-        "table_bytes": 56.0,
-    }
+    def _ask(self, do: str, host: str, *, segments: bool) -> Figures:
+        return ask(do, self._place, host, self._packs, self._pack_records, segments=segments)
+
+    def grow(self) -> Figures:
+        """Make it, and measure what is done once."""
+        self._ask("make", "a", segments=False)
+        bare = self._ask("open_cold", "a", segments=False)
+        rebuilt = self._ask("rebuild", "a", segments=False)
+        settled = self._ask("settle", "a", segments=True)
+        cold = self._ask("open_cold", "b", segments=True)
+        size = self._packs * self._pack_records
+        return {
+            "records": size,
+            "packs": self._packs,
+            "segments": settled["segments"],
+            "cold_s": cold["found_s"],
+            "bare_cold_s": bare["found_s"],
+            "rebuild_rate": rebuilt["rate"],
+            "settle_s": settled["settle_s"],
+            "index_bytes": bare["index_size"] / max(bare["rows"], 1),
+            "segment_bytes": settled["segment_size"] / settled["held"] if settled["held"] else 0,
+            "table_bytes": 56.0,
+        }
+
+    def look(self) -> None:
+        """One turn of what is measured several times."""
+        self._looks.append(self._ask("look", "a", segments=True))
+
+    def looks(self) -> Figures:
+        """The medians of all turns."""
+        return {name: statistics.median(one[name] for one in self._looks) for name in self._looks[0]}
+
+
+def measure(place: Path, sizes: Sequence[int], pack_records: int = PACK_RECORDS, rounds: int = ROUNDS) -> list[Figures]:
+    """All figures of stores with about so many chunk records. They take turns, so that all suffer from the same noise."""
+    stores = [Grown(place / str(size), size, pack_records) for size in sizes]
+    figures = []
+    for size, store in zip(sizes, stores, strict=True):
+        figures.append(store.grow())
+        print(f"{size:,} records are there", file=sys.stderr)
+    for _ in range(rounds):
+        for store in stores:
+            store.look()
+    return [once | store.looks() for once, store in zip(figures, stores, strict=True)]
 
 
 def targets(figures: list[Figures]) -> list[Target]:
@@ -125,10 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     options.workdir.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="growth-", dir=options.workdir))
     try:
-        figures = []
-        for size in (int(size) for size in options.sizes.split(",")):
-            figures.append(measure(place / str(size), size, options.pack_records))
-            print(f"{size:,} records measured", file=sys.stderr)
+        figures = measure(place, [int(size) for size in options.sizes.split(",")], options.pack_records)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     print(markdown(figures))

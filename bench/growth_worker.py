@@ -37,7 +37,7 @@ from kacas.settings import Settings
 RAW_SIZE, PAYLOAD_SIZE = 256 << 10, 120_000
 MISSING = "sha1://" + "12" * 20
 _NEVER = SegmentRule(rows=1 << 62, packs=1 << 62)
-_SAMPLE, _GROUP, _OPENS, _REBUILDS = 2000, 4096, 7, 3
+_SAMPLE, _GROUP, _OPENS, _REBUILDS = 2000, 4096, 3, 3
 
 
 def records_of(number: int, count: int) -> Records:
