@@ -24,10 +24,10 @@ TITLES: dict[str, tuple[str, float]] = {
     "absent_s": ("find that there is no such chunk, µs", 1e-6),
     "miss_s": ("prove that a content is missing, ms", 1e-3),
     "cold_s": ("open and find a chunk, without an index, ms", 1e-3),
-    "bare_cold_s": ("the same, of a store without segments, ms", 1e-3),
+    "bare_cold_s": ("the same, of a store that has no segments yet, ms", 1e-3),
     "rebuild_rate": ("index rebuild, records a second", 1),
     "memory": ("memory of the process, MiB", 1 << 20),
-    "index_bytes": ("index without segments, bytes per record", 1),
+    "index_bytes": ("index of what no segment holds, bytes per record", 1),
     "segment_bytes": ("segments, bytes per record", 1),
 }
 
