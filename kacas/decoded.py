@@ -37,12 +37,13 @@ class DecodedChunks:
         self._spare: list[memoryview] = []
         self.size = 0  # bytes of all chunks here
 
-    def use(self, digest: bytes, use: Callable[[memoryview], None]) -> bool:
-        """Call `use` with the chunk, which must not be touched when it has returned. False if it is not here."""
+    def use(self, digest: bytes, size: int, use: Callable[[memoryview], None]) -> bool:
+        """Call `use` with the chunk, which must not be touched when it has returned. False if it is not here, or has another
+        size than is said."""
         self._forked.check()
         with self._lock:
             kept = self._chunks.get(digest)
-            if kept is None:
+            if kept is None or len(kept.raw) != size:
                 return False
             self._chunks.move_to_end(digest)
             kept.readers += 1
@@ -57,7 +58,7 @@ class DecodedChunks:
         """A buffer of exactly that size for a chunk, which belongs to the caller until it is kept."""
         if size <= self.budget:
             with self._lock:
-                while self._spare or self.size + size > self.budget:
+                while self._spare or (self._chunks and self.size + size > self.budget):
                     if not self._spare:
                         self._drop()
                     elif len(found := self._spare.pop()) == size:
@@ -72,7 +73,7 @@ class DecodedChunks:
             if digest in self._chunks:  # another thread was quicker
                 self._spare.append(raw)
                 return
-            while self.size + len(raw) > self.budget:
+            while self._chunks and self.size + len(raw) > self.budget:
                 self._drop()
             self._chunks[digest] = _Kept(raw)
             self.size += len(raw)
@@ -80,5 +81,7 @@ class DecodedChunks:
     def _drop(self) -> None:
         _, kept = self._chunks.popitem(last=False)
         self.size -= len(kept.raw)
+        if not self._chunks:
+            self.size = 0  # Ctrl-C may have come between the two lines above
         if not kept.readers:  # else it goes with the last of them
             self._spare.append(kept.raw)

@@ -159,7 +159,9 @@ class Fetch:
     def _located(self, wanted: Iterable[Wanted]) -> _Span:
         """Parts of chunks that are kept are used at once."""
         left = [
-            one for one in wanted if isinstance(one, Piece) or not (one.keep and self.decoded.use(one.digest, one.use))
+            one
+            for one in wanted
+            if isinstance(one, Piece) or not (one.keep and self.decoded.use(one.digest, one.size, one.use))
         ]
         if not left:
             return _Span([], [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 from kacas.disk.forked import Forked
 
@@ -44,15 +44,56 @@ class Workers:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads - 1, self._name)
             pool = self._pool
-        helping: list[Future[None]] = []
+        helpers = _Help(work)
         try:
-            helping += [pool.submit(work) for _ in range(self.threads - 1)]
+            for _ in range(self.threads - 1):
+                pool.submit(helpers.run)
         except RuntimeError:
-            pass  # the program is ending, or `close` came between: nobody helps
+            pass  # no (more) threads can be had, the program is ending, or `close` came between; who was asked may still come
         try:
             work()
         finally:
-            started = [one for one in helping if not one.cancel()]
-            wait(started)
-        for one in started:
-            one.result()
+            helpers.end()
+        helpers.check()
+
+
+class _Help:
+    """What helpers do for one call. They count themselves: a submit that fails may leave its work in the queue, without a future
+    to wait for."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._condition = threading.Condition()
+        self._helping, self._ended = 0, False
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        with self._condition:
+            if self._ended:
+                return
+            self._helping += 1
+        try:
+            self._work()
+        except BaseException as exc:  # noqa: BLE001 - raised by the calling thread
+            self._failure = self._failure or exc
+        finally:
+            with self._condition:
+                self._helping -= 1
+                self._condition.notify_all()
+
+    def end(self) -> None:
+        """Nobody comes any more, and whoever is at work ends before this returns: they write into what is the caller's."""
+        interrupted: BaseException | None = None
+        with self._condition:
+            self._ended = True
+            while self._helping:
+                try:
+                    self._condition.wait()
+                except BaseException as exc:  # noqa: BLE001 - Ctrl-C; it is raised when all have ended
+                    interrupted = exc
+        if interrupted is not None:
+            raise interrupted
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure

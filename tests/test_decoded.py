@@ -18,9 +18,9 @@ def digest_of(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def part(decoded: DecodedChunks, number: int, skip: int) -> bytes | None:
+def part(decoded: DecodedChunks, number: int, size: int, skip: int) -> bytes | None:
     found: list[bytes] = []
-    there = decoded.use(digest_of(number), lambda raw: found.append(bytes(raw[skip:])))
+    there = decoded.use(digest_of(number), size, lambda raw: found.append(bytes(raw[skip:])))
     return found[0] if there else None
 
 
@@ -33,7 +33,7 @@ def test_it_has_the_chunks_used_last_within_its_budget_and_counts_them_to_the_by
     for number, size in steps:
         if number in expected:
             whole = expected[number]
-            assert part(decoded, number, 0) == whole
+            assert part(decoded, number, len(whole), 0) == whole
             expected.move_to_end(number)
             continue
         chunk = decoded.buffer(size)
@@ -47,14 +47,30 @@ def test_it_has_the_chunks_used_last_within_its_budget_and_counts_them_to_the_by
         assert decoded.size == sum(map(len, expected.values())) <= BUDGET
     for number, whole in expected.items():
         skip = len(whole) // 2
-        assert part(decoded, number, skip) == whole[skip:]
+        assert part(decoded, number, len(whole), skip) == whole[skip:]
 
 
 def test_a_chunk_that_was_not_kept_is_not_there() -> None:
     decoded = DecodedChunks(BUDGET)
     decoded.buffer(100)
-    assert part(decoded, 1, 0) is None
+    assert part(decoded, 1, 100, 0) is None
     assert decoded.size == 0
+
+
+def test_a_chunk_of_another_size_than_is_said_is_not_there() -> None:
+    decoded = DecodedChunks(BUDGET)
+    decoded.keep(digest_of(1), memoryview(bytearray(b"a" * 100)))
+    assert part(decoded, 1, 99, 0) is None
+    assert part(decoded, 1, 100, 98) == b"aa"
+
+
+def test_a_count_that_was_interrupted_mends_itself() -> None:
+    decoded = DecodedChunks(BUDGET)
+    decoded.keep(digest_of(1), memoryview(bytearray(b"a" * 100)))
+    decoded.size += 900  # as if Ctrl-C had come where a chunk is dropped
+    decoded.keep(digest_of(2), decoded.buffer(200))
+    assert decoded.size == 200
+    assert len(decoded.buffer(1000)) == 1000
 
 
 def test_buffers_of_dropped_chunks_are_filled_again_however_many_are_filled_at_once() -> None:
@@ -77,10 +93,10 @@ def test_a_chunk_that_is_dropped_while_it_is_used_is_not_filled_with_another() -
             other = decoded.buffer(500)
             other[:] = b"b" * 500
             decoded.keep(digest_of(number), other)
-        assert part(decoded, 0, 0) is None
+        assert part(decoded, 0, 500, 0) is None
         assert bytes(raw) == b"a" * 500
 
-    assert decoded.use(digest_of(0), use)
+    assert decoded.use(digest_of(0), 500, use)
 
 
 def test_in_a_forked_child_it_is_empty_and_its_lock_is_free() -> None:
@@ -89,8 +105,8 @@ def test_in_a_forked_child_it_is_empty_and_its_lock_is_free() -> None:
     with decoded._lock:  # as another thread would hold it
         child = os.fork()
         if child == 0:
-            found = part(decoded, 1, 0) is None and decoded.size == 0
+            found = part(decoded, 1, 100, 0) is None and decoded.size == 0
             decoded.keep(digest_of(2), memoryview(bytearray(b"b" * 100)))
-            os._exit(0 if found and part(decoded, 2, 98) == b"bb" else 1)
+            os._exit(0 if found and part(decoded, 2, 100, 98) == b"bb" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert part(decoded, 1, 99) == b"a"
+    assert part(decoded, 1, 100, 99) == b"a"

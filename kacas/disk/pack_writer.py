@@ -50,6 +50,7 @@ class PackWriter:
         self._gathered: list[bytes | memoryview] = [self._header]
         self._gathered_size = HEADER_SIZE
         self._records: list[bytes] = []
+        self._failure: BaseException | None = None  # a part may have been written
         self._syncer: ThreadPoolExecutor | None = None
         self._syncs: list[Future[None]] = []
         self._synced = 0
@@ -106,7 +107,13 @@ class PackWriter:
         return Location(self.pack_id, *decode_record(record))
 
     def _flush(self, more: list[bytes | memoryview]) -> None:
-        self._file.append(self._gathered + more)
+        if self._failure is not None:
+            raise self._failure  # of another thread, which has not told the batch yet: offsets are not what was said
+        try:
+            self._file.append(self._gathered + more)
+        except BaseException as exc:
+            self._failure = exc
+            raise
         self._gathered, self._gathered_size = [], 0
         if self._file.size - self._synced >= _SYNC_EVERY:
             self._begin_sync()
@@ -163,6 +170,8 @@ class PackWriter:
 
     def discard(self) -> None:
         """Give up: nothing was published. Safe to call twice."""
+        with self._lock:
+            self._durable = False  # no sync begins any more
         if self._syncer is not None:
             self._syncer.shutdown(wait=True)  # it uses the descriptor that is closed next
         with self._lock:  # and so does who writes what was gathered

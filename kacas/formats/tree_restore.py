@@ -114,6 +114,7 @@ class _Restore:
         try:
             self._write_runs(runs, found)
         finally:
+            runs.clear()  # of a failure; else it is empty
             wait([beside])  # nobody may close what it works in
         beside.result()
         for place in group.places:

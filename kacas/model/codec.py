@@ -89,7 +89,8 @@ class Decoder:
 
         Those of zstd are decoded at once, with the GIL free for all of it.
         """
-        together = [(payload, size) for codec, _, payload, size in payloads if codec == _ZSTD]
+        # Those of no bytes alone: at such a first frame, zstandard 0.25 writes behind its memory.
+        together = [(payload, size) for codec, _, payload, size in payloads if codec == _ZSTD and size]
         if len(together) < 2:
             return [self._decoded(*payload) for payload in payloads]
         try:
@@ -101,7 +102,7 @@ class Decoder:
         except (DecodeError, zstandard.ZstdError):
             return [self._decoded(*payload) for payload in payloads]  # all but the bad ones
         return [
-            memoryview(next(frames)) if payload[0] == _ZSTD else self._decoded(*payload)  # type: ignore[arg-type]
+            memoryview(next(frames)) if payload[0] == _ZSTD and payload[3] else self._decoded(*payload)  # type: ignore[arg-type]
             for payload in payloads
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from kacas.disk.pack_reader import MAX_OPEN_PACKS, OpenPacks, PackReader
 from kacas.disk.pack_writer import PackWriter, Payload
 from kacas.disk.volume import Volume, open_volume
-from kacas.errors import DamagedPackError, ForeignPackError, NewerFormatError
+from kacas.errors import DamagedPackError, ForeignPackError, NewerFormatError, StoreError
 from kacas.model.codec import Codec, Decoder
 from kacas.model.digest import PayloadKind, chunk_digest, payload_digest
 from kacas.model.encoder import Encoder
@@ -139,6 +140,25 @@ def test_a_discarded_pack_is_not_written_to(volume: Volume) -> None:
     writer.append([(header, raw)], lasting=True)
     writer.discard()
     writer.write_gathered()
+    assert os.listdir(volume.packs) == []
+
+
+def test_after_a_write_that_failed_nothing_more_is_written_and_nothing_published(volume: Volume) -> None:
+    """A part of it may have been written: what comes next would not be where its record says."""
+    writer = PackWriter(volume)
+    raw = random.randbytes(2 << 20)
+    header = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(raw), len(raw), chunk_digest(raw))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, unlimited[1]))
+    try:
+        with pytest.raises(StoreError):
+            writer.append([(header, raw)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    with pytest.raises(StoreError):
+        writer.append([(header, raw)])
+    with pytest.raises(StoreError):
+        writer.finish([])
     assert os.listdir(volume.packs) == []
 
 

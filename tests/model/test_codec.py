@@ -220,3 +220,12 @@ def test_many_payloads_at_once_are_decoded_as_each_alone_and_bad_ones_left_out(
             assert bytes(got) == raw
         elif got is not None:
             assert len(got) == len(raw)
+
+
+def test_a_frame_of_no_bytes_among_many_is_decoded_alone() -> None:
+    """Our encoder keeps no bytes raw; other writers may not. Decoded with the others it would spoil the memory."""
+    raws = [b"", b"a" * 100, b"", b"b" * 3000]
+    frames = [zstandard.ZstdCompressor().compress(raw) for raw in raws]
+    payloads = [(int(Codec.ZSTD), b"", memoryview(frame), len(raw)) for frame, raw in zip(frames, raws, strict=True)]
+    for _ in range(50):
+        assert [bytes(found or b"") for found in Decoder().decode_many(payloads)] == raws
