@@ -83,6 +83,8 @@ class _Run:
         self._size = min(size, max(_LEAST_SAMPLE, (available_memory() or size * _SHARE_OF_MEMORY) // _SHARE_OF_MEMORY))
         self._watch = Stopwatch(_LIMIT_S, progress)
         self._notes: list[str] = []
+        if self._size < size:
+            self._notes.append(f"the sample is {self._size >> 20} MiB instead of {size >> 20}: little memory is free")
         self._quick = size < _QUICK_BELOW
         self._limits: list[Figure] = []
         self._latencies: list[Figure] = []

@@ -167,6 +167,13 @@ def test_a_sample_of_no_sensible_size_is_refused(tmp_path: Path, size: int) -> N
         profile(tmp_path / "store", settings=settings_in(tmp_path), size=size)
 
 
+def test_a_sample_that_is_smaller_for_lack_of_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kacas.upkeep.profile.run.available_memory", lambda: 30 << 20)
+    found = profile(tmp_path / "store", settings=settings_in(tmp_path), size=16 << 20)
+    assert found.data.sample_size == 5 << 20
+    assert "the sample is 5 MiB instead of 16: little memory is free" in found.notes
+
+
 def test_the_observer_hears_of_every_step(tmp_path: Path) -> None:
     steps: list[str] = []
     profile(tmp_path / "store", settings=settings_in(tmp_path), size=TINY, progress=steps.append)
