@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kacas.disk.scratch import is_scratch
 from kacas.errors import UnreadableSourceError
 from kacas.formats.array_source import ArraySource, copy_bytes
 from kacas.formats.file import FileSource, file_layout
@@ -251,7 +252,7 @@ def _size_of(file: Path) -> int:
 
 
 def _files(directory: Path, unreadable: list[str]) -> Iterator[Path]:
-    """Regular files below it; links are not followed."""
+    """Regular files below it; links are not followed. What bench itself works in is no data of the user's."""
     todo = [directory]
     while todo:
         where = todo.pop()
@@ -259,6 +260,8 @@ def _files(directory: Path, unreadable: list[str]) -> Iterator[Path]:
             with os.scandir(where) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if entry.is_dir(follow_symlinks=False):
+                        if is_scratch(entry.name):
+                            continue
                         todo.append(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
                         yield Path(entry.path)
