@@ -13,6 +13,7 @@ from kacas.cli import output
 from kacas.cli.command import ExampleCommand, filled, json_option
 from kacas.cli.progress import Steps
 from kacas.cli.session import Session
+from kacas.errors import DestinationError
 
 if TYPE_CHECKING:
     from kacas.upkeep.profile.comparison import Comparison
@@ -83,26 +84,35 @@ def bench(
         raise click.UsageError("give either --quick or --size-mib")
     # What would only be noticed after a minute.
     old = None if compare is None else read_profile(Path(compare))
-    target = None if html is None else _checked_target(html)
+    target = None if html is None else _checked_target(html, source, compare)
     size = (_QUICK_MIB if quick else size_mib or 128) << 20
     settings = session.settings()
     with Steps() as steps:
         found = profile(session.directory(settings), settings=settings, source=source, size=size, progress=steps)
     comparison = None if old is None else compared(old, found)
+    failure: DestinationError | None = None
     if target is not None:
-        _write_report(target, found, comparison)
+        try:
+            _write_report(target, found, comparison)
+        except DestinationError as exc:
+            failure = exc  # what took a minute to measure is shown all the same
     if as_json:
         output.json_line(as_object(found, comparison))
     else:
         _print_report(found, comparison)
-        if target is not None:
+        if target is not None and failure is None:
             output.line()
             output.line(f"the report is in {target}")
+    if failure is not None:
+        raise failure
 
 
-def _checked_target(html: str) -> Path:
-    """Where the report goes. Raises UsageError if it cannot be written there."""
+def _checked_target(html: str, *others: str | None) -> Path:
+    """Where the report goes. others: files that are read. Raises UsageError if it cannot be written there."""
     path = Path(os.path.realpath(html))
+    for other in others:
+        if other is not None and path.exists() and os.path.exists(other) and os.path.samefile(path, other):
+            raise click.UsageError(f"--html {html} would overwrite {other}, which is read; name another file")
     if path.is_dir():
         raise click.UsageError(f"{html} is a directory; name the file, such as {os.path.join(html, 'report.html')}")
     if not path.parent.is_dir():
@@ -113,7 +123,6 @@ def _checked_target(html: str) -> Path:
 
 
 def _write_report(target: Path, profile: Profile, comparison: Comparison | None) -> None:
-    from kacas.errors import DestinationError
     from kacas.upkeep.profile.html import report
 
     try:

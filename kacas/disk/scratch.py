@@ -21,6 +21,11 @@ _NAME = re.compile(re.escape(_FRONT) + r"[0-9a-f]{16}", re.ASCII)
 _DEAD_AFTER_S = 3600  # where locks cannot be trusted: such work takes a minute
 
 
+def is_scratch(name: str) -> bool:
+    """Whether a directory of that name is one of these."""
+    return _NAME.fullmatch(name) is not None
+
+
 class Scratch:
     """`with Scratch(parent) as path:` a new directory in `parent`, locked while it is used, removed at the end.
 
@@ -101,7 +106,7 @@ def sweep(parent: Path) -> None:
     On a local disk, whoever works in such a directory has its lock. On a network file system locks may be of one host
     only, so there it must be an hour old, by the clock of the server.
     """
-    found = [name for name in os.listdir(parent) if _NAME.fullmatch(name)]
+    found = [name for name in os.listdir(parent) if is_scratch(name)]
     if not found:
         return
     network = is_network(parent)

@@ -86,6 +86,14 @@ def test_the_html_report_is_written_beside_what_is_shown(kacas: Runner, tmp_path
     assert (tmp_path / "report.html").read_text("utf-8").startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+def test_what_was_measured_is_shown_also_if_the_html_report_cannot_be_written(kacas: Runner) -> None:
+    answer = kacas("bench", *TINY, "--html", "/dev/full", "--json")
+    assert answer.code != 0
+    assert "/dev/full cannot be written" in answer.error
+    assert json.loads(answer.out)["version"] == PROFILE_VERSION
+
+
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
@@ -95,6 +103,9 @@ def test_the_html_report_is_written_beside_what_is_shown(kacas: Runner, tmp_path
         (["--compare", "newer"], 6, f"version {PROFILE_VERSION + 1}, this kacas reads up to {PROFILE_VERSION}"),
         (["--html", "nowhere/report.html"], 2, "is not a directory"),
         (["--html", "."], 2, "is a directory"),
+        (["--html", "./notes", "--input", "notes"], 2, "would overwrite notes"),
+        (["--html", "same", "--input", "notes"], 2, "would overwrite notes"),
+        (["--input", "/dev/null"], 8, "/dev/null is not a regular file"),
         (["--size-mib", "0"], 2, "--size-mib"),
         (["--quick", "--size-mib", "2"], 2, "either --quick or --size-mib"),
         (["--input", ""], 2, "the path is empty"),
@@ -107,6 +118,7 @@ def test_wrong_use_is_told_before_anything_is_measured(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").write_text("{}")
+    (tmp_path / "same").symlink_to("notes")
     (tmp_path / "newer").write_text(json.dumps({"version": PROFILE_VERSION + 1}))
     before = names(tmp_path)
     answer = kacas("bench", *arguments)

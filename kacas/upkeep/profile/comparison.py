@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kacas.upkeep.profile.figures import Figure, Profile
@@ -9,8 +10,8 @@ from kacas.upkeep.profile.figures import Figure, Profile
 
 @dataclass(frozen=True)
 class Change:
-    """A figure in both, or in one: None then. ratio: new / old. better: "yes", "no", or "same" within a fifth; "" if it is
-    in one only."""
+    """A figure in both, or in one: None then. ratio: new / old. better: "yes", "no", or "same" within a fifth; "" if there is
+    no ratio: the figure is in one only, or no measured value."""
 
     key: str
     title: str
@@ -45,11 +46,11 @@ def compare(old: Profile, new: Profile) -> Comparison:
 def _change(old: Figure | None, new: Figure | None) -> Change:
     figure = new or old
     assert figure is not None
-    if old is None or new is None or not old.value:
+    ratio = new.value / old.value if old and new and old.value > 0 and new.value >= 0 else None
+    if old is None or new is None or ratio is None or ratio == math.inf:
         return Change(
             figure.key, figure.title, figure.unit, old.value if old else None, new.value if new else None, None, ""
         )
-    ratio = new.value / old.value
     gain = ratio if new.better == "higher" else 1 / ratio if ratio else float("inf")
     better = "yes" if gain > _SAME else "no" if gain < 1 / _SAME else "same"
     return Change(new.key, new.title, new.unit, old.value, new.value, ratio, better)

@@ -13,7 +13,7 @@ from kacas.upkeep.profile.tables import Table, about, codec_choice, comparison_t
 from kacas.upkeep.profile.wording import escaped, in_unit, rate, seconds, shown, times
 
 _TOP = (
-    ("store.auto", "store", "of the data, with all syncs"),
+    ("store.auto", "store", "of the data, durability {durability}"),
     ("load.auto", "load", "every byte verified"),
     ("ratio.auto", "ratio", "raw bytes for a stored one"),
     ("slice", "slice", "64 KiB of rows, not read before"),
@@ -54,7 +54,8 @@ def _section(title: str, content: str, lead: str = "") -> str:
 def _top(profile: Profile) -> str:
     known = {figure.key: figure for figure in profile.operations}
     cards = "".join(
-        f'<div class="card"><span>{escaped(name)}</span><b>{escaped(shown(known[key]))}</b><small>{escaped(what)}</small></div>'
+        f'<div class="card"><span>{escaped(name)}</span><b>{escaped(shown(known[key]))}</b>'
+        f"<small>{escaped(what.format(durability=profile.place.durability))}</small></div>"
         for key, name, what in _TOP
         if key in known
     )

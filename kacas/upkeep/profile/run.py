@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,7 +34,7 @@ _QUICK_BELOW = 32 * MIB
 _LEAST_SAMPLE = 4 * MIB
 _LIMIT_S = 40.0  # no step begins later
 _DISK_S = 2.0  # a sample is no larger than the disk can write in this time
-_COPIES = 4  # of the sample on the disk, at most: itself, its stages, stored, restored
+_COPIES = 4  # of the sample on the disk: itself, its stages or what is stored of it, restored; and one to spare
 _REST = 48 * MIB
 _SHARE_OF_MEMORY = 6  # the sample, what it is encoded to, what it is loaded into, and room
 
@@ -83,6 +84,8 @@ class _Run:
         self._size = min(size, max(_LEAST_SAMPLE, (available_memory() or size * _SHARE_OF_MEMORY) // _SHARE_OF_MEMORY))
         self._watch = Stopwatch(_LIMIT_S, progress)
         self._notes: list[str] = []
+        if self._size < size:
+            self._notes.append(f"the sample is {self._size >> 20} MiB instead of {size >> 20}: little memory is free")
         self._quick = size < _QUICK_BELOW
         self._limits: list[Figure] = []
         self._latencies: list[Figure] = []
@@ -207,6 +210,7 @@ class _Run:
                 loading = stages.of_loading(trials.out)
             finally:
                 stages.close()
+            shutil.rmtree(scratch / "stages")  # the trip that follows needs the room
             # Trips just before and after the stages: a machine that others use is not the same a few seconds later.
             whole = median_trip([before, trials.trip()])
             self._pipelines = [

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kacas.disk.scratch import is_scratch
 from kacas.errors import UnreadableSourceError
 from kacas.formats.array_source import ArraySource, copy_bytes
 from kacas.formats.file import FileSource, file_layout
@@ -29,6 +30,7 @@ from kacas.upkeep.profile.wording import size as size_text
 
 _PLACES = 4  # that a part of a large file is taken from
 _MOST_FILES = 4000  # of a directory; more would take longer to create than all else
+_COPY_S = 3.0  # for copying files of a directory: each step that follows opens, makes or removes all of them again
 _MOST_SEEN, _WALK_S = 500_000, 5.0  # entries of a directory that are looked at, and how long
 
 
@@ -108,12 +110,15 @@ def generated(size: int) -> Sample:
 
 
 def check_source(path: Path) -> os.stat_result:
-    """Raises UnreadableSourceError if there is nothing."""
+    """Raises UnreadableSourceError if there is nothing, or what is neither a directory nor a file that may be read."""
     try:
-        return os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise UnreadableSourceError(f"{path} cannot be read: {why}", path=str(path)) from exc
+    if not stat.S_ISDIR(status.st_mode):
+        FileSource(path).close()
+    return status
 
 
 def sample_of(path: Path, most: int, room: Path) -> Sample:
@@ -136,7 +141,8 @@ def sample_of(path: Path, most: int, room: Path) -> Sample:
 def _of_array(path: Path, source: FileSource, header: NpyHeader, most: int) -> Sample:
     shape = header.shape[::-1] if header.fortran_order else header.shape
     item_size, size, start = header.dtype.itemsize, header.data_size, header.size
-    while len(shape) > 1 and item_size * prod(shape[1:]) * _PLACES > max(most, item_size):
+    least = max(most, item_size)
+    while len(shape) > 1 and item_size * prod(shape) > least and item_size * prod(shape[1:]) * _PLACES > least:
         # A row is too large for several of them: the middle one stands for all.
         start += shape[0] // 2 * item_size * prod(shape[1:])
         shape = shape[1:]
@@ -179,21 +185,25 @@ def _of_file(path: Path, source: FileSource, most: int, room: Path) -> Sample:
 def _of_directory(path: Path, most: int, room: Path) -> Sample:
     """Copies under numbers: a sample need not be named as its originals, and links would change those."""
     unreadable: list[str] = []
-    found: list[Path] = []
+    sizes: dict[Path, int] = {}
     begun, seen_all = time.monotonic(), True
     for file in _files(path, unreadable):
-        if len(found) >= _MOST_SEEN or time.monotonic() - begun > _WALK_S:
+        if len(sizes) >= _MOST_SEEN or time.monotonic() - begun > _WALK_S:
             seen_all = False
             break
-        found.append(file)
-    sizes = {file: _size_of(file) for file in found}
+        sizes[file] = _size_of(file)
+    found = list(sizes)
     total = sum(sizes.values())
     copy = room / "sample"
     copy.mkdir()
     parts: list[bytes] = []
     ends: list[int] = []
-    filled, cut_short = 0, 0
+    filled, cut_short, slow = 0, 0, False
+    begun = time.monotonic()
     for number, file in enumerate(_spread(found, sizes, most)):
+        if ends and time.monotonic() - begun > _COPY_S:
+            slow = True
+            break
         wanted = min(sizes[file], most - filled, max(most // _PLACES, MIB))
         try:
             with open(file, "rb", opener=_open_quietly) as opened:
@@ -220,6 +230,8 @@ def _of_directory(path: Path, most: int, room: Path) -> Sample:
             f", the first part of {cut_short:,} of them" if cut_short else ""
         )
         notes.append(f"{path} has {size_text(total)}: measured on {size_text(filled)}, {of}")
+    if slow:
+        notes.append(f"of {path} no more files were taken than could be copied in {_COPY_S:.0f} s: the disk is slow")
     if unreadable:
         notes.append(
             f"{len(unreadable):,} parts of {path} cannot be read and are left out, such as {sorted(unreadable)[0]}"
@@ -240,7 +252,7 @@ def _size_of(file: Path) -> int:
 
 
 def _files(directory: Path, unreadable: list[str]) -> Iterator[Path]:
-    """Regular files below it; links are not followed."""
+    """Regular files below it; links are not followed. What bench itself works in is no data of the user's."""
     todo = [directory]
     while todo:
         where = todo.pop()
@@ -248,6 +260,8 @@ def _files(directory: Path, unreadable: list[str]) -> Iterator[Path]:
             with os.scandir(where) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if entry.is_dir(follow_symlinks=False):
+                        if is_scratch(entry.name):
+                            continue
                         todo.append(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
                         yield Path(entry.path)

@@ -13,13 +13,13 @@ _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 def three_digits(value: float) -> str:
     """
-    >>> [three_digits(value) for value in (0.0123, 1.234, 56.78, 1234.5)]
-    ['0.0123', '1.23', '56.8', '1,234']
+    >>> [three_digits(value) for value in (0.0123, 1.234, 56.78, 1234.5, 1e-9)]
+    ['0.0123', '1.23', '56.8', '1,234', '0']
     """
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
-    return text if "e" not in text else f"{value:.6f}".rstrip("0")
+    return text if "e" not in text else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def size(value: float) -> str:

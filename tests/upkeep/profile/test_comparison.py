@@ -38,6 +38,13 @@ def test_figures_that_only_one_has_are_shown_without_a_ratio(tiny: Profile) -> N
         assert all(getattr(change, missing) is None and change.ratio is None for change in changes)
 
 
+@pytest.mark.parametrize("old, new", [(0.0, 1.0), (-5.0, 1.0), (5e-324, 1e9), (1.0, -1.0)])
+def test_what_no_run_measures_has_no_ratio(tiny: Profile, old: float, new: float) -> None:
+    before, after = (replace(tiny, limits=(Figure("one", "One", value, "B/s", "higher"),)) for value in (old, new))
+    (change,) = [change for change in compare(before, after).changes if change.key == "limits.one"]
+    assert (change.old, change.new, change.ratio, change.better) == (old, new, None, "")
+
+
 def test_another_machine_place_or_data_is_named(tiny: Profile) -> None:
     other = replace(
         tiny,

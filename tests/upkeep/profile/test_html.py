@@ -72,6 +72,12 @@ def test_the_report_is_one_well_formed_page_with_plots(tiny: Profile) -> None:
             assert all(cell in text for cell in row)
 
 
+def test_the_report_says_of_which_durability_the_figure_of_storing_is(tiny: Profile) -> None:
+    for durability in ("full", "relaxed"):
+        page = report(replace(tiny, place=replace(tiny.place, durability=durability)))
+        assert f"<small>of the data, durability {durability}</small>" in page
+
+
 def test_nothing_in_the_report_is_fetched_or_run(tiny: Profile) -> None:
     page = report(tiny, compare(tiny, tiny))
     assert "default-src 'none'" in page

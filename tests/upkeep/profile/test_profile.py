@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +147,32 @@ def test_a_directory_is_measured_on_a_bounded_sample_of_its_files(tmp_path: Path
     assert found.pipelines
 
 
+def test_what_is_measured_in_is_no_part_of_a_directory_around_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"data")
+    found = run(tmp_path, tmp_path)
+    assert (found.data.files, found.data.size) == (1, 4)
+
+
+def test_the_disk_has_the_sample_three_times_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Itself, stored, restored: what the stages wrote is gone when the whole is measured again."""
+    (tmp_path / "source").mkdir()
+    for number in range(4):
+        (tmp_path / "source" / str(number)).write_bytes(RANDOM.bytes(TINY // 4))
+    sizes = []
+    load_dir = kacas.Store.load_dir
+
+    def load_and_look(store: kacas.Store, *arguments: Any) -> Any:
+        answer = load_dir(store, *arguments)
+        found = [path.stat() for path in tmp_path.glob(".kacas-bench.tmp.*/**/*") if path.is_file()]
+        sizes.append(sum({status.st_ino: status.st_size for status in found}.values()))
+        return answer
+
+    monkeypatch.setattr(kacas.Store, "load_dir", load_and_look)
+    run(tmp_path, tmp_path / "source")
+    assert len(sizes) >= 4
+    assert 3 * TINY <= max(sizes) < 3.5 * TINY
+
+
 def test_an_empty_directory_is_no_data(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     found = run(tmp_path, tmp_path / "source")
@@ -165,6 +192,13 @@ def test_what_is_no_file_is_a_typed_error_and_leaves_nothing(tmp_path: Path, mak
 def test_a_sample_of_no_sensible_size_is_refused(tmp_path: Path, size: int) -> None:
     with pytest.raises(InvalidSettingError):
         profile(tmp_path / "store", settings=settings_in(tmp_path), size=size)
+
+
+def test_a_sample_that_is_smaller_for_lack_of_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kacas.upkeep.profile.run.available_memory", lambda: 30 << 20)
+    found = profile(tmp_path / "store", settings=settings_in(tmp_path), size=16 << 20)
+    assert found.data.sample_size == 5 << 20
+    assert "the sample is 5 MiB instead of 16: little memory is free" in found.notes
 
 
 def test_the_observer_hears_of_every_step(tmp_path: Path) -> None:

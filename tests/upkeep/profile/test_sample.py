@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kacas import Store
+from kacas.upkeep.profile import sample as sample_module
 from kacas.upkeep.profile.generated import recording
 from kacas.upkeep.profile.sample import Sample, generated, sample_of
 from tests.faults.children import become_nobody, run
@@ -83,6 +84,15 @@ def test_a_small_array_is_taken_whole(tmp_path: Path) -> None:
     assert sample.notes == ()
 
 
+def test_an_array_of_few_large_rows_is_taken_whole_if_it_fits(tmp_path: Path) -> None:
+    array = np.arange(MOST // 8, dtype=np.float64).reshape(2, -1)
+    for order in ("C", "F"):
+        sample = sample_of(saved(tmp_path, np.asarray(array, order=order)), MOST, tmp_path)
+        assert sample.array is not None
+        assert (sample.array == array).all()
+        assert sample.notes == ()
+
+
 def test_of_a_large_file_parts_from_all_over_it_are_taken(tmp_path: Path) -> None:
     data = np.random.default_rng(0).bytes(3 * MOST)
     (tmp_path / "file.nwb").write_bytes(data)
@@ -95,6 +105,19 @@ def test_of_a_large_file_parts_from_all_over_it_are_taken(tmp_path: Path) -> Non
     assert sample.path is not None
     assert sample.path.read_bytes() == raw
     assert sample.path.suffix == ".nwb"
+
+
+def test_of_a_directory_on_a_slow_disk_fewer_files_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening and making thousands of files there would take minutes, several times."""
+    (tmp_path / "files").mkdir()
+    for number in range(20):
+        (tmp_path / "files" / str(number)).write_bytes(b"data")
+    (tmp_path / "room").mkdir()
+    monkeypatch.setattr(sample_module, "_COPY_S", -1.0)
+    sample = sample_of(tmp_path / "files", MOST, tmp_path / "room")
+    assert (sample.data.files, sample.data.size, bytes(sample.raw)) == (1, 80, b"data")
+    assert any("1 of 20 files" in note for note in sample.notes)
+    assert any("the disk is slow" in note for note in sample.notes)
 
 
 def test_chunks_are_all_of_the_sample_cut_as_it_is_stored(tmp_path: Path) -> None:
