@@ -5,7 +5,7 @@ The rules are listed for users in docs/how-to.md; each advice carries its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kacas.upkeep.profile.figures import Advice
@@ -47,10 +47,14 @@ class Findings:
 
 
 def advise(found: Findings) -> list[Advice]:
-    """What is worth it, the largest gain first."""
-    rules = [_batches, _cache_disk, _index_place]
-    if found.sample_size >= LEAST_SAMPLE:
-        rules += [_codecs, _small_codec, _durability, _tiles, _mapped, _threads, _memory]
+    """What is worth it, the largest gain first: for this data, then for any."""
+    for_data = [_codecs, _small_codec, _durability, _tiles, _mapped, _threads, _memory]
+    for_any = [_cache_disk, _index_place, _batches]
+    groups = [for_data, for_any] if found.sample_size >= LEAST_SAMPLE else [for_any]
+    return [one for rules in groups for one in _largest_first(rules, found)]
+
+
+def _largest_first(rules: Sequence[Callable[[Findings], Iterator[Advice]]], found: Findings) -> list[Advice]:
     return sorted((one for rule in rules for one in rule(found)), key=lambda one: -one.factor)
 
 

@@ -76,11 +76,13 @@ def test_a_little_data_says_nothing_of_codecs_and_tiles() -> None:
     assert advise(replace(loud, sample_size=rules.LEAST_SAMPLE - 1)) == []
 
 
-def test_the_largest_gain_comes_first() -> None:
+def test_what_is_about_the_data_comes_first_the_largest_gain_before_the_others() -> None:
     found = replace(with_trip("relaxed", store_s=0.5), together=1e6, cold=(1e8, 1e9))
-    factors = [one.factor for one in advise(found)]
-    assert len(factors) == 3
-    assert factors == sorted(factors, reverse=True)
+    found = replace(found, trips=found.trips | {"small": replace(found.trips["auto"], stored_size=100)})
+    advice = [(one.key, one.factor) for one in advise(found)]
+    assert [name for name, _ in advice] == ["codec.small", "durability", "batch", "cache_disk"]
+    assert advice[0][1] > advice[1][1]
+    assert advice[2][1] > advice[3][1] > advice[1][1]
 
 
 def test_the_gain_is_told_with_the_figures_it_follows_from() -> None:
