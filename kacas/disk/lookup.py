@@ -87,7 +87,7 @@ class Lookup(IndexUser):
         self._reread(suspects, known | segments.held, listed)
         self.tables.pardon(covered | segments.covered(self.tables.problems.keys()))
         # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
-        if gone := ((known | covered | relied_on) - listed) | (known & self.tables.problems.keys()):
+        if gone := ((known | covered) - listed) | (relied_on - listed) | (known & self.tables.problems.keys()):
             self._ask(lambda index: index.remove(gone), None)
             known, covered = self._known()  # without a merged pack, its sources count again
         self._seen = names

@@ -35,8 +35,8 @@ class SegmentSet:
         self.segments = segments
         self.sheds = sheds
         packs = frozenset[bytes]().union(*(segment.packs for segment in segments))
-        self.held = packs & listed
         self.gone = packs - listed
+        self.held = packs - self.gone if self.gone else packs
         self._covers: dict[bytes, set[bytes]] = {}
         for segment in segments:
             for covered, coverer in segment.covers:
