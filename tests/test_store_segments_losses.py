@@ -17,6 +17,7 @@ from kacas.disk import identities, segments
 from kacas.disk.identities import sync_source
 from kacas.disk.index import Index
 from kacas.disk.lookup import Lookup
+from kacas.disk.pack_reader import PackReader
 from kacas.disk.segments import list_segments
 from kacas.disk.volume import Volume
 from kacas.model.merging import MergeRule
@@ -118,7 +119,7 @@ def test_an_unchanged_file_is_stored_again_when_a_pack_of_its_chunks_that_a_segm
 
 
 def test_a_pack_that_a_segment_holds_and_whose_table_was_found_damaged_is_not_relied_on_by_later_processes(
-    open_host: Open,
+    open_host: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_host()
     contents = fill(store, range(3))
@@ -142,6 +143,7 @@ def test_a_pack_that_a_segment_holds_and_whose_table_was_found_damaged_is_not_re
     assert not beside.repository.lookup.tables.problems
     assert beside.repository.lookup.entries(sha1_of(uri))
     assert not open_host().repository.lookup.tables.problems
+    assert path.name not in _read_when_opened(open_host, monkeypatch)  # nor is it looked at for ever
     path.write_bytes(damaged)
     with open_host() as finder:
         assert verify(finder).problems
@@ -152,6 +154,21 @@ def test_a_pack_that_a_segment_holds_and_whose_table_was_found_damaged_is_not_re
     path.unlink()
     for host in "ab":
         assert {one: open_host(host).load_bytes(one) for one in contents} == contents
+
+
+def _read_when_opened(open_host: Open, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the packs whose tables are."""
+    names: list[str] = []
+    original = PackReader.read_table
+
+    def counted(self: PackReader) -> object:
+        names.append(self.name)
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackReader, "read_table", counted)
+        open_host()
+    return names
 
 
 def test_a_pack_that_appears_while_segments_are_looked_for_is_found(
