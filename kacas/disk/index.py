@@ -15,21 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 import lmdb
 
 from kacas.disk import index_environment
-from kacas.disk.index_entries import (
-    entries_of,
-    log_page,
-    root_of,
-)
+from kacas.disk.index_entries import entries_of, log_page, root_of
 from kacas.disk.index_environment import IndexUnusableError
-from kacas.disk.index_intake import COUNTER, SHEDS, Intake
+from kacas.disk.index_intake import COUNTER, Intake
 from kacas.disk.index_marks import Place, mark_of, marked, unmark
-from kacas.disk.index_rows import (
-    KEY_SIZE,
-    TAIL_STOP,
-    VALUE_SIZE,
-    Row,
-    decode_rows,
-)
+from kacas.disk.index_rows import KEY_SIZE, TAIL_STOP, VALUE_SIZE, Row, decode_rows
 from kacas.disk.index_tables import rows_of
 from kacas.model.entry import Entry
 from kacas.model.location import Location
@@ -64,13 +54,14 @@ class Index:
         self._packs, self._pack_numbers = tables["packs"], tables["pack_numbers"]
         self._covered, self._small = tables["covered"], tables["small"]
         self._whole, self._damaged = tables["whole"], tables["damaged"]
+        self._held, self._suspects = tables["held"], tables["suspects"]
         self._intake = Intake(tables)
 
     def _open_tables(self) -> dict[str, Any]:
         def create(environment: lmdb.Environment) -> dict[str, Any]:
             tables = {
                 name: environment.open_db(name.encode())
-                for name in ("entries", "log", "packs", "pack_numbers", "small", "whole")
+                for name in ("entries", "log", "packs", "pack_numbers", "small", "whole", "held", "suspects")
             }  # fmt: skip
             for name in ("chunks", "covered", "damaged"):
                 tables[name] = environment.open_db(name.encode(), dupsort=True, dupfixed=True)
@@ -97,12 +88,53 @@ class Index:
 
     def pack_ids(self) -> set[bytes]:
         """Packs whose tables are in the index."""
+        return self._keys(self._pack_numbers)
 
+    def _keys(self, table: Any) -> set[bytes]:
         def read(environment: lmdb.Environment) -> set[bytes]:
-            with environment.begin(self._pack_numbers) as txn:
-                return {bytes(key) for key in txn.cursor().iternext(keys=True, values=False)}
+            with environment.begin(table) as txn:
+                return set(txn.cursor().iternext(keys=True, values=False))
 
         return self._run(read)
+
+    def held_ids(self) -> set[bytes]:
+        """Packs that segments hold, as far as it was told: what is whole may rely on them."""
+        return self._keys(self._held)
+
+    def hold(self, pack_ids: Iterable[bytes]) -> None:
+        """Segments hold these packs, which are there: from now on, what is whole may rely on them until one is removed."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(self._held, write=True) as txn:
+                txn.cursor().putmulti([(pack_id, b"") for pack_id in sorted(pack_ids)])
+
+        self._run(write)
+
+    def suspects(self) -> set[bytes]:
+        """Packs whose tables were found damaged: whoever begins looks at them again before it relies on them."""
+        return self._keys(self._suspects)
+
+    def suspect(self, pack_id: bytes) -> None:
+        """The pack's table was found damaged. If that is new, `sheds` changes, so that all processes look again."""
+        if pack_id in self.suspects():
+            return
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as txn:
+                if txn.put(pack_id, b"", overwrite=False, db=self._suspects):
+                    self._intake.set_sheds(txn, self._intake.sheds(txn) + 1)
+
+        self._run(write)
+
+    def acquit(self, pack_ids: Iterable[bytes]) -> None:
+        """These tables are good, or gone."""
+
+        def write(environment: lmdb.Environment) -> None:
+            with environment.begin(self._suspects, write=True) as txn:
+                for pack_id in pack_ids:
+                    txn.delete(pack_id)
+
+        self._run(write)
 
     def covered_ids(self) -> set[bytes]:
         """Packs that a merged pack covers whose table is in the index: theirs need not be."""
@@ -157,7 +189,7 @@ class Index:
             return True
 
     def sheds(self) -> int:
-        """How often rows were dropped because segments have them: if it changed, look which segments there are."""
+        """Rises when rows are dropped because segments have them, or a pack becomes suspect: then look what there is."""
 
         def read(environment: lmdb.Environment) -> int:
             with environment.begin() as txn:
@@ -187,12 +219,12 @@ class Index:
                 left = set(txn.cursor(self._pack_numbers).iternext(keys=True, values=False)) - held
                 if not left <= {pack_id for pack_id, _ in kept}:
                     return False
-                counter, sheds = txn.get(COUNTER, b"", db=self._packs), self._intake.sheds(txn) + 1
+                counter, sheds = txn.get(COUNTER, b"", db=self._packs), self._intake.sheds(txn)
                 for table in (self._chunks, self._entries, self._log, self._packs, self._pack_numbers, self._small):
                     txn.drop(table, delete=False)
                 txn.drop(self._covered, delete=False)
                 txn.put(COUNTER, counter, db=self._packs)
-                txn.put(SHEDS, sheds.to_bytes(8, "big"), db=self._packs)
+                self._intake.set_sheds(txn, sheds + 1)
                 numbered = self._intake.number(txn, [one for one in kept if one[0] in left])
                 self._intake.put_rows(txn, rows_of((number, table) for number, _, table in numbered))
                 self._intake.enter(txn, numbered, rule)
@@ -210,6 +242,7 @@ class Index:
                 for pack_id in gone:
                     self._intake.take_out(txn, pack_id)
                     txn.delete(pack_id, db=self._covered)
+                    txn.delete(pack_id, db=self._held)
                 unmark(txn, self._damaged, gone)
                 txn.drop(self._whole, delete=False)
             self._intake.forget_numbers()

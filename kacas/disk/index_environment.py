@@ -28,7 +28,7 @@ import lmdb
 from kacas.disk.durable import make_directory
 from kacas.disk.gate import Gate
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 _MANY_OPEN = 64  # maps of a terabyte, of which a process can have 127
 # One large fixed map; under `ulimit -v` the first that fits.
 _MAP_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 29, 1 << 26)
@@ -36,7 +36,7 @@ _MAX_READERS = 4096
 _YOUNG_S = 60
 _MAX_DEAD_USERS = 2  # since a process last closed it in order; then the index begins anew
 _LOCKS_SIZE = 64 * (_MAX_READERS + 64)  # a cache line for each reader, and the head
-_TABLES = 9
+_TABLES = 11
 
 
 class IndexUnusableError(Exception):

@@ -19,7 +19,7 @@ from kacas.model.pack_format import Table
 # Holds the last number given to a pack: a number is never given twice, or what still points to a pack
 # that is gone would point to another.
 COUNTER = NUMBER.pack(0)
-SHEDS = b"sheds"  # beside it: how often rows were dropped because segments have them
+SHEDS = b"sheds"  # beside it: how often rows were dropped because segments have them, or a pack became suspect
 
 
 class Intake:
@@ -111,6 +111,9 @@ class Intake:
 
     def sheds(self, txn: lmdb.Transaction[Any]) -> int:
         return int.from_bytes(txn.get(SHEDS, b"", db=self._packs), "big")
+
+    def set_sheds(self, txn: lmdb.Transaction[Any], sheds: int) -> None:
+        txn.put(SHEDS, sheds.to_bytes(8, "big"), db=self._packs)
 
     def pack_id(self, txn: lmdb.Transaction, number: int) -> bytes | None:
         if number not in self._pack_of:

@@ -21,7 +21,7 @@ from kacas.disk.segment_reader import SegmentUnusableError
 from kacas.disk.segments import Segments, SegmentSet, decoded
 from kacas.disk.tables import Tables
 from kacas.disk.volume import Volume
-from kacas.errors import DamagedPackError, KacasError, NewerFormatError
+from kacas.errors import DamagedPackError
 from kacas.model.entry import Entry, decode_layout
 from kacas.model.location import Location
 from kacas.model.merging import RULE
@@ -44,9 +44,8 @@ class Lookup(IndexUser):
         self.cache = cache
         self.rule = RULE
         self.packs = OpenPacks(volume)
-        self.tables = Tables(volume, self.packs)
+        self.tables = Tables(volume, self.packs, self._suspect)
         self.segments = Segments(volume)
-        self._sheds = 0  # of the index, when the segments were looked at
         self._settled: set[bytes] = set()
         self._look_again = 0.0  # when, on the monotonic clock, `refresh_soon` looks at packs/ again
         super().__init__(place_in(cache))
@@ -70,44 +69,65 @@ class Lookup(IndexUser):
 
     def refresh(self) -> int:
         """Take in tables of packs that appeared, leave out those that went. Returns the chunk records taken in."""
+        sheds = self._ask(Index.sheds, 0)
         if self._seen and not self.tables.problems:
             # The common case: nothing but our own packs is new. Names are compared as they come.
             names = self._list()
             if self._seen <= names:
                 new = self._volume.pack_ids_of(names - self._seen)
                 self._seen = names
-                return self._import(self._unknown(new, names)) if new else 0
-        sheds = self._ask(Index.sheds, 0)
+                return self._import(self._unknown(new, names, sheds)) if new else 0
         known, covered = self._known()
+        relied_on, suspects = self._ask(Index.held_ids, set[bytes]()), self._ask(Index.suspects, set[bytes]())
         # Known before listed: a pack published in between is never taken for gone. Nor is one for unknown whose rows
         # were dropped in between: the segment that has them was there before.
         names = self._list()
         listed = self._volume.pack_ids_of(names)
-        self.segments.refresh(listed)
-        self._sheds = sheds
-        self.tables.pardon(covered | self.segments.current.covered(self.tables.problems.keys()))
+        segments = self._look_at_segments(listed, sheds, relied_on)
+        self._reread(suspects, known | segments.held, listed)
+        self.tables.pardon(covered | segments.covered(self.tables.problems.keys()))
         # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
-        if gone := ((known | covered) - listed) | (known & self.tables.problems.keys()):
+        if gone := ((known | covered) - listed) | (relied_on - listed) | (known & self.tables.problems.keys()):
             self._ask(lambda index: index.remove(gone), None)
             known, covered = self._known()  # without a merged pack, its sources count again
         self._seen = names
-        spared = self.segments.current.spared(self.tables.problems.keys())
+        spared = segments.spared(self.tables.problems.keys())
         return self._import(listed - known - covered - spared) if self._index is not None else 0
 
-    def _unknown(self, new: set[bytes], names: set[str]) -> set[bytes]:
+    def _unknown(self, new: set[bytes], names: set[str], sheds: int) -> set[bytes]:
         """Those that the index does not know, nor any segment: another host may have made one meanwhile."""
         unknown = self._ask(lambda index: index.unknown(new), new)
         if unknown:
-            self.segments.refresh(self._volume.pack_ids_of(names))
-        return unknown - self.segments.current.spared()
+            relied_on = self._ask(Index.held_ids, set[bytes]())
+            unknown -= self._look_at_segments(self._volume.pack_ids_of(names), sheds, relied_on).spared()
+        return unknown
+
+    def _look_at_segments(self, listed: set[bytes], sheds: int, relied_on: set[bytes]) -> SegmentSet:
+        """relied_on: the packs of which the index knows that segments hold them; it is told the others."""
+        segments = self.segments.refresh(listed, sheds)
+        if new := segments.held - relied_on:
+            self._ask(lambda index: index.hold(new), None)
+        return segments
+
+    def _reread(self, suspects: set[bytes], counted: set[bytes], listed: set[bytes]) -> None:
+        """Suspects that are good, or gone, are none any more. counted: packs whose tables nobody would read otherwise."""
+        read = suspects & counted & listed
+        for pack_id in read:
+            self.tables.read_whole(pack_id)
+        if acquitted := (suspects - listed) | (read - self.tables.problems.keys()):
+            self._ask(lambda index: index.acquit(acquitted), None)
+
+    def _suspect(self, pack_id: bytes) -> None:
+        """No process of this host may rely on the pack, now or later, before its table was found good."""
+        self._ask(lambda index: index.suspect(pack_id), None)
 
     def serving(self) -> SegmentSet:
         """The segments that have what the index has not, as of now."""
-        return self._serving(self._ask(Index.sheds, self._sheds))
+        return self._serving(self._ask(Index.sheds, self.segments.current.sheds))
 
     def _serving(self, sheds: int) -> SegmentSet:
         """sheds: of the index, when it was asked."""
-        if sheds != self._sheds:
+        if sheds != self.segments.current.sheds:
             self._seen = set()
             self.refresh()
         return self.segments.current
@@ -122,8 +142,8 @@ class Lookup(IndexUser):
 
     def look_for_segments(self) -> SegmentSet:
         """Those that serve now, after some were made."""
-        self.segments.refresh(self._volume.list_packs())
-        return self.segments.current
+        sheds, relied_on = self._ask(Index.sheds, 0), self._ask(Index.held_ids, set[bytes]())
+        return self._look_at_segments(self._volume.list_packs(), sheds, relied_on)
 
     def shed(self) -> None:
         """Drop what the index has of packs that segments hold."""
@@ -240,7 +260,7 @@ class Lookup(IndexUser):
         return found
 
     def _located(self, wanted: list[bytes]) -> dict[bytes, list[Location]]:
-        nothing = Found({}, set(), self._sheds)
+        nothing = Found({}, set(), self.segments.current.sheds)
         found, bad, sheds = self._ask(lambda index: index.look(wanted), nothing)
         lacking = [one for one in wanted if one not in found or all(place.damaged for place in found[one])]
         if lacking and (segments := self._serving(sheds)).segments:
@@ -343,18 +363,8 @@ class Lookup(IndexUser):
         }
         read = {one[0].entry_id: one for one in self.tables.entries(sha1, segments.spared())}
         if not (known or read) and self.tables.problems.keys() - segments.held:
-            raise self._unreadable(sha1)
+            raise self.tables.unreadable(sha1, segments.held)
         return list((known | read).values())
-
-    def _unreadable(self, sha1: bytes) -> KacasError:
-        held = self.segments.current.held
-        problems = {pack_id: why for pack_id, why in self.tables.problems.items() if pack_id not in held}
-        pack_id, first = next(iter(sorted(problems.items())))
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        message = f"whether sha1://{sha1.hex()} is here cannot be told: {first}{more}"
-        if isinstance(first, NewerFormatError):
-            return NewerFormatError(message, needed=first.needed, pack=first.pack)
-        return DamagedPackError(message, pack=pack_id.hex())
 
     def log(self, owner: bytes) -> Iterator[Entry]:
         """The owner's keep entries, newest first: from the tables, so that none is missing, unless they are very many."""
@@ -363,10 +373,14 @@ class Lookup(IndexUser):
 
         def page(before: bytes, count: int) -> list[Entry]:
             nonlocal others
-            segments = self.serving()
-            if others is None or others[0] is not segments:
-                others = segments, self._log_of(owner, segments)
-            return [*segments.log(owner, before, count), *others[1](before, count)]
+            while True:
+                segments = self.serving()
+                if others is None or others[0] is not segments:
+                    others = segments, self._log_of(owner, segments)
+                rest = list(others[1](before, count))
+                # Else rows may have gone in between from the index into a segment that is not among these.
+                if self._ask(Index.sheds, segments.sheds) == segments.sheds:
+                    return [*segments.log(owner, before, count), *rest]
 
         return newest_first(owner, lambda before, count: self._without_damage(lambda: page(before, count)))
 

@@ -27,13 +27,16 @@ _SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 class SegmentSet:
     """Some open segments, as one. Never changes.
 
-    held: packs whose tables they have. gone: those of them that are not there any more, of which nothing is said.
+    held: packs whose tables they have, and which were there. gone: those which were not, of which nothing is said.
+    sheds: of the index, asked before it was looked which packs and segments there are.
     """
 
-    def __init__(self, segments: tuple[Segment, ...], listed: Set[bytes]) -> None:
+    def __init__(self, segments: tuple[Segment, ...], listed: Set[bytes], sheds: int = 0) -> None:
         self.segments = segments
-        self.held = frozenset[bytes]().union(*(segment.packs for segment in segments))
-        self.gone = self.held - listed
+        self.sheds = sheds
+        packs = frozenset[bytes]().union(*(segment.packs for segment in segments))
+        self.gone = packs - listed
+        self.held = packs - self.gone if self.gone else packs
         self._covers: dict[bytes, set[bytes]] = {}
         for segment in segments:
             for covered, coverer in segment.covers:
@@ -115,8 +118,11 @@ class Segments:
         self._unusable: set[bytes] = set()
         self.current = SegmentSet((), frozenset())
 
-    def refresh(self, listed: Set[bytes]) -> None:
-        """Look which there are. listed: the packs that are there now. What is found damaged is named in a warning, once."""
+    def refresh(self, listed: Set[bytes], sheds: int) -> SegmentSet:
+        """Look which there are. listed: the packs that are there now. sheds: of the index, before they were listed.
+
+        What is found damaged is named in a warning, once.
+        """
         opened = {segment.id: segment for segment in self.current.segments}
         serving: list[Segment] = []
         replaced: set[bytes] = set()
@@ -127,7 +133,9 @@ class Segments:
             if segment is not None:
                 serving.append(segment)
                 replaced.update(segment.replaced)
-        self.current = SegmentSet(tuple(one for one in serving if one.id not in replaced), listed)
+        current = SegmentSet(tuple(one for one in serving if one.id not in replaced), listed, sheds)
+        self.current = current
+        return current
 
     def _open(self, segment_id: bytes) -> Segment | None:
         try:

@@ -28,9 +28,11 @@ class Tables:
     `problems`: packs that could not be read, and why. What a readable merged pack covers is neither read nor a problem.
     """
 
-    def __init__(self, volume: Volume, packs: OpenPacks) -> None:
+    def __init__(self, volume: Volume, packs: OpenPacks, suspect: Callable[[bytes], None] = lambda _: None) -> None:
+        """suspect: told each pack whose table is found damaged."""
         self._volume = volume
         self._packs = packs
+        self._suspect = suspect
         self._kept: dict[bytes, bytes] = {}
         self._kept_size = 0
         self._malformed: dict[bytes, DamagedPackError] = {}
@@ -49,7 +51,7 @@ class Tables:
             # A pack replaced by a good copy is opened anew the next time.
             self._packs.forget(pack_id)
             self._sources.pop(pack_id, None)
-            self.problems[pack_id] = exc
+            self._set_problem(pack_id, exc)
             return None
         self._set_problem(pack_id, self._malformed.get(pack_id))
         if sources := sources_of(table):
@@ -99,6 +101,7 @@ class Tables:
             self.problems.pop(pack_id, None)
         else:
             self.problems[pack_id] = problem
+            self._suspect(pack_id)
 
     def entries(self, sha1: bytes, spared: Set[bytes] = _NONE) -> list[tuple[Entry, bytes]]:
         """Every entry of the SHA-1 in any pack that is there now, with its pack, but for the packs that are spared."""
@@ -154,6 +157,16 @@ class Tables:
         """Problems of these packs are none: they are gone, or all that they hold is in a merged pack."""
         for pack_id in self.problems.keys() & pack_ids:
             self.problems.pop(pack_id, None)
+
+    def unreadable(self, sha1: bytes, trusted: Set[bytes]) -> KacasError:
+        """The error of a SHA-1 that a problem may know of. trusted: packs whose problems do not matter."""
+        problems = {pack_id: why for pack_id, why in self.problems.items() if pack_id not in trusted}
+        pack_id, first = next(iter(sorted(problems.items())))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        message = f"whether sha1://{sha1.hex()} is here cannot be told: {first}{more}"
+        if isinstance(first, NewerFormatError):
+            return NewerFormatError(message, needed=first.needed, pack=first.pack)
+        return DamagedPackError(message, pack=pack_id.hex())
 
     def locations(self, digest: bytes) -> Iterator[Location]:
         """Where the payload is, from every table; in a pack whose table is damaged, by walking its payload headers.
