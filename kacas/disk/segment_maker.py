@@ -54,8 +54,12 @@ class SegmentMaker:
         if not os.access(self._volume.path, os.W_OK):
             return  # readers do without
         self._not_before = time.monotonic() + 1  # not again for each put if another process is at it
-        self._thread = threading.Thread(target=self._make_quietly, name="kacas-segments")
-        self._thread.start()
+        thread = threading.Thread(target=self._make_quietly, name="kacas-segments")
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # there may be no more threads now, or the interpreter ends: another put, or process, makes them
+        self._thread = thread  # only now: a thread that was not started cannot be waited for
 
     def _is_due(self) -> bool:
         return self.rule.is_due(*self._lookup.load()) or self._to_merge(self._lookup.segments.current) > 1
@@ -144,8 +148,10 @@ class SegmentMaker:
             self._check_space(sum(segment.size for segment in chosen))
             replaced = {other for segment in chosen for other in (segment.id, *segment.replaced)}
             listed = self._volume.list_packs()
-            write_segment(self._volume, [SegmentSource(segment) for segment in chosen], listed, sorted(replaced))
+            made = write_segment(self._volume, [SegmentSource(segment) for segment in chosen], listed, sorted(replaced))
             segments = self._lookup.look_for_segments()
+            if not any(made in (segment.id, *segment.replaced) for segment in segments.segments):
+                raise OSError(f"segment {made.hex()}.seg was made, but cannot be read")  # nor would the next one
 
     def _check_space(self, size: int) -> None:
         free = free_size(self._volume.path)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kacas import NotFoundError, Store
-from kacas.disk import segment_writer
+from kacas.disk import segment_maker, segment_writer
 from kacas.disk.index_entries import end_of_log, log_key
 from kacas.disk.segment_maker import SegmentMaker
 from kacas.disk.segment_reader import Segment
@@ -183,6 +187,45 @@ def test_a_segment_that_cannot_be_made_fails_no_put_and_is_said_once(
     assert [store.load_text(uri) for uri in uris] == [f"text {i}" for i in range(5)]
     with pytest.raises(WriteError):
         store.merge_segments()
+
+
+def test_a_put_succeeds_when_no_thread_can_be_started(store: Store) -> None:
+    """In a process of its own, with a limit: this one may run as root, for whom there is none."""
+    program = """
+import sys, threading
+import kacas
+from kacas.model.segment_rule import SegmentRule
+with kacas.Store.open(sys.argv[1]) as store:
+    store.repository.segment_maker.rule = SegmentRule(rows=1, packs=1)
+    threading.stack_size(1 << 46)  # more than there is to address
+    uri = store.store_text("a text")
+    threading.stack_size(0)
+    assert store.load_text(uri) == "a text"
+    store.merge_segments()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program, store.path], check=True)
+
+
+def test_merging_ends_when_the_segment_that_was_made_cannot_be_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = [store.store_text("a text")]
+    store.merge_segments()
+    uris.append(store.store_text("another text"))
+    there = set(os.listdir(store.path / "segments"))
+
+    def unreadable_when_merged(volume: Volume, *told: Any) -> bytes:
+        made = write_segment(volume, *told)
+        if len(told) > 2:
+            volume.segment_path(made).chmod(0o644)
+            volume.segment_path(made).write_bytes(b"nothing")
+        return made
+
+    monkeypatch.setattr(segment_maker, "write_segment", unreadable_when_merged)
+    with pytest.warns(RuntimeWarning), pytest.raises(WriteError, match="was made, but cannot be read"):
+        store.merge_segments()
+    assert len(set(os.listdir(store.path / "segments")) - there) == 2
+    assert [store.load_text(uri) for uri in uris] == ["a text", "another text"]
 
 
 def test_a_segment_is_not_begun_on_a_disk_that_is_nearly_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
