@@ -9,18 +9,18 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kacas.disk.alone import alone, free_size
 from kacas.disk.holding import LEFT_FREE, LOCK_NAME
 from kacas.disk.lookup import Lookup
 from kacas.disk.pack_reader import OpenPacks
-from kacas.disk.segment_reader import SegmentUnusableError
+from kacas.disk.segment_reader import SegmentUnreadableError, SegmentUnusableError
 from kacas.disk.segment_writer import SegmentSource, TableRun, write_segment
 from kacas.disk.segments import SegmentSet
 from kacas.disk.tables import Tables
 from kacas.disk.volume import Volume
-from kacas.errors import KacasError, ReadOnlyStoreError, WriteError
+from kacas.errors import KacasError, NoSpaceError, ReadOnlyStoreError, WriteError
 from kacas.model.pack_format import Table
 from kacas.model.segment_format import SegmentFormatError
 from kacas.model.segment_rule import SEGMENT_RULE
@@ -89,10 +89,16 @@ class SegmentMaker:
                 )
 
     def make_all(self) -> None:
-        """Hold all packs that are not about to be merged in one segment. Raises StoreError; waits for nobody else."""
+        """Hold all packs that are not about to be merged in one segment. Raises StoreError, also if another process of this
+        host is making segments: it is not waited for."""
         self.close()
         try:
-            self._make(everything=True)
+            if not self._make(everything=True):
+                raise WriteError(
+                    "no segment was made: another process of this host is making some of this store; try again when it has "
+                    "ended. The store is as it was",
+                    path=str(self._volume.segments),
+                )
         except (SegmentFormatError, OSError) as exc:
             if isinstance(exc, KacasError):
                 raise
@@ -100,30 +106,31 @@ class SegmentMaker:
                 f"no segment could be made ({exc}); the store is as it was", path=str(self._volume.segments)
             ) from exc
 
-    def _make(self, *, everything: bool) -> None:
+    def _make(self, *, everything: bool) -> bool:
+        """False if another process of this host is at it."""
         with alone(self._lookup.cache / LOCK_NAME) as is_alone:
             if not is_alone:
-                return
-            try:
-                self._lookup.refresh()
-                for run in self._runs():
-                    if everything or self.rule.is_worth_it(
-                        sum(len(t.records) + t.entry_count for _, t in run), len(run)
-                    ):
-                        self._check_space(sum(t.records.nbytes + 2 * len(t.entries_data) for _, t in run))
-                        write_segment(self._volume, [TableRun(run)], self._volume.list_packs())
-                self._merge(self._lookup.look_for_segments(), everything)
-            except SegmentUnusableError as exc:
-                self._lookup.do_without(exc)
+                return False
+            self._lookup.refresh()
+            for run in self._runs(self._lookup.in_no_segment()):
+                if everything or self.rule.is_worth_it(sum(len(t.records) + t.entry_count for _, t in run), len(run)):
+                    self._hold(run)
+            while (damaged := self._merge(self._lookup.look_for_segments(), everything)) is not None:
+                self._rewrite(damaged)
         self._lookup.shed()
+        return True
 
-    def _runs(self) -> Iterator[list[tuple[bytes, Table]]]:
-        """Tables of the packs that no segment holds, nor any merged pack covers, and that are not about to be merged."""
+    def _hold(self, run: list[tuple[bytes, Table]], replaced: Sequence[bytes] = ()) -> None:
+        self._check_space(sum(t.records.nbytes + 2 * len(t.entries_data) for _, t in run))
+        write_segment(self._volume, [TableRun(run)], self._volume.list_packs(), replaced)
+
+    def _runs(self, pack_ids: set[bytes]) -> Iterator[list[tuple[bytes, Table]]]:
+        """Tables of these packs, but of those that a merged one of them covers, and that are about to be merged."""
         tables = Tables(self._volume, OpenPacks(self._volume))  # those that others use are not closed for this
         run: list[tuple[bytes, Table]] = []
         rows = 0
         covered: set[bytes] = set()
-        for pack_id in sorted(self._lookup.in_no_segment(), reverse=True):  # merged packs before what they cover
+        for pack_id in sorted(pack_ids, reverse=True):  # merged packs before what they cover
             table = tables.read_whole(pack_id) if pack_id not in covered else None
             if table is None:
                 continue
@@ -138,17 +145,38 @@ class SegmentMaker:
         if run:
             yield run
 
-    def _merge(self, segments: SegmentSet, everything: bool) -> None:
+    def _rewrite(self, exc: SegmentUnusableError) -> None:
+        """Hold the packs of a damaged segment anew, from their tables: else each process would begin to merge it."""
+        try:
+            for segment in self._lookup.segments.current.segments:
+                if segment.id == exc.segment and not isinstance(exc, SegmentUnreadableError):
+                    replaced = sorted((segment.id, *segment.replaced))
+                    runs = self._runs(set(segment.packs))
+                    run = next(runs, [])
+                    while following := next(runs, []):
+                        self._hold(run)
+                        run = following
+                    self._hold(run, replaced)  # the last one: until all is held, the damaged one serves what it can
+        finally:
+            self._lookup.do_without(exc)
+
+    def _merge(self, segments: SegmentSet, everything: bool) -> SegmentUnusableError | None:
+        """Until no more are due. Returns the error of one that was found damaged."""
         while True:
             rising = sorted(segments.segments, key=lambda segment: segment.rows)
             count = len(rising) if everything else self._to_merge(segments)
             if count < 2:
-                return
+                return None
             chosen = rising[:count]
             self._check_space(sum(segment.size for segment in chosen))
             replaced = {other for segment in chosen for other in (segment.id, *segment.replaced)}
             listed = self._volume.list_packs()
-            made = write_segment(self._volume, [SegmentSource(segment) for segment in chosen], listed, sorted(replaced))
+            try:
+                made = write_segment(
+                    self._volume, [SegmentSource(segment) for segment in chosen], listed, sorted(replaced)
+                )
+            except SegmentUnusableError as exc:
+                return exc
             segments = self._lookup.look_for_segments()
             if not any(made in (segment.id, *segment.replaced) for segment in segments.segments):
                 raise OSError(f"segment {made.hex()}.seg was made, but cannot be read")  # nor would the next one
@@ -156,4 +184,8 @@ class SegmentMaker:
     def _check_space(self, size: int) -> None:
         free = free_size(self._volume.path)
         if free < size + LEFT_FREE:
-            raise OSError(f"{free} bytes of the disk are free, {size + LEFT_FREE} are wanted")
+            raise NoSpaceError(
+                f"no segment can be made: {free} bytes of the disk are free, {size + LEFT_FREE} are wanted; free space, then "
+                "try again. The store is intact",
+                path=str(self._volume.segments),
+            )

@@ -42,12 +42,19 @@ _GAP = 16 << 10  # bytes between two buckets that cost less to read than a secon
 class SegmentUnusableError(Exception):
     """A segment is damaged, or cannot be read. Never reaches a user: it is done without, the packs' tables are the truth."""
 
+    advice = "Move it out of segments/"
+
     def __init__(self, segment: bytes, why: str) -> None:
         super().__init__(
-            f"segment {segment.hex()}.seg: {why}; the packs' own tables are read instead, which takes longer. "
-            "Move it out of segments/"
+            f"segment {segment.hex()}.seg: {why}; the packs' own tables are read instead, which takes longer. {self.advice}"
         )
         self.segment = segment
+
+
+class SegmentUnreadableError(SegmentUnusableError):
+    """The system could not open or read a segment, which may be as good as ever."""
+
+    advice = "It is tried again soon; if that is said again and again, check the disk"
 
 
 class Segment:
@@ -68,7 +75,7 @@ class Segment:
         except FileNotFoundError:
             raise
         except OSError as exc:
-            raise self.unusable(f"it cannot be opened: {exc.strerror}") from exc
+            raise SegmentUnreadableError(segment, f"it cannot be opened: {exc.strerror}") from exc
         if not stat.S_ISREG(status.st_mode):
             raise self.unusable("it is not a regular file")
         self.size = status.st_size
@@ -115,7 +122,7 @@ class Segment:
                     raise self.unusable(f"it ends at byte {offset + len(data)}, more was expected there")
                 data += more
         except OSError as exc:
-            raise self.unusable(f"reading failed: {exc.strerror}") from exc
+            raise SegmentUnreadableError(self.id, f"reading failed: {exc.strerror}") from exc
         return data
 
     # --- buckets ----------------------------------------------------------------------------

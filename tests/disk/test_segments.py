@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,15 @@ from hypothesis import strategies as st
 
 from kacas import NotFoundError, Store
 from kacas.disk import segment_maker, segment_writer
+from kacas.disk.alone import alone
+from kacas.disk.holding import LOCK_NAME
 from kacas.disk.index_entries import end_of_log, log_key
 from kacas.disk.segment_maker import SegmentMaker
 from kacas.disk.segment_reader import Segment
 from kacas.disk.segment_writer import SegmentSource, TableRun, write_segment
 from kacas.disk.segments import SegmentSet
 from kacas.disk.volume import Volume, open_volume
-from kacas.errors import WriteError
+from kacas.errors import NoSpaceError, WriteError
 from kacas.model.entry import Action, Entry
 from kacas.model.location import Location
 from kacas.model.merging import MergeRule, merged_entry
@@ -216,7 +219,7 @@ def test_merging_ends_when_the_segment_that_was_made_cannot_be_read(
 
     def unreadable_when_merged(volume: Volume, *told: Any) -> bytes:
         made = write_segment(volume, *told)
-        if len(told) > 2:
+        if told[2]:
             volume.segment_path(made).chmod(0o644)
             volume.segment_path(made).write_bytes(b"nothing")
         return made
@@ -228,10 +231,74 @@ def test_merging_ends_when_the_segment_that_was_made_cannot_be_read(
     assert [store.load_text(uri) for uri in uris] == ["a text", "another text"]
 
 
+def damage_a_bucket(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[64 + 10] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_a_damaged_segment_that_is_due_to_be_merged_is_made_anew_from_the_tables(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_maker, "_RUN_ROWS", 5)  # several segments take its place
+    maker = store.repository.segment_maker
+    uris = []
+    for part in range(2):
+        uris += [store.store_text(f"text {part} {i}") for i in range(8)]
+        maker.make_all()
+    largest = max(store.repository.lookup.segments.current.segments, key=lambda one: one.rows)
+    uris.append(store.store_text("one more"))
+    damage_a_bucket(store.path / "segments" / largest.name)
+    with pytest.warns(RuntimeWarning, match="checksum of a bucket") as caught:
+        maker.make_all()
+    assert len([one for one in caught if "segment" in str(one.message)]) == 1
+    assert store.segment_stats().packs == len(uris)
+    assert store.segment_stats().segments == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Store.open(store.path) as again:
+            again.rebuild_index()
+            assert again.repository.lookup.load() == (0, 0)
+            assert [item.uri for item in again.history()] == uris[::-1]
+            again.merge_segments()
+
+
+def test_merging_beside_another_process_that_makes_segments_is_refused(store: Store) -> None:
+    with alone(store.repository.lookup.cache / LOCK_NAME), pytest.raises(WriteError, match="another process"):
+        store.merge_segments()
+    store.merge_segments()
+
+
+def test_a_forked_child_holds_no_lock_for_a_parent_that_died(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+from kacas.disk.alone import alone
+with alone(Path(sys.argv[1])) as is_alone:
+    assert is_alone
+    child = os.fork()
+    if not child:
+        os.close(1)
+        signal.pause()
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    parent = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "lock"], stdout=subprocess.PIPE, timeout=20, check=False
+    )
+    child = int(parent.stdout)
+    try:
+        with alone(tmp_path / "lock") as is_alone:
+            assert is_alone
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_a_segment_is_not_begun_on_a_disk_that_is_nearly_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.store_text("a text")
     monkeypatch.setattr("kacas.disk.segment_maker.LEFT_FREE", 1 << 60)
-    with pytest.raises(WriteError, match="bytes of the disk are free"):
+    with pytest.raises(NoSpaceError, match="bytes of the disk are free"):
         store.merge_segments()
     assert not list((store.path).glob("segments/*"))
 
