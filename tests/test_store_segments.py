@@ -40,6 +40,7 @@ def open_host(tmp_path: Path) -> Iterator[Open]:
         settings = replace(Settings.from_environment(), cache_directory=tmp_path / f"cache {host}", owner=owner)
         store = Store.open(tmp_path / "store", settings=settings)
         store.repository.segment_maker.rule = rule
+        store.repository.segment_maker.patience_s = 60
         store.repository.lookup.rule = merging
         opened.append(store)
         return store

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class SegmentRule:
     """A segment is due when `rows` chunk records and entries, or `packs` packs, are in no segment: a host that has no index
-    reads them in half a second. `most`: rows of what is merged without being asked, in 10 s or so.
+    reads them in half a second. `most`: cost of what is merged without being asked, in 10 s or so.
     """
 
     rows: int = 1 << 18
@@ -24,8 +24,17 @@ class SegmentRule:
         """Whether a segment of so little should be made, when one is due: other hosts may have made those of the rest."""
         return self.is_due(rows * 4, packs * 4)
 
+    @staticmethod
+    def cost(records: int, entries: int) -> int:
+        """Of merging so many: as that of chunk records, of which two million take a second."""
+        return records + 12 * entries
+
+    def brief(self) -> SegmentRule:
+        """For merges that end in a second or so."""
+        return replace(self, most=self.most >> 3)
+
     def to_merge(self, sizes: Sequence[int]) -> int:
-        """How many of the smallest segments are merged into one; 0 for none. sizes: rows of each, rising.
+        """How many of the smallest segments are merged into one; 0 for none. sizes: costs of each, rising.
 
         Each that stays is more than twice as large as all smaller ones together: so of n rows there are log₃(n / rows)
         segments or so, and as each merge makes half as much again of the largest, a row is written anew

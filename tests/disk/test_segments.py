@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +169,7 @@ def test_segments_and_what_they_are_merged_into_say_what_the_tables_say(
 @pytest.fixture
 def store() -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as directory, Store.open(Path(directory) / "store") as opened:
+        opened.repository.segment_maker.patience_s = 60
         opened.repository.lookup.rule = MergeRule(fan_in=1 << 30, max_size=1)
         yield opened
 
@@ -174,7 +177,82 @@ def store() -> Iterator[Store]:
 def maker_of(store: Store) -> SegmentMaker:
     maker = store.repository.segment_maker
     maker.rule = SegmentRule(rows=1, packs=1)
+    maker.patience_s = 60
     return maker
+
+
+def test_closing_abandons_a_merge_that_takes_long_and_short_lived_processes_do_not_begin_it_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = store.repository.segment_maker
+    uris = []
+    for part in range(2):
+        uris.append(store.store_text(f"text {part}"))
+        write_segment(store.repository.volume, [TableRun(next(maker._runs(store.repository.lookup.in_no_segment(), lambda: None)))],
+                      store.repository.volume.list_packs())  # fmt: skip
+        store.repository.lookup.look_for_segments()
+    before = set(os.listdir(store.path / "segments"))
+    begun = []
+    append = segment_writer._SegmentWriter._append
+
+    def waits_for_close(self: Any, *told: Any) -> None:
+        begun.append(self.id)
+        while maker._until == math.inf:
+            time.sleep(0.001)
+        append(self, *told)
+
+    monkeypatch.setattr(segment_writer._SegmentWriter, "_append", waits_for_close)
+    maker.patience_s = 0
+    maker.make_if_due()
+    maker.close()
+    assert begun
+    assert set(os.listdir(store.path / "segments")) == before
+    monkeypatch.undo()
+
+    costs = sum(SegmentRule.cost(1, 1) for _ in before)
+    maker.rule = SegmentRule(most=costs)
+    assert not maker._is_due(), "all is begun again"
+    maker.rule = SegmentRule(most=costs << 3)
+    assert maker._is_due(), "small ones are merged"
+    maker.rule = SegmentRule(most=costs)
+    os.utime(store.repository.lookup.cache / "segments.abandoned", (0, 0))
+    assert maker._is_due()
+    maker.patience_s, maker._not_before = 60, 0
+    maker.make_if_due()
+    maker.close()
+    assert store.segment_stats().segments == 1
+    assert [store.load_text(uri) for uri in uris] == ["text 0", "text 1"]
+
+
+def test_the_end_of_a_program_that_does_not_close_abandons_too(store: Store) -> None:
+    program = """
+import sys, threading, time
+import kacas
+from kacas.disk import segment_writer
+from kacas.model.merging import MergeRule
+from kacas.model.segment_rule import SegmentRule
+append = segment_writer._SegmentWriter._append
+begun = threading.Event()
+def waits_for_the_end(self, *told):
+    begun.set()
+    while threading.main_thread().is_alive():
+        time.sleep(0.001)
+    append(self, *told)
+segment_writer._SegmentWriter._append = waits_for_the_end
+store = kacas.Store.open(sys.argv[1])
+store.repository.lookup.rule = MergeRule(fan_in=1 << 30, max_size=1)
+store.repository.segment_maker.rule = SegmentRule(rows=1, packs=1)
+store.repository.segment_maker.patience_s = 0
+print(store.store_text("a text"))
+assert begun.wait(60)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", program, store.path],
+        check=True, timeout=60, capture_output=True, text=True,
+    )  # fmt: skip
+    assert store.load_text(ended.stdout.strip()) == "a text"
+    assert not ended.stderr
+    assert not os.listdir(store.path / "segments")
 
 
 def test_a_segment_that_cannot_be_made_fails_no_put_and_is_said_once(
