@@ -6,15 +6,17 @@ the packs that it holds, and that it says nothing, is as good as their tables. W
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterable, Set
 from itertools import islice, takewhile
 
 from kacas.disk.index_entries import owner_hash
 from kacas.disk.index_marks import Place
-from kacas.disk.segment_reader import Segment, SegmentUnusableError
+from kacas.disk.segment_reader import Segment, SegmentUnreadableError, SegmentUnusableError
 from kacas.disk.volume import Volume
 from kacas.errors import NewerFormatError
 from kacas.model.digest import ID_SIZE, SHA1_SIZE
@@ -22,6 +24,7 @@ from kacas.model.entry import Entry, EntryError, decode_entry
 from kacas.model.location import Location
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
+_ASIDE_S = 30  # a segment that the system fails to read twice
 
 
 class SegmentSet:
@@ -112,16 +115,19 @@ class Segments:
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._unusable: set[bytes] = set()
+        self._aside: dict[bytes, float] = {}  # until when they are done without, on the monotonic clock, as the next
+        self._failed: dict[bytes, float] = {}  # when the system last failed to read them
+        self._anew: set[bytes] = set()  # to be opened again
         self.current = SegmentSet((), frozenset())
 
     def refresh(self, listed: Set[bytes]) -> None:
         """Look which there are. listed: the packs that are there now. What is found damaged is named in a warning, once."""
-        opened = {segment.id: segment for segment in self.current.segments}
+        opened = {segment.id: segment for segment in self.current.segments if segment.id not in self._anew}
+        self._anew.clear()
         serving: list[Segment] = []
         replaced: set[bytes] = set()
         for segment_id in sorted(list_segments(self._volume), reverse=True):  # large ones before what they replace
-            if segment_id in replaced or segment_id in self._unusable:
+            if segment_id in replaced or self._is_aside(segment_id):
                 continue
             segment = opened.get(segment_id) or self._open(segment_id)
             if segment is not None:
@@ -130,21 +136,38 @@ class Segments:
         self.current = SegmentSet(tuple(one for one in serving if one.id not in replaced), listed)
 
     def _open(self, segment_id: bytes) -> Segment | None:
-        try:
-            return Segment(self._volume.segment_path(segment_id), segment_id, self._volume.store_id)
-        except FileNotFoundError:
-            return None  # collected meanwhile
-        except (SegmentUnusableError, NewerFormatError) as exc:
-            self._set_aside(segment_id, exc)
-            return None
+        while True:
+            try:
+                return Segment(self._volume.segment_path(segment_id), segment_id, self._volume.store_id)
+            except FileNotFoundError:
+                return None  # collected meanwhile
+            except (SegmentUnusableError, NewerFormatError) as exc:
+                if not self._is_tried_again(segment_id, exc):
+                    self._set_aside(segment_id, exc)
+                    return None
 
     def drop(self, exc: SegmentUnusableError) -> None:
-        """Do without the segment that the exception names; a `refresh` then looks what else there is."""
-        if exc.segment not in self._unusable:
+        """Do without the segment that the exception names, or open it once more; a `refresh` then looks what there is."""
+        if self._is_aside(exc.segment):
+            return
+        if self._is_tried_again(exc.segment, exc):
+            self._anew.add(exc.segment)
+        else:
             self._set_aside(exc.segment, exc)
 
+    def _is_aside(self, segment_id: bytes) -> bool:
+        return time.monotonic() < self._aside.get(segment_id, 0)
+
+    def _is_tried_again(self, segment_id: bytes, exc: Exception) -> bool:
+        """Once, if the system failed: descriptors were short, a network file system lost its handle."""
+        now = time.monotonic()
+        before = self._failed.get(segment_id, -math.inf)
+        self._failed[segment_id] = now
+        return isinstance(exc, SegmentUnreadableError) and now - before > _ASIDE_S
+
     def _set_aside(self, segment_id: bytes, exc: Exception) -> None:
-        self._unusable.add(segment_id)
+        lasts = not isinstance(exc, SegmentUnreadableError)
+        self._aside[segment_id] = math.inf if lasts else time.monotonic() + _ASIDE_S
         warnings.warn(str(exc), RuntimeWarning, stacklevel=2)
 
 
