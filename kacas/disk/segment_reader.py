@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ class SegmentUnreadableError(SegmentUnusableError):
 class Segment:
     """One open segment. Thread-safe, safe after fork. The descriptor closes with the last reference.
 
-    packs: ids of those that it holds. covers: of packs that a merged one of these covers, with the id of that.
+    packs: ids of those that it holds. covers: of packs that a merged one of these covers, by the id of that.
     replaced: ids of the segments that it was merged from.
     """
 
@@ -96,7 +98,9 @@ class Segment:
         if not named == self.footer.segment_id == segment:
             raise self.unusable(f"it is really {named.hex()}.seg")
         self.packs = found.packs
-        self.covers = tuple((covered, found.packs[number]) for covered, number in found.covers)
+        self.covers: dict[bytes, list[bytes]] = {}
+        for covered, number in found.covers:
+            self.covers.setdefault(found.packs[number], []).append(covered)
         self.replaced = found.replaced
         self._bits = self.footer.record_bits, self.footer.entry_bits
         # Read as numbers of Python, a view takes a fifth of the time that an array takes.
@@ -108,6 +112,16 @@ class Segment:
     def __del__(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
+
+    def covered(self, without: Set[bytes]) -> frozenset[bytes]:
+        """All that its merged packs cover, but for these merged packs."""
+        if without.isdisjoint(self.covers):
+            return self._covered
+        return frozenset(chain.from_iterable(ids for merged, ids in self.covers.items() if merged not in without))
+
+    @cached_property
+    def _covered(self) -> frozenset[bytes]:
+        return frozenset(chain.from_iterable(self.covers.values()))
 
     def unusable(self, why: str) -> SegmentUnusableError:
         """The error that names this segment; raise it."""

@@ -115,11 +115,15 @@ class SegmentSource:
 
     def __init__(self, segment: Segment) -> None:
         self.packs = segment.packs
-        self.covers = segment.covers
+        self._segment = segment
         self.counts = segment.footer.record_count, segment.footer.entry_count
         self.records_between = segment.records_between
         self.entries_between = segment.entries_between
         self.log_rows = segment.log_rows
+
+    @property
+    def covers(self) -> Iterator[tuple[bytes, bytes]]:
+        return ((covered, coverer) for coverer, ids in self._segment.covers.items() for covered in ids)
 
 
 class _Part:

@@ -12,6 +12,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterable, Set
+from functools import cached_property
 from itertools import islice, takewhile
 
 from kacas.disk.index_entries import owner_hash
@@ -37,19 +38,19 @@ class SegmentSet:
         self.segments = segments
         self.held = frozenset[bytes]().union(*(segment.packs for segment in segments))
         self.gone = self.held - listed
-        self._covers: dict[bytes, set[bytes]] = {}
-        for segment in segments:
-            for covered, coverer in segment.covers:
-                if coverer not in self.gone:
-                    self._covers.setdefault(covered, set()).add(coverer)
 
     def spared(self, problems: Set[bytes] = frozenset()) -> frozenset[bytes]:
         """Packs whose tables need not be read: held ones, and what a merged one of these covers that is not among the problems."""
-        return self.held.union(self.covered(problems))
+        return self.held.union(self.covered(problems)) if problems else self._spared
 
-    def covered(self, problems: Set[bytes] = frozenset()) -> set[bytes]:
+    @cached_property
+    def _spared(self) -> frozenset[bytes]:
+        return self.held.union(self.covered())
+
+    def covered(self, problems: Set[bytes] = frozenset()) -> frozenset[bytes]:
         """Packs of which all is in a merged one that is held, there, and not among the problems."""
-        return {covered for covered, coverers in self._covers.items() if not coverers <= problems}
+        bad = self.gone.union(problems)
+        return frozenset[bytes]().union(*(segment.covered(bad) for segment in self.segments))
 
     def locate(self, digests: Iterable[bytes], bad: Set[Place]) -> dict[bytes, list[Location]]:
         """Where payloads may be; a digest is looked for until a place is found that is not bad. Raises SegmentUnusableError."""

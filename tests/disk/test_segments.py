@@ -166,6 +166,23 @@ def test_segments_and_what_they_are_merged_into_say_what_the_tables_say(
     check(SegmentSet((whole,), listed), packs, left)
 
 
+def test_what_is_covered_is_put_together_once_however_often_packs_come_and_go(volume: Volume) -> None:
+    everything = {pack_id(i) for i in range(30)}
+    run = TableRun([(pack_id(pack), table(pack, [1], [1], [20 + pack, 22])) for pack in range(2)])
+    made = write_segment(volume, [run], everything)
+    segment = Segment(volume.segment_path(made), made, volume.store_id)
+    assert {merged: set(ids) for merged, ids in segment.covers.items()} == {
+        pack_id(0): {pack_id(20), pack_id(22)},
+        pack_id(1): {pack_id(21), pack_id(22)},
+    }
+    segments = SegmentSet((segment,), everything)
+    assert segments.spared() is segments.spared()
+    assert segment.covered(set()) is segment.covered({pack_id(9)})
+    assert segment.covered({pack_id(0)}) == {pack_id(21), pack_id(22)}
+    assert SegmentSet((segment,), everything - {pack_id(0)}).covered() == {pack_id(21), pack_id(22)}
+    assert segments.covered({pack_id(0), pack_id(1)}) == set()
+
+
 @pytest.fixture
 def store() -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as directory, Store.open(Path(directory) / "store") as opened:
