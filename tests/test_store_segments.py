@@ -141,6 +141,28 @@ def test_segments_are_merged_into_larger_ones_that_replace_them(open_host: Open)
     check(other, contents)
 
 
+def test_what_is_large_is_not_written_again_for_little_that_is_new(open_host: Open) -> None:
+    store = open_host()
+    contents = fill(store, range(40))
+    store.merge_segments()
+    (large,) = list_segments(store.repository.volume)
+    for number in range(40, 46):
+        contents |= fill(store, range(number, number + 1))
+        held = store.merge_segments()
+        assert 1 < held.segments <= 3
+        assert held.packs == len(contents)
+        assert store.merge_segments() == held, "nothing is new"
+    assert large in {segment.id for segment in store.repository.lookup.segments.current.segments}
+    assert held.replaced_size < held.size
+    check(open_host("b"), contents)
+    contents |= fill(store, range(46, 60))
+    held = store.merge_segments()
+    assert held.segments == 1
+    files = list(store.repository.volume.segments.iterdir())
+    assert held.size + held.replaced_size == sum(path.stat().st_size for path in files)
+    check(open_host("c"), contents)
+
+
 def test_nothing_is_stored_twice_that_a_segment_knows(open_host: Open) -> None:
     store = open_host()
     contents = fill(store, range(10))

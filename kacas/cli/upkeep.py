@@ -123,7 +123,8 @@ def merge(session: Session, as_json: bool) -> None:
     """Merge the tables of all packs into one sorted segment.
 
     A host that has no index yet opens the store at once then, instead of reading every table. It happens by itself, in
-    parts, while you store; run this after filling a large store, or once a week for one of many millions of chunks.
+    parts, while you store; run this after filling a large store, or once a week for one of many millions of chunks. A
+    segment four times as large as all that is new stays as it is, beside smaller ones.
     """
     with session.open_store() as store:
         held = store.merge_segments()
@@ -136,7 +137,8 @@ def merge(session: Session, as_json: bool) -> None:
 def _print_segments(held: SegmentStats) -> None:
     rows = f"{output.count(held.chunks, 'chunk record')} and {output.count(held.entries, 'entry', 'entries')}"
     where = f"{output.count(held.segments, 'segment')} of {output.human_size(held.size)}"
-    output.line(f"{rows} of {output.count(held.packs, 'pack')} are in {where}")
+    more = f"; what they replaced takes {output.human_size(held.replaced_size)}" if held.replaced_size else ""
+    output.line(f"{rows} of {output.count(held.packs, 'pack')} are in {where}{more}")
 
 
 index.add_section("Commands", rebuild, merge)

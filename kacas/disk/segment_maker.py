@@ -118,8 +118,10 @@ class SegmentMaker:
                 )
 
     def make_all(self) -> None:
-        """Hold all packs that are not about to be merged in one segment. Raises StoreError, also if another process of this
-        host is making segments: it is not waited for."""
+        """Hold all packs that are not about to be merged in one segment, or in few.
+
+        Raises StoreError, also if another process of this host is making segments: it is not waited for.
+        """
         self.close()
         try:
             if not self._make(everything=True, go_on=_always):
@@ -198,7 +200,7 @@ class SegmentMaker:
         """Until no more are due. Returns the error of one that was found damaged."""
         while True:
             rising = sorted(segments.segments, key=_cost)
-            count = len(rising) if everything else self._to_merge(segments)
+            count = self.rule.thorough().to_merge(list(map(_cost, rising))) if everything else self._to_merge(segments)
             if count < 2:
                 return None
             chosen = rising[:count]

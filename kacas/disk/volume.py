@@ -113,10 +113,11 @@ class Volume:
 
     def pack_size(self, pack_id: bytes) -> int:
         """Bytes of the pack file; 0 if it is gone."""
-        try:
-            return os.stat(self.pack_path(pack_id)).st_size
-        except OSError:
-            return 0
+        return _size(self.pack_path(pack_id))
+
+    def segment_size(self, segment_id: bytes) -> int:
+        """Bytes of the segment file; 0 if it is gone."""
+        return _size(self.segment_path(segment_id))
 
     def cache_directory(self, parent: Path) -> Path:
         """The host-local directory of this very store: 0700, named after store id and packs directory.
@@ -160,6 +161,13 @@ def _private_directory(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, "it is not writable", str(path))
     return path
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def open_volume(path: Path, *, create: bool, durability: str | None = None) -> Volume:
