@@ -81,7 +81,7 @@ def _print_report(report: VerifyReport) -> None:
             f"not checked: {output.count(count, 'payload')} that can be decoded with the package {package} only"
         )
     for name in report.orphans:
-        output.line(f"note: packs/{name} is no pack: left by a writer that died, or one at work now")
+        output.line(f"note: {name} is no pack and no segment: left by a writer that died, or one at work now")
     verdict = "clean" if report.clean else "NOT CLEAN" if report.problems else "NOT WHOLLY CHECKED"
     counted = (
         output.count(report.packs, "pack"),

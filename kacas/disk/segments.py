@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterable, Set
@@ -18,13 +17,12 @@ from itertools import islice, takewhile
 from kacas.disk.index_entries import owner_hash
 from kacas.disk.index_marks import Place
 from kacas.disk.segment_reader import Segment, SegmentUnreadableError, SegmentUnusableError
-from kacas.disk.volume import Volume
+from kacas.disk.volume import SEGMENT_NAME, Volume
 from kacas.errors import NewerFormatError
 from kacas.model.digest import ID_SIZE, SHA1_SIZE
 from kacas.model.entry import Entry, EntryError, decode_entry
 from kacas.model.location import Location
 
-_SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _ASIDE_S = 30  # a segment that the system fails to read twice
 
 
@@ -178,5 +176,5 @@ def list_segments(volume: Volume) -> set[bytes]:
         names = os.listdir(volume.segments)
     except OSError:
         return set()  # mostly there are none; what cannot be listed is done without
-    found = (_SEGMENT_NAME.fullmatch(name) for name in names)
+    found = (SEGMENT_NAME.fullmatch(name) for name in names)
     return {bytes.fromhex(match[1]) for match in found if match}
