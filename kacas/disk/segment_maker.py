@@ -79,7 +79,7 @@ class SegmentMaker:
         return self.rule.brief().to_merge(costs) if count > 1 and self._was_abandoned() else count
 
     def _was_abandoned(self) -> bool:
-        """Whether a process of this host had no time to end a merge lately: short-lived ones would begin it again and again."""
+        """Whether a process of this host could not end a merge lately: each would begin it again."""
         try:
             return abs(time.time() - os.stat(self._lookup.cache / _ABANDONED_NAME).st_mtime) < _PAUSE_S
         except FileNotFoundError:
@@ -181,20 +181,16 @@ class SegmentMaker:
 
     def _rewrite(self, exc: SegmentUnusableError, go_on: Callable[[], None]) -> None:
         """Hold the packs of a damaged segment anew, from their tables: else each process would begin to merge it."""
-        try:
-            for segment in self._lookup.segments.current.segments:
-                if segment.id == exc.segment and not isinstance(exc, SegmentUnreadableError):
-                    replaced = sorted((segment.id, *segment.replaced))
-                    runs = self._runs(set(segment.packs), go_on)
-                    run = next(runs, [])
-                    while following := next(runs, []):
-                        self._hold(run, go_on)
-                        run = following
-                    self._hold(
-                        run, go_on, replaced
-                    )  # the last one: until all is held, the damaged one serves what it can
-        finally:
-            self._lookup.do_without(exc)
+        for segment in self._lookup.segments.current.segments:
+            if segment.id == exc.segment and not isinstance(exc, SegmentUnreadableError):
+                runs = self._runs(set(segment.packs), go_on)
+                run = next(runs, [])
+                while following := next(runs, []):
+                    self._hold(run, go_on)
+                    run = following
+                # With the last one only: until all is held, the damaged one serves what it can.
+                self._hold(run, go_on, sorted((segment.id, *segment.replaced)))
+        self._lookup.do_without(exc)
 
     def _merge(self, segments: SegmentSet, everything: bool, go_on: Callable[[], None]) -> SegmentUnusableError | None:
         """Until no more are due. Returns the error of one that was found damaged."""
@@ -211,6 +207,10 @@ class SegmentMaker:
                 made = write_segment(
                     self._volume, [SegmentSource(segment) for segment in chosen], listed, sorted(replaced), go_on
                 )
+            except SegmentFormatError:
+                # What fits into no one segment, as a million entries of one SHA-1, stays in several.
+                (self._lookup.cache / _ABANDONED_NAME).touch()
+                return None
             except _AbandonedError:
                 (self._lookup.cache / _ABANDONED_NAME).touch()
                 raise

@@ -236,6 +236,19 @@ with alone(Path(sys.argv[1])) as is_alone:
         os.kill(child, signal.SIGKILL)
 
 
+def test_what_does_not_fit_into_one_segment_stays_in_several(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = store.repository.segment_maker
+    monkeypatch.setattr(segment_writer, "MAX_BUCKET_SIZE", 400)
+    monkeypatch.setattr(segment_writer, "entry_bits", lambda count: 0)  # as if all were of one SHA-1
+    for part in range(4):
+        store.store_text(f"text {part}")
+        store.merge_segments()
+    assert store.segment_stats().packs == 4
+    assert store.segment_stats().segments > 1
+    maker.rule = SegmentRule(most=SegmentRule.cost(4, 4))
+    assert not maker._is_due(), "it is begun again and again"
+
+
 def test_a_segment_is_not_begun_on_a_disk_that_is_nearly_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.store_text("a text")
     monkeypatch.setattr("kacas.disk.segment_maker.LEFT_FREE", 1 << 60)
