@@ -382,7 +382,7 @@ class Repository:
         return self.lookup.rebuild()
 
     def merge_segments(self) -> SegmentStats:
-        """Hold the tables of all packs, but of small ones, in one segment. Returns what segments hold then."""
+        """Hold the tables of all packs, but of small ones, in one segment or few. Returns what segments hold then."""
         self._check_open()
         self.segment_maker.make_all()
         return self.segment_stats()
@@ -390,7 +390,7 @@ class Repository:
     def segment_stats(self) -> SegmentStats:
         """What is held by the segments that serve."""
         self._check_open()
-        return count_segments(self.lookup.serving())
+        return count_segments(self.volume, self.lookup.serving())
 
     def wrong_kind(self, uri: Uri, why: str) -> WrongKindError:
         """The error for content that exists but is not what was asked for; raise it."""

@@ -279,7 +279,8 @@ class Store:
     def merge_segments(self) -> SegmentStats:
         """Merge the tables of all packs into one sorted segment, so that a host without an index opens the store at once.
 
-        It is done in parts without being asked, too. Raises StoreError.
+        One that is four times as large as all that is new stays beside it. It is done in parts without being asked, too. Raises
+        StoreError, also while another process of this host does it.
         """
         return self._repository.merge_segments()
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kacas import NotFoundError, Store
-from kacas.disk import pack_reader
+from kacas.disk import pack_reader, segment_reader
 from kacas.disk.alone import alone
 from kacas.disk.holding import LOCK_NAME
 from kacas.disk.pack_reader import PackReader
-from kacas.disk.segments import list_segments
+from kacas.disk.segments import SegmentSet, list_segments
 from kacas.model.merging import MergeRule
 from kacas.model.segment_rule import SegmentRule
 from kacas.settings import Settings
@@ -40,6 +45,7 @@ def open_host(tmp_path: Path) -> Iterator[Open]:
         settings = replace(Settings.from_environment(), cache_directory=tmp_path / f"cache {host}", owner=owner)
         store = Store.open(tmp_path / "store", settings=settings)
         store.repository.segment_maker.rule = rule
+        store.repository.segment_maker.patience_s = 60
         store.repository.lookup.rule = merging
         opened.append(store)
         return store
@@ -135,6 +141,28 @@ def test_segments_are_merged_into_larger_ones_that_replace_them(open_host: Open)
     check(other, contents)
 
 
+def test_what_is_large_is_not_written_again_for_little_that_is_new(open_host: Open) -> None:
+    store = open_host()
+    contents = fill(store, range(40))
+    store.merge_segments()
+    (large,) = list_segments(store.repository.volume)
+    for number in range(40, 46):
+        contents |= fill(store, range(number, number + 1))
+        held = store.merge_segments()
+        assert 1 < held.segments <= 3
+        assert held.packs == len(contents)
+        assert store.merge_segments() == held, "nothing is new"
+    assert large in {segment.id for segment in store.repository.lookup.segments.current.segments}
+    assert held.replaced_size < held.size
+    check(open_host("b"), contents)
+    contents |= fill(store, range(46, 60))
+    held = store.merge_segments()
+    assert held.segments == 1
+    files = list(store.repository.volume.segments.iterdir())
+    assert held.size + held.replaced_size == sum(path.stat().st_size for path in files)
+    check(open_host("c"), contents)
+
+
 def test_nothing_is_stored_twice_that_a_segment_knows(open_host: Open) -> None:
     store = open_host()
     contents = fill(store, range(10))
@@ -186,6 +214,47 @@ def test_a_pack_that_is_gone_takes_its_entries_along(open_host: Open) -> None:
         with pytest.raises(NotFoundError):
             other.load_bytes(uri)
         assert len(list(other.history())) == 4
+
+
+@pytest.mark.parametrize("call", ["open", "pread"])
+@pytest.mark.parametrize("failures", [1, 1000])
+def test_a_segment_that_the_system_fails_to_read_serves_again(
+    open_host: Open, monkeypatch: pytest.MonkeyPatch, call: str, failures: int
+) -> None:
+    contents = fill(open_host(), range(5))
+    open_host().merge_segments()
+    store = open_host("b")
+    if call == "open":
+        store.repository.lookup.segments.current = SegmentSet((), frozenset())
+    real = getattr(os, call)
+    left = failures
+
+    def fails(*told: Any) -> Any:
+        nonlocal left
+        if left and str(told[0]).endswith("seg" if call == "open" else ""):
+            left -= 1
+            raise OSError(errno.EMFILE if call == "open" else errno.ESTALE, "of the system")
+        return real(*told)
+
+    monkeypatch.setattr(segment_reader, "os", SimpleNamespace(**{**vars(os), call: fails}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store.repository.lookup.look_for_segments()
+        store.rebuild_index()
+        check(store, contents)
+    said = [str(one.message) for one in caught if ".seg: " in str(one.message)]
+    if failures == 1:
+        assert not said
+    else:
+        assert said
+        assert "tried again soon" in said[0]
+        assert "Move it out" not in said[0]
+        assert store.repository.lookup.load() == (10, 5)
+        left = 0
+        segments = store.repository.lookup.segments
+        segments._aside = dict.fromkeys(segments._aside, 0)  # half a minute later
+    assert store.repository.lookup.look_for_segments().segments
+    check(store, contents)
 
 
 def test_small_packs_are_held_when_they_have_been_merged(open_host: Open, tables_read: list[str]) -> None:

@@ -81,7 +81,7 @@ def _print_report(report: VerifyReport) -> None:
             f"not checked: {output.count(count, 'payload')} that can be decoded with the package {package} only"
         )
     for name in report.orphans:
-        output.line(f"note: packs/{name} is no pack: left by a writer that died, or one at work now")
+        output.line(f"note: {name} is no pack and no segment: left by a writer that died, or one at work now")
     verdict = "clean" if report.clean else "NOT CLEAN" if report.problems else "NOT WHOLLY CHECKED"
     counted = (
         output.count(report.packs, "pack"),
@@ -123,7 +123,8 @@ def merge(session: Session, as_json: bool) -> None:
     """Merge the tables of all packs into one sorted segment.
 
     A host that has no index yet opens the store at once then, instead of reading every table. It happens by itself, in
-    parts, while you store; run this after filling a large store, or once a week for one of many millions of chunks.
+    parts, while you store; run this after filling a large store, or once a week for one of many millions of chunks. A
+    segment four times as large as all that is new stays as it is, beside smaller ones.
     """
     with session.open_store() as store:
         held = store.merge_segments()
@@ -136,7 +137,8 @@ def merge(session: Session, as_json: bool) -> None:
 def _print_segments(held: SegmentStats) -> None:
     rows = f"{output.count(held.chunks, 'chunk record')} and {output.count(held.entries, 'entry', 'entries')}"
     where = f"{output.count(held.segments, 'segment')} of {output.human_size(held.size)}"
-    output.line(f"{rows} of {output.count(held.packs, 'pack')} are in {where}")
+    more = f"; what they replaced takes {output.human_size(held.replaced_size)}" if held.replaced_size else ""
+    output.line(f"{rows} of {output.count(held.packs, 'pack')} are in {where}{more}")
 
 
 index.add_section("Commands", rebuild, merge)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +44,25 @@ _GAP = 16 << 10  # bytes between two buckets that cost less to read than a secon
 class SegmentUnusableError(Exception):
     """A segment is damaged, or cannot be read. Never reaches a user: it is done without, the packs' tables are the truth."""
 
+    advice = "Move it out of segments/"
+
     def __init__(self, segment: bytes, why: str) -> None:
         super().__init__(
-            f"segment {segment.hex()}.seg: {why}; the packs' own tables are read instead, which takes longer. "
-            "Move it out of segments/"
+            f"segment {segment.hex()}.seg: {why}; the packs' own tables are read instead, which takes longer. {self.advice}"
         )
         self.segment = segment
+
+
+class SegmentUnreadableError(SegmentUnusableError):
+    """The system could not open or read a segment, which may be as good as ever."""
+
+    advice = "It is tried again soon; if that is said again and again, check the disk"
 
 
 class Segment:
     """One open segment. Thread-safe, safe after fork. The descriptor closes with the last reference.
 
-    packs: ids of those that it holds. covers: of packs that a merged one of these covers, with the id of that.
+    packs: ids of those that it holds. covers: of packs that a merged one of these covers, by the id of that.
     replaced: ids of the segments that it was merged from.
     """
 
@@ -68,7 +77,7 @@ class Segment:
         except FileNotFoundError:
             raise
         except OSError as exc:
-            raise self.unusable(f"it cannot be opened: {exc.strerror}") from exc
+            raise SegmentUnreadableError(segment, f"it cannot be opened: {exc.strerror}") from exc
         if not stat.S_ISREG(status.st_mode):
             raise self.unusable("it is not a regular file")
         self.size = status.st_size
@@ -89,7 +98,9 @@ class Segment:
         if not named == self.footer.segment_id == segment:
             raise self.unusable(f"it is really {named.hex()}.seg")
         self.packs = found.packs
-        self.covers = tuple((covered, found.packs[number]) for covered, number in found.covers)
+        self.covers: dict[bytes, list[bytes]] = {}
+        for covered, number in found.covers:
+            self.covers.setdefault(found.packs[number], []).append(covered)
         self.replaced = found.replaced
         self._bits = self.footer.record_bits, self.footer.entry_bits
         # Read as numbers of Python, a view takes a fifth of the time that an array takes.
@@ -101,6 +112,16 @@ class Segment:
     def __del__(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
+
+    def covered(self, without: Set[bytes]) -> frozenset[bytes]:
+        """All that its merged packs cover, but for these merged packs."""
+        if without.isdisjoint(self.covers):
+            return self._covered
+        return frozenset(chain.from_iterable(ids for merged, ids in self.covers.items() if merged not in without))
+
+    @cached_property
+    def _covered(self) -> frozenset[bytes]:
+        return frozenset(chain.from_iterable(self.covers.values()))
 
     def unusable(self, why: str) -> SegmentUnusableError:
         """The error that names this segment; raise it."""
@@ -115,7 +136,7 @@ class Segment:
                     raise self.unusable(f"it ends at byte {offset + len(data)}, more was expected there")
                 data += more
         except OSError as exc:
-            raise self.unusable(f"reading failed: {exc.strerror}") from exc
+            raise SegmentUnreadableError(self.id, f"reading failed: {exc.strerror}") from exc
         return data
 
     # --- buckets ----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import secrets
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice, pairwise
 from typing import Any, Protocol
 
@@ -45,6 +45,7 @@ from kacas.model.segment_format import (
 
 _RANGE_RECORDS = 1 << 17  # that are sorted at once: 30 MiB with the copies that sorting makes
 _RANGE_ENTRIES = 1 << 14
+_SORTED_AT_ONCE = 1 << 13  # rows of the log
 _MERGED, _KEEP = int(Action.MERGED), int(Action.KEEP)
 
 EntryRow = tuple[bytes, int, bytes]  # SHA-1, number of the pack, encoded entry
@@ -73,8 +74,10 @@ class TableRun:
         self.packs = [pack_id for pack_id, _ in tables]
         self.covers: list[tuple[bytes, bytes]] = []
         parts = [np.empty(0, SEGMENT_RECORD)]
-        self._entries: list[EntryRow] = []
         log = []
+        begun: list[list[EntryRow]] = [
+            [] for _ in range(256)
+        ]  # by first byte: sorting all at once lets no other thread run
         for number, (pack_id, table) in enumerate(tables):
             part = table.records.view(SEGMENT_RECORD).copy()
             part["pack"] = number
@@ -83,12 +86,14 @@ class TableRun:
             for _, sha1, action, encoded in table.rows():
                 if action == _MERGED:
                     continue
-                self._entries.append((sha1, number, encoded))
+                begun[sha1[0]].append((sha1, number, encoded))
                 if action == _KEEP:
                     log.append(log_key(decode_entry(encoded)[0]) + sha1)
         self._records: Records = np.concatenate(parts)
-        self._entries.sort()
-        self._log = sorted(log)
+        self._entries: list[EntryRow] = []
+        for rows in begun:
+            self._entries += sorted(rows)
+        self._logs = [sorted(log[at : at + _SORTED_AT_ONCE]) for at in range(0, len(log), _SORTED_AT_ONCE)]
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -102,7 +107,7 @@ class TableRun:
         return self._entries[start:end]
 
     def log_rows(self) -> Iterator[bytes]:
-        return iter(self._log)
+        return heapq.merge(*self._logs)
 
 
 class SegmentSource:
@@ -110,11 +115,15 @@ class SegmentSource:
 
     def __init__(self, segment: Segment) -> None:
         self.packs = segment.packs
-        self.covers = segment.covers
+        self._segment = segment
         self.counts = segment.footer.record_count, segment.footer.entry_count
         self.records_between = segment.records_between
         self.entries_between = segment.entries_between
         self.log_rows = segment.log_rows
+
+    @property
+    def covers(self) -> Iterator[tuple[bytes, bytes]]:
+        return ((covered, coverer) for coverer, ids in self._segment.covers.items() for covered in ids)
 
 
 class _Part:
@@ -146,11 +155,16 @@ class _Part:
 
 
 def write_segment(
-    volume: Volume, sources: Sequence[Source], listed: set[bytes], replaced: Sequence[bytes] = ()
+    volume: Volume,
+    sources: Sequence[Source],
+    listed: set[bytes],
+    replaced: Sequence[bytes] = (),
+    go_on: Callable[[], None] = lambda: None,
 ) -> bytes:
     """Merge and publish; returns the segment's id. A pack that is in several sources, or is not listed, is taken once, or not.
 
-    Memory is bounded, whatever the size of the segments. Raises StoreError, SegmentUnusableError for a damaged source,
+    Memory is bounded, whatever the size of the segments. go_on: called again and again, several times a second; if it raises,
+    nothing is published. Raises StoreError, SegmentUnusableError for a damaged source,
     SegmentFormatError for what no segment can hold.
     """
     packs: dict[bytes, int] = {}
@@ -174,7 +188,7 @@ def write_segment(
     entries = sum(source.counts[1] for source in sources)
     if records > MAX_ROWS or entries > MAX_ROWS:
         raise SegmentFormatError("so many rows fit into no segment")
-    writer = _SegmentWriter(volume, segment_id(records + entries, secrets.token_bytes(ID_SIZE - 1)))
+    writer = _SegmentWriter(volume, segment_id(records + entries, secrets.token_bytes(ID_SIZE - 1)), go_on)
     try:
         record_starts = writer.write_records(parts, record_bits(records))
         entry_starts = writer.write_entries(parts, entry_bits(entries))
@@ -188,10 +202,11 @@ def write_segment(
 
 
 class _SegmentWriter:
-    def __init__(self, volume: Volume, segment: bytes) -> None:
+    def __init__(self, volume: Volume, segment: bytes, go_on: Callable[[], None]) -> None:
         self.id = segment
         self._header = encode_header(segment, volume.store_id)
         self._entry_count = 0
+        self._go_on = go_on
         self._file = Temporary(
             volume.segments, f"{segment.hex()}.seg", mode=volume.pack_mode, sync=volume.durable,
             network=volume.network, random_name=True,
@@ -243,6 +258,7 @@ class _SegmentWriter:
         return count
 
     def _append(self, region: int, numbers: Iterable[int], buckets: Sequence[bytes | memoryview]) -> None:
+        self._go_on()
         parts: list[bytes | memoryview] = []
         for number, rows in zip(numbers, buckets, strict=True):
             if len(rows) + CHECK_SIZE > MAX_BUCKET_SIZE:

@@ -6,22 +6,24 @@ the packs that it holds, and that it says nothing, is as good as their tables. W
 
 from __future__ import annotations
 
+import math
 import os
-import re
+import time
 import warnings
 from collections.abc import Iterable, Set
+from functools import cached_property
 from itertools import islice, takewhile
 
 from kacas.disk.index_entries import owner_hash
 from kacas.disk.index_marks import Place
-from kacas.disk.segment_reader import Segment, SegmentUnusableError
-from kacas.disk.volume import Volume
+from kacas.disk.segment_reader import Segment, SegmentUnreadableError, SegmentUnusableError
+from kacas.disk.volume import SEGMENT_NAME, Volume
 from kacas.errors import NewerFormatError
 from kacas.model.digest import ID_SIZE, SHA1_SIZE
 from kacas.model.entry import Entry, EntryError, decode_entry
 from kacas.model.location import Location
 
-_SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
+_ASIDE_S = 30  # a segment that the system fails to read twice
 
 
 class SegmentSet:
@@ -37,19 +39,19 @@ class SegmentSet:
         packs = frozenset[bytes]().union(*(segment.packs for segment in segments))
         self.gone = packs - listed
         self.held = packs - self.gone if self.gone else packs
-        self._covers: dict[bytes, set[bytes]] = {}
-        for segment in segments:
-            for covered, coverer in segment.covers:
-                if coverer not in self.gone:
-                    self._covers.setdefault(covered, set()).add(coverer)
 
     def spared(self, problems: Set[bytes] = frozenset()) -> frozenset[bytes]:
         """Packs whose tables need not be read: held ones, and what a merged one of these covers that is not among the problems."""
-        return self.held.union(self.covered(problems))
+        return self.held.union(self.covered(problems)) if problems else self._spared
 
-    def covered(self, problems: Set[bytes] = frozenset()) -> set[bytes]:
+    @cached_property
+    def _spared(self) -> frozenset[bytes]:
+        return self.held.union(self.covered())
+
+    def covered(self, problems: Set[bytes] = frozenset()) -> frozenset[bytes]:
         """Packs of which all is in a merged one that is held, there, and not among the problems."""
-        return {covered for covered, coverers in self._covers.items() if not coverers <= problems}
+        bad = self.gone.union(problems)
+        return frozenset[bytes]().union(*(segment.covered(bad) for segment in self.segments))
 
     def locate(self, digests: Iterable[bytes], bad: Set[Place]) -> dict[bytes, list[Location]]:
         """Where payloads may be; a digest is looked for until a place is found that is not bad. Raises SegmentUnusableError."""
@@ -115,7 +117,9 @@ class Segments:
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._unusable: set[bytes] = set()
+        self._aside: dict[bytes, float] = {}  # until when they are done without, on the monotonic clock, as the next
+        self._failed: dict[bytes, float] = {}  # when the system last failed to read them
+        self._anew: set[bytes] = set()  # to be opened again
         self.current = SegmentSet((), frozenset())
 
     def refresh(self, listed: Set[bytes], sheds: int) -> SegmentSet:
@@ -123,11 +127,12 @@ class Segments:
 
         What is found damaged is named in a warning, once.
         """
-        opened = {segment.id: segment for segment in self.current.segments}
+        opened = {segment.id: segment for segment in self.current.segments if segment.id not in self._anew}
+        self._anew.clear()
         serving: list[Segment] = []
         replaced: set[bytes] = set()
         for segment_id in sorted(list_segments(self._volume), reverse=True):  # large ones before what they replace
-            if segment_id in replaced or segment_id in self._unusable:
+            if segment_id in replaced or self._is_aside(segment_id):
                 continue
             segment = opened.get(segment_id) or self._open(segment_id)
             if segment is not None:
@@ -138,21 +143,38 @@ class Segments:
         return current
 
     def _open(self, segment_id: bytes) -> Segment | None:
-        try:
-            return Segment(self._volume.segment_path(segment_id), segment_id, self._volume.store_id)
-        except FileNotFoundError:
-            return None  # collected meanwhile
-        except (SegmentUnusableError, NewerFormatError) as exc:
-            self._set_aside(segment_id, exc)
-            return None
+        while True:
+            try:
+                return Segment(self._volume.segment_path(segment_id), segment_id, self._volume.store_id)
+            except FileNotFoundError:
+                return None  # collected meanwhile
+            except (SegmentUnusableError, NewerFormatError) as exc:
+                if not self._is_tried_again(segment_id, exc):
+                    self._set_aside(segment_id, exc)
+                    return None
 
     def drop(self, exc: SegmentUnusableError) -> None:
-        """Do without the segment that the exception names; a `refresh` then looks what else there is."""
-        if exc.segment not in self._unusable:
+        """Do without the segment that the exception names, or open it once more; a `refresh` then looks what there is."""
+        if self._is_aside(exc.segment):
+            return
+        if self._is_tried_again(exc.segment, exc):
+            self._anew.add(exc.segment)
+        else:
             self._set_aside(exc.segment, exc)
 
+    def _is_aside(self, segment_id: bytes) -> bool:
+        return time.monotonic() < self._aside.get(segment_id, 0)
+
+    def _is_tried_again(self, segment_id: bytes, exc: Exception) -> bool:
+        """Once, if the system failed: descriptors were short, a network file system lost its handle."""
+        now = time.monotonic()
+        before = self._failed.get(segment_id, -math.inf)
+        self._failed[segment_id] = now
+        return isinstance(exc, SegmentUnreadableError) and now - before > _ASIDE_S
+
     def _set_aside(self, segment_id: bytes, exc: Exception) -> None:
-        self._unusable.add(segment_id)
+        lasts = not isinstance(exc, SegmentUnreadableError)
+        self._aside[segment_id] = math.inf if lasts else time.monotonic() + _ASIDE_S
         warnings.warn(str(exc), RuntimeWarning, stacklevel=2)
 
 
@@ -162,5 +184,5 @@ def list_segments(volume: Volume) -> set[bytes]:
         names = os.listdir(volume.segments)
     except OSError:
         return set()  # mostly there are none; what cannot be listed is done without
-    found = (_SEGMENT_NAME.fullmatch(name) for name in names)
+    found = (SEGMENT_NAME.fullmatch(name) for name in names)
     return {bytes.fromhex(match[1]) for match in found if match}

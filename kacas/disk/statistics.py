@@ -29,10 +29,12 @@ def count(volume: Volume, tables: Tables) -> StoreStats:
     )  # fmt: skip
 
 
-def count_segments(serving: SegmentSet) -> SegmentStats:
+def count_segments(volume: Volume, serving: SegmentSet) -> SegmentStats:
     """Counted from the footers."""
     footers = [segment.footer for segment in serving.segments]
+    replaced = {replaced for segment in serving.segments for replaced in segment.replaced}
     return SegmentStats(
         len(footers), len(serving.held), sum(footer.record_count for footer in footers),
         sum(footer.entry_count for footer in footers), sum(footer.file_size for footer in footers),
+        sum(map(volume.segment_size, replaced)),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from kacas.model.content_cuts import CONTENT_CUTTER, ContentCutter
 from kacas.settings import STORE_FORMAT, StoreSettings
 
 _PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
+SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
 _PACK_MODE = 0o444
 _NETWORK = (
@@ -99,8 +100,14 @@ class Volume:
         return {name for name in self.list_names() if name.endswith(".pack")}
 
     def list_orphans(self) -> list[str]:
-        """Names in packs/ that are not packs: temporaries of writers that died (or still work), and strays."""
-        return sorted(name for name in self.list_names() if not _PACK_NAME.fullmatch(name))
+        """What is neither a pack nor a segment in packs/ and segments/, each with its directory: temporaries of writers that
+        died (or still work), and strays."""
+        try:
+            beside = os.listdir(self.segments)
+        except OSError:
+            beside = []  # mostly there is none
+        found = [f"packs/{name}" for name in self.list_names() if not _PACK_NAME.fullmatch(name)]
+        return sorted(found + [f"segments/{name}" for name in beside if not SEGMENT_NAME.fullmatch(name)])
 
     def list_names(self) -> list[str]:
         """Everything in packs/, as one listing shows it."""
@@ -113,10 +120,11 @@ class Volume:
 
     def pack_size(self, pack_id: bytes) -> int:
         """Bytes of the pack file; 0 if it is gone."""
-        try:
-            return os.stat(self.pack_path(pack_id)).st_size
-        except OSError:
-            return 0
+        return _size(self.pack_path(pack_id))
+
+    def segment_size(self, segment_id: bytes) -> int:
+        """Bytes of the segment file; 0 if it is gone."""
+        return _size(self.segment_path(segment_id))
 
     def cache_directory(self, parent: Path) -> Path:
         """The host-local directory of this very store: 0700, named after store id and packs directory.
@@ -160,6 +168,13 @@ def _private_directory(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, "it is not writable", str(path))
     return path
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def open_volume(path: Path, *, create: bool, durability: str | None = None) -> Volume:

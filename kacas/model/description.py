@@ -104,7 +104,7 @@ class StoreStats:
 class SegmentStats:
     """What segments hold, the sorted merges of packs' tables. size: bytes of their files.
 
-    Those that were merged into larger ones are not counted.
+    Those that were merged into larger ones are not counted, but in replaced_size: bytes of their files, which nobody reads.
     """
 
     segments: int
@@ -112,6 +112,7 @@ class SegmentStats:
     chunks: int
     entries: int
     size: int
+    replaced_size: int
 
 
 @dataclass(frozen=True)

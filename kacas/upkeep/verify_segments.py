@@ -71,7 +71,7 @@ def _contradicted(segment: Segment, tables: Tables, listed: set[bytes]) -> str:
         table = tables.read_whole(pack_id) if pack_id in listed else None
         if table is None:
             continue
-        covered = {source for source, coverer in segment.covers if coverer == pack_id}
+        covered = set(segment.covers.get(pack_id, ()))
         said = int(_mixed(table.records.view(SEGMENT_RECORD)).sum(dtype=np.uint64)), _entry_sum(table)
         if said != (int(sums[number]), entry_sums[number]) or not covered <= sources_of(table):
             return f"pack {pack_id.hex()}.pack"

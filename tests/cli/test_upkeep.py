@@ -87,7 +87,7 @@ def test_leftovers_are_notes_and_no_problems(kacas: Runner, notes_uri: str, tmp_
     answer = kacas("verify")
     assert answer.code == 0
     assert answer.lines[0].startswith(f"note: packs/{orphan}")
-    assert kacas("verify", "--json").object["orphans"] == [orphan]
+    assert kacas("verify", "--json").object["orphans"] == [f"packs/{orphan}"]
 
 
 def test_index_rebuild_counts_records_and_loses_nothing(kacas: Runner, notes_uri: str) -> None:

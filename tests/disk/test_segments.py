@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import random
-import tempfile
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kacas import NotFoundError, Store
 from kacas.disk import segment_writer
 from kacas.disk.index_entries import end_of_log, log_key
-from kacas.disk.segment_maker import SegmentMaker
 from kacas.disk.segment_reader import Segment
 from kacas.disk.segment_writer import SegmentSource, TableRun, write_segment
 from kacas.disk.segments import SegmentSet
 from kacas.disk.volume import Volume, open_volume
-from kacas.errors import WriteError
 from kacas.model.entry import Action, Entry
 from kacas.model.location import Location
-from kacas.model.merging import MergeRule, merged_entry
+from kacas.model.merging import merged_entry
 from kacas.model.pack_format import FOOTER_SIZE, Footer, PayloadHeader, Table, decode_table, encode_table
-from kacas.model.segment_rule import SegmentRule
-from tests.faults import children
 
 DIGESTS, SHA1S, OWNERS = 60, 20, (b"me", b"you")
 
@@ -157,57 +148,18 @@ def test_segments_and_what_they_are_merged_into_say_what_the_tables_say(
     check(SegmentSet((whole,), listed), packs, left)
 
 
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with tempfile.TemporaryDirectory() as directory, Store.open(Path(directory) / "store") as opened:
-        opened.repository.lookup.rule = MergeRule(fan_in=1 << 30, max_size=1)
-        yield opened
-
-
-def maker_of(store: Store) -> SegmentMaker:
-    maker = store.repository.segment_maker
-    maker.rule = SegmentRule(rows=1, packs=1)
-    return maker
-
-
-def test_a_segment_that_cannot_be_made_fails_no_put_and_is_said_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    maker = maker_of(store)
-    store.path.joinpath("segments").write_text("a file is in the way")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        uris = [store.store_text(f"text {i}") for i in range(5)]
-        maker.close()
-    assert [str(one.message)[:27] for one in caught] == ["no segment could be made of"]
-    assert [store.load_text(uri) for uri in uris] == [f"text {i}" for i in range(5)]
-    with pytest.raises(WriteError):
-        store.merge_segments()
-
-
-def test_a_segment_is_not_begun_on_a_disk_that_is_nearly_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.store_text("a text")
-    monkeypatch.setattr("kacas.disk.segment_maker.LEFT_FREE", 1 << 60)
-    with pytest.raises(WriteError, match="bytes of the disk are free"):
-        store.merge_segments()
-    assert not list((store.path).glob("segments/*"))
-
-
-def test_a_forked_child_makes_its_own_segments(store: Store) -> None:
-    maker = maker_of(store)
-    uri = store.store_text("of the parent")
-
-    def child() -> str:
-        maker.make_if_due()
-        own = store.store_text("of the child")
-        maker.close()
-        assert store.load_text(uri) == "of the parent"
-        return own
-
-    own = children.run(child).get()
-    maker.close()
-    assert store.load_text(own) == "of the child"
-    store.merge_segments()
-    assert store.segment_stats().packs == 2
-    with pytest.raises(NotFoundError):
-        store.load_text("sha1://" + "12" * 20)
+def test_what_is_covered_is_put_together_once_however_often_packs_come_and_go(volume: Volume) -> None:
+    everything = {pack_id(i) for i in range(30)}
+    run = TableRun([(pack_id(pack), table(pack, [1], [1], [20 + pack, 22])) for pack in range(2)])
+    made = write_segment(volume, [run], everything)
+    segment = Segment(volume.segment_path(made), made, volume.store_id)
+    assert {merged: set(ids) for merged, ids in segment.covers.items()} == {
+        pack_id(0): {pack_id(20), pack_id(22)},
+        pack_id(1): {pack_id(21), pack_id(22)},
+    }
+    segments = SegmentSet((segment,), everything)
+    assert segments.spared() is segments.spared()
+    assert segment.covered(set()) is segment.covered({pack_id(9)})
+    assert segment.covered({pack_id(0)}) == {pack_id(21), pack_id(22)}
+    assert SegmentSet((segment,), everything - {pack_id(0)}).covered() == {pack_id(21), pack_id(22)}
+    assert segments.covered({pack_id(0), pack_id(1)}) == set()

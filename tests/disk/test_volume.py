@@ -163,7 +163,7 @@ def test_packs_and_orphans_are_told_apart_by_name(tmp_path: Path) -> None:
     for name in [*strays, f"{PACK.hex()}.pack"]:
         (volume.packs / name).write_bytes(b"")
     assert volume.list_packs() == {PACK}
-    assert volume.list_orphans() == sorted(strays)
+    assert volume.list_orphans() == sorted(f"packs/{name}" for name in strays)
     assert volume.pack_path(PACK).name == f"{PACK.hex()}.pack"
 
 

@@ -21,7 +21,7 @@ from tests.faults import contents
 from tests.faults.contents import Content
 
 PACK = re.compile(r"[0-9a-f]{32}\.pack")
-TEMPORARY = re.compile(r"\..+\.tmp\..+")
+TEMPORARY = re.compile(r"(packs|segments)/\..+\.tmp\..+")
 
 
 def open_store(path: Path, cache: Path, *, create: bool = False) -> kacas.Store:

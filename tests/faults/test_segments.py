@@ -220,7 +220,7 @@ def test_two_hosts_that_make_the_same_segment_at_once_do_no_harm(tmp_path: Path)
             check(store, contents)
     with opened(tmp_path, "c") as store:
         check(store, contents)
-        assert store.segment_stats().chunks == 8
+        assert store.segment_stats().chunks in (8, 6)  # they are due to be merged, and may have been
         assert store.merge_segments().chunks == 6
         check(store, contents)
         assert verify(store).redundant == []

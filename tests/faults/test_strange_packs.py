@@ -185,7 +185,7 @@ def test_strangers_beside_the_packs_are_told_and_left_alone(specimen: Specimen, 
         assert not store.exists("sha1://" + "00" * 20)
         report = verify(store)
         assert report.clean
-        assert report.orphans == [name]
+        assert report.orphans == [f"packs/{name}"]
     assert stranger.read_bytes() == b"somebody's notes"
 
 

@@ -319,7 +319,7 @@ def test_leftovers_of_writers_are_listed_and_no_problem(store: Store) -> None:
         (pack.parent / name).write_bytes(b"half a pack")
     report = verify(store)
     assert report.clean
-    assert report.orphans == sorted(left)
+    assert report.orphans == sorted(f"packs/{name}" for name in left)
     assert all((pack.parent / name).exists() for name in left), "verify removes nothing"
     assert store.load_bytes(uri) == b"content"
 
@@ -331,3 +331,13 @@ def test_verify_changes_nothing_in_the_store(store: Store) -> None:
     before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
     verify(store)
     assert {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()} == before
+
+
+def test_leftovers_of_makers_of_segments_are_listed_too(store: Store) -> None:
+    store.store_text("a text")
+    (store.path / "segments").mkdir(exist_ok=True)
+    name = ".00.seg.tmp.host.1.00"
+    (store.path / "segments" / name).write_bytes(b"begun")
+    report = verify(store)
+    assert report.clean
+    assert report.orphans == [f"segments/{name}"]
