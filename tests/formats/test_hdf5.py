@@ -114,6 +114,32 @@ def test_pynwb_reads_from_the_store(store: kacas.Store, tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read().acquisition["raw"].data[100:200], recording()[100:200])
 
 
+@pytest.mark.parametrize("opened", ["store.open_h5(uri)", "h5py.File(store.open_file(uri))"])
+def test_garbage_with_datasets_in_it_does_not_stop_reads_that_threads_share(
+    store: kacas.Store, tmp_path: Path, opened: str
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for number in range(40):
+            file[str(number)] = recording(20_000, number)
+    uri = store.store_file(tmp_path / "x.h5", codec="bits-lz4")
+    program = (
+        "import gc, h5py, kacas, sys\n"
+        "store, uri = kacas.Store.open(sys.argv[1]), sys.argv[2]\n"
+        "for allocations in (50, 200, 700):\n"
+        "    gc.set_threshold(allocations)\n"
+        f"    file = {opened}\n"
+        "    for number in range(40):\n"
+        "        data = file[str(number)]\n"
+        "        box = [data]\n"
+        "        box.append(box)\n"
+        "        data[:]\n"
+        "        assert gc.isenabled()\n"
+    )
+    environment = os.environ | {"KACAS_THREADS": "4"}
+    run = [sys.executable, "-c", program, store.path, uri]
+    subprocess.run(run, check=True, cwd=Path(__file__).parents[2], env=environment, timeout=120)
+
+
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 @pytest.mark.parametrize("how", [{"compression": "gzip"}, {}])
 def test_appended_rows_and_changed_attributes_store_what_is_new(
