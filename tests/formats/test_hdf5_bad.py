@@ -182,6 +182,45 @@ def test_links_to_other_files_and_external_storage_are_never_followed(store: kac
         list(store.list_h5(uri, "group/elsewhere"))
 
 
+def virtual(file: h5py.File, name: str, source: str, place: str = ".") -> None:
+    layout = h5py.VirtualLayout((4,), "i2")
+    layout[:] = h5py.VirtualSource(place, source, (4,), "i2")
+    file.create_virtual_dataset(name, layout)
+
+
+def test_a_virtual_dataset_of_one_that_may_lie_elsewhere_is_refused(store: kacas.Store, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["own"] = np.full(4, 7, "i2")
+    (tmp_path / "secret").write_bytes(b"secret!!")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["own"] = np.arange(4, dtype="i2")
+        file["group/link"] = h5py.SoftLink("/own")
+        file["outside"] = h5py.ExternalLink("other.h5", "/own")
+        file["around"] = h5py.SoftLink("/outside")
+        file.create_dataset("raw", shape=(4,), dtype="i2", external=[(str(tmp_path / "secret"), 0, 8)])
+        virtual(file, "elsewhere", "own", "other.h5")
+        virtual(file, "elsewhere%", "own", "other.h5")  # which a pattern means by "elsewhere%%"
+        for source in (
+            "own",
+            "group/link",
+            "nothing",
+            "elsewhere",
+            "outside",
+            "around",
+            "raw",
+            "of own",
+            "elsewhere%%",
+        ):
+            virtual(file, f"of {source}", source)
+    with store.open_h5(store.store_file(tmp_path / "x.h5")) as file:
+        for name in ("of own", "of group/link"):
+            np.testing.assert_array_equal(file[name][:], np.arange(4))
+        np.testing.assert_array_equal(file["of nothing"][:], np.zeros(4))
+        for name in ("elsewhere", "outside", "around", "raw", "of own", "elsewhere%%"):
+            with pytest.raises(kacas.ExternalDataError, match=r"are not (followed|opened)"):
+                file[f"of {name}"][:]
+
+
 def test_filters_that_h5py_does_not_have_do_not_matter(store: kacas.Store, tmp_path: Path) -> None:
     made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     made.set_chunk((1000, 64))
