@@ -9,7 +9,7 @@ from typing import Any
 
 from kacas.codec_choice import choose, sample_places
 from kacas.content import Content
-from kacas.errors import ExternalDataError, KacasError, MissingPackageError, NotFoundError
+from kacas.errors import KacasError, MissingPackageError, NotFoundError
 from kacas.formats.content_reader import ContentReader
 from kacas.formats.hdf5_process import hdf5_process
 from kacas.formats.npy import Layout, Sample
@@ -85,7 +85,7 @@ def open_h5(repository: Repository, uri: Uri) -> Any:
     reader = io.BufferedReader(ContentReader(content, str(uri)), buffer_size=content.read_ahead)
     try:
         return StoredFile(reader)
-    except OSError as exc:
+    except (KeyError, OSError, RuntimeError, ValueError) as exc:
         reader.close()
         if isinstance(exc, KacasError):
             raise
@@ -98,13 +98,15 @@ def open_h5(repository: Repository, uri: Uri) -> Any:
 def list_h5(repository: Repository, uri: Uri, path: str) -> Iterator[Hdf5Item]:
     """What the file holds at `path` and below it. Raises as `open_h5`, and NotFoundError."""
     with open_h5(repository, uri) as file:
+        from kacas.formats.hdf5_open import UNREADABLE
         from kacas.formats.hdf5_outline import outline
 
         try:
             yield from outline(file, path)
-        except ExternalDataError:
+        except KacasError:
             raise
-        except KeyError as exc:
+        except UNREADABLE as exc:
             raise NotFoundError(
-                f"{uri} has no {path!r}; see what is in it without a path", sha1=uri.sha1.hex()
+                f"{uri} has no {path!r}, or not one that can be read; see what is in it without a path",
+                sha1=uri.sha1.hex(),
             ) from exc

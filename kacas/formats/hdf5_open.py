@@ -10,6 +10,9 @@ import h5py
 
 from kacas.errors import ExternalDataError
 
+UNREADABLE = (KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What h5py raises for what is damaged, or not there."""
+
 _MOST_LINKS = 100  # soft links that lead to one another
 
 
@@ -67,7 +70,10 @@ def check_path(group: Any, path: bytes, links: int = 0) -> None:
     """Raises ExternalDataError if a link on the way leads to another file. What is not there, h5py will say."""
     if links > _MOST_LINKS:
         return
-    here = h5py.h5g.open(group, b"/") if path.startswith(b"/") else group
+    try:
+        here = h5py.h5g.open(group, b"/") if path.startswith(b"/") else group
+    except UNREADABLE:
+        return
     for part in path.split(b"/"):
         if part in (b"", b"."):
             continue
@@ -84,7 +90,7 @@ def check_path(group: Any, path: bytes, links: int = 0) -> None:
             here = h5py.h5o.open(here, part)
         except ExternalDataError:
             raise
-        except (KeyError, OSError, RuntimeError, ValueError):
+        except UNREADABLE:
             return
         if not isinstance(here, h5py.h5g.GroupID):
             return
