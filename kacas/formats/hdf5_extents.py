@@ -74,7 +74,7 @@ class Extents:
 
     def _add_chunked(self, dataset: Any, chunk: tuple[int, ...], filtered: bool) -> None:
         shape, item_size = dataset.shape, dataset.get_type().get_size()
-        in_order = not filtered and is_in_order(shape, chunk)
+        in_order = not filtered and is_in_order(shape, chunk, dataset.get_space().get_simple_extent_dims(True))
         parts: list[NDArray[np.int64]] = []
         pending = array.array("q")
         width = 2 + len(shape)

@@ -166,6 +166,19 @@ def test_appended_rows_and_changed_attributes_store_what_is_new(
     assert new <= 1.1 * appended
 
 
+def test_a_recording_with_its_channels_first_grows_by_what_is_appended(store: kacas.Store, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    data = recording(220_000).T
+    with h5py.File(path, "w") as file:
+        file.create_dataset("grows", data=data[:, :200_000], chunks=(1, 5_000), maxshape=(64, None))
+    stored(store, path)
+    with h5py.File(path, "a") as file:
+        file["grows"].resize(220_000, axis=1)
+        file["grows"][:, 200_000:] = data[:, 200_000:]
+    _, new = stored(store, path)
+    assert new < 1.4 * data[:, 200_000:].nbytes
+
+
 def test_a_file_written_anew_shares_its_data(store: kacas.Store, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "one.h5", "w") as file:
         for name in ("a", "b"):
