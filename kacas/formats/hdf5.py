@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -26,7 +27,8 @@ PACKAGE = "h5py"
 def hdf5_layout(fd: int, sample: Sample, codec: str = "auto") -> Layout:
     """Of an open file with the signature: cut at the chunks of its datasets. Without h5py, and where it cannot read the file,
     as any other file. codec: for data that HDF5 itself does not compress."""
-    located = hdf5_process.locate(fd) if find_spec(PACKAGE) else None
+    # In a frozen application, `sys.executable` is that application, and cannot be the process that reads the file.
+    located = hdf5_process.locate(fd) if find_spec(PACKAGE) and not getattr(sys, "frozen", False) else None
     if located is None or not len(located.spans):
         return Layout()
     try:

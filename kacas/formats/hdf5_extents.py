@@ -193,6 +193,10 @@ def _reply(fd: int) -> bytes:
 
 def main() -> None:
     """Answer one file after the other, until none comes."""
+    ends = (signal.SIGALRM, signal.SIGPROF)
+    for number in ends:
+        signal.signal(number, signal.SIG_DFL)  # whoever started us may ignore them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     for limit, most in ((resource.RLIMIT_DATA, _MOST_MEMORY), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(limit)[1]
         if hard == resource.RLIM_INFINITY or hard > most:

@@ -284,9 +284,16 @@ def test_a_process_that_ended_because_it_was_idle_costs_nothing(tmp_path: Path) 
 @pytest.mark.parametrize(
     "limit, number", [("MOST_S", signal.SIGALRM), ("MOST_PROCESSOR_S", signal.SIGPROF)], ids=["waiting", "working"]
 )
+@pytest.mark.parametrize("inherited", ["nothing", "ignored", "blocked"])
 def test_a_file_that_takes_too_long_is_given_up_by_the_process(
-    tmp_path: Path, limit: str, number: signal.Signals
+    tmp_path: Path, limit: str, number: signal.Signals, inherited: str
 ) -> None:
+    def before() -> None:
+        if inherited == "ignored":
+            signal.signal(number, signal.SIG_IGN)
+        elif inherited == "blocked":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+
     program = (
         "import kacas.formats.hdf5_extents as extents\n"
         "def endless(fd):\n"
@@ -297,11 +304,17 @@ def test_a_file_that_takes_too_long_is_given_up_by_the_process(
     ours, theirs = socket.socketpair()
     plain(tmp_path / "x.h5")
     with ours, theirs, (tmp_path / "x.h5").open("rb") as file:
-        child = subprocess.Popen([sys.executable, "-c", program], stdin=theirs.fileno(), cwd=ROOT)
-        theirs.close()
-        socket.send_fds(ours, [b"?"], [file.fileno()])
-        assert ours.recv(1) == b""
-        assert child.wait() == -number
+        run = [sys.executable, "-c", program]
+        child = subprocess.Popen(run, stdin=theirs.fileno(), cwd=ROOT, preexec_fn=before)
+        try:
+            theirs.close()
+            socket.send_fds(ours, [b"?"], [file.fileno()])
+            ours.settimeout(60)
+            assert ours.recv(1) == b""
+            assert child.wait() == -number
+        finally:
+            child.kill()
+            child.wait()
 
 
 def test_threads_and_forked_children_each_get_their_answers(tmp_path: Path) -> None:
@@ -348,3 +361,16 @@ def test_without_h5py_files_are_cut_by_content_and_it_is_said_what_to_install(tm
     assert found[0].startswith("h5py ")
     assert "pip install" in found[0]
     assert found[1].endswith("True False")
+
+
+def test_a_frozen_application_does_not_start_itself_to_read_a_file(tmp_path: Path) -> None:
+    plain(tmp_path / "x.h5")
+    program = (
+        "import sys\n"
+        "import kacas, kacas.formats.hdf5_process as process\n"
+        "sys.frozen = True\n"
+        "uri = kacas.store_file(sys.argv[1])\n"
+        "print(process.hdf5_process._process, kacas.load_bytes(uri) == open(sys.argv[1], 'rb').read())\n"
+    )
+    run = [sys.executable, "-c", program, tmp_path / "x.h5"]
+    assert subprocess.run(run, check=True, cwd=ROOT, capture_output=True).stdout == b"None True\n"
