@@ -281,9 +281,27 @@ def test_a_file_that_another_process_has_open_for_writing_is_cut_too(store: kaca
             assert writer.stdin is not None
             assert writer.stdout.readline() == b"ready\n"
             uri, _ = stored(store, path)
-            if mode == "swmr":
-                assert max(child.size for child in chunks_of(store, uri)) <= 256 << 10
+            assert max(child.size for child in chunks_of(store, uri)) <= 256 << 10
             writer.stdin.close()
+
+
+def test_a_file_whose_writer_crashed_is_cut_at_its_datasets(store: kacas.Store, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    program = (
+        "import h5py, os, sys\n"
+        "from tests.formats.hdf5_files import recording\n"
+        "file = h5py.File(sys.argv[1], 'w', libver='latest')\n"
+        "file.create_dataset('d', data=recording(40_000), chunks=(2_048, 64), maxshape=(None, 64))\n"
+        "file.flush()\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=True, cwd=Path(__file__).parents[2])
+    with pytest.raises(OSError, match="already open"):
+        h5py.File(path)
+    uri, _ = stored(store, path)
+    assert [child.size for child in chunks_of(store, uri)].count(256 << 10) >= 18
+    with store.open_h5(uri) as file:
+        np.testing.assert_array_equal(file["d"][:], recording(40_000))
 
 
 def chunks_of(store: kacas.Store, uri: str) -> list[kacas.model.manifest.Child]:
