@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import quote_from_bytes
 
 import click
 
@@ -40,6 +42,9 @@ def ls(session: Session, uri: str, path: str, as_json: bool) -> None:
         if store.is_h5(uri):
             _outline(store.list_h5(uri, path), as_json)
             return
+        if path and store.is_dir(uri) and store.is_h5(file := _below(uri, path)):
+            _outline(store.list_h5(file), as_json)
+            return
         items = store.list_dir(uri, path)
     if as_json:
         for item in items:
@@ -49,6 +54,13 @@ def ls(session: Session, uri: str, path: str, as_json: bool) -> None:
         size = "" if item.size is None else output.human_size(item.size)
         mark = {"directory": "/", "link": f" -> {item.target}"}.get(item.type, "*" if item.executable else "")
         output.line(f"{size:>10}  {item.name}{mark}")
+
+
+def _below(uri: str, path: str) -> str:
+    """The URI of what lies at `path` in the directory."""
+    directory, mark, query = uri.partition("?")
+    names = [quote_from_bytes(name, safe="") for name in os.fsencode(path).split(b"/") if name]
+    return "/".join([directory.rstrip("/"), *names]) + mark + query
 
 
 def _outline(items: Iterator[Hdf5Item], as_json: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
+import sys
 
 from kacas.content import Content
 from kacas.disk.memory import check_affordable
@@ -43,11 +45,29 @@ class ContentReader(io.RawIOBase):
         out = memoryview(buffer).cast("B")
         count = min(len(out), max(0, self._content.size - self._at))
         if count:  # the position may be behind the end
-            self._content.read_into(self._at, out[:count])
+            self._fill(out[:count])
             self._at += count
         return count
+
+    def _fill(self, out: memoryview) -> None:
+        """No garbage is collected while h5py waits for this: it holds its lock, and whoever collects one of its objects waits
+        for that lock. In a thread that helps to read, both would wait for ever."""
+        paused = gc.isenabled() and _h5py_waits()
+        try:
+            if paused:
+                gc.disable()
+            self._content.read_into(self._at, out)
+        finally:
+            if paused:  # one thread at a time holds the lock, so nobody else has paused it
+                gc.enable()
 
     def readall(self) -> bytes:
         """The rest at once. Raises SizeLimitError before memory is taken."""
         check_affordable(max(0, self._content.size - self._at), self.name)
         return super().readall()
+
+
+def _h5py_waits() -> bool:
+    """Whether it is h5py that reads, in this thread."""
+    lock = getattr(sys.modules.get("h5py._objects"), "phil", None)
+    return lock is not None and bool(lock._is_owned())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from kacas.codec_choice import choose, sample_places
 from kacas.content import Content
-from kacas.errors import ExternalDataError, KacasError, MissingPackageError, NotFoundError
+from kacas.errors import KacasError, MissingPackageError, NotFoundError
 from kacas.formats.content_reader import ContentReader
 from kacas.formats.hdf5_process import hdf5_process
 from kacas.formats.npy import Layout, Sample
@@ -26,7 +27,8 @@ PACKAGE = "h5py"
 def hdf5_layout(fd: int, sample: Sample, codec: str = "auto") -> Layout:
     """Of an open file with the signature: cut at the chunks of its datasets. Without h5py, and where it cannot read the file,
     as any other file. codec: for data that HDF5 itself does not compress."""
-    located = hdf5_process.locate(fd) if find_spec(PACKAGE) else None
+    # In a frozen application, `sys.executable` is that application, and cannot be the process that reads the file.
+    located = hdf5_process.locate(fd) if find_spec(PACKAGE) and not getattr(sys, "frozen", False) else None
     if located is None or not len(located.spans):
         return Layout()
     try:
@@ -85,7 +87,7 @@ def open_h5(repository: Repository, uri: Uri) -> Any:
     reader = io.BufferedReader(ContentReader(content, str(uri)), buffer_size=content.read_ahead)
     try:
         return StoredFile(reader)
-    except OSError as exc:
+    except (KeyError, OSError, RuntimeError, ValueError) as exc:
         reader.close()
         if isinstance(exc, KacasError):
             raise
@@ -98,13 +100,15 @@ def open_h5(repository: Repository, uri: Uri) -> Any:
 def list_h5(repository: Repository, uri: Uri, path: str) -> Iterator[Hdf5Item]:
     """What the file holds at `path` and below it. Raises as `open_h5`, and NotFoundError."""
     with open_h5(repository, uri) as file:
+        from kacas.formats.hdf5_open import UNREADABLE
         from kacas.formats.hdf5_outline import outline
 
         try:
             yield from outline(file, path)
-        except ExternalDataError:
+        except KacasError:
             raise
-        except KeyError as exc:
+        except UNREADABLE as exc:
             raise NotFoundError(
-                f"{uri} has no {path!r}; see what is in it without a path", sha1=uri.sha1.hex()
+                f"{uri} has no {path!r}, or not one that can be read; see what is in it without a path",
+                sha1=uri.sha1.hex(),
             ) from exc

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
@@ -39,6 +40,10 @@ _MOST_MEMORY = 1 << 30  # bytes
 _MOST_EXTENTS = 1 << 22  # what follows is cut by content
 _MOST_SPANS = 1 << 20
 _TOGETHER = 1 << 16  # chunks
+_WRITTEN, _SHARED = (
+    1,
+    4,
+)  # marks of a file: somebody writes to it, or ended without closing it; others may read meanwhile (SWMR)
 _AREAS = 16  # of the largest dataset, to take samples from
 
 
@@ -74,7 +79,7 @@ class Extents:
 
     def _add_chunked(self, dataset: Any, chunk: tuple[int, ...], filtered: bool) -> None:
         shape, item_size = dataset.shape, dataset.get_type().get_size()
-        in_order = not filtered and is_in_order(shape, chunk)
+        in_order = not filtered and is_in_order(shape, chunk, dataset.get_space().get_simple_extent_dims(True))
         parts: list[NDArray[np.int64]] = []
         pending = array.array("q")
         width = 2 + len(shape)
@@ -161,18 +166,24 @@ def _datasets(file: h5py.File) -> Iterator[Any]:
                 yield found
 
 
-def _is_written(fd: int) -> bool:
-    """Whether the file says that somebody writes to it for others to read (SWMR). Its size is then not held against it,
-    so that this is not tried with files that were cut short."""
-    front = os.pread(fd, MAX_USER_BLOCK, 0)
-    at = signature_at(front)
-    return at is not None and front[at + 8 : at + 9] == b"\3" and front[at + 11 : at + 12] == b"\5"
+@contextmanager
+def _opened(fd: int) -> Iterator[h5py.File]:
+    """As its marks want it, of which the newer superblocks have some."""
+    name = f"/proc/self/fd/{fd}"
+    with open(name, "rb", MAX_USER_BLOCK) as anew:  # who sent us the file has its position in common with us
+        front = anew.read(MAX_USER_BLOCK)
+        at = signature_at(front)
+        marks = front[at + 11] if at is not None and len(front) > at + 11 and front[at + 8] == 3 else 0
+        # By name, one that is written would be refused. The size of one that others may read meanwhile is not held against it.
+        source = anew if marks == _WRITTEN else name
+        with h5py.File(source, "r", locking=False, swmr=marks == _WRITTEN | _SHARED) as file:
+            yield file
 
 
 def read_extents(fd: int) -> Extents:
     """Of all datasets in the file. What cannot be read is left out. Raises OSError for no HDF5."""
     extents = Extents(os.fstat(fd).st_size)
-    with h5py.File(f"/proc/self/fd/{fd}", "r", locking=False, swmr=_is_written(fd)) as file:
+    with _opened(fd) as file:
         for dataset in _datasets(file):
             try:
                 extents.add(dataset)
@@ -193,6 +204,10 @@ def _reply(fd: int) -> bytes:
 
 def main() -> None:
     """Answer one file after the other, until none comes."""
+    ends = (signal.SIGALRM, signal.SIGPROF)
+    for number in ends:
+        signal.signal(number, signal.SIG_DFL)  # whoever started us may ignore them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     for limit, most in ((resource.RLIMIT_DATA, _MOST_MEMORY), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(limit)[1]
         if hard == resource.RLIM_INFINITY or hard > most:

@@ -10,6 +10,9 @@ import h5py
 
 from kacas.errors import ExternalDataError
 
+UNREADABLE = (KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What h5py raises for what is damaged, or not there."""
+
 _MOST_LINKS = 100  # soft links that lead to one another
 
 
@@ -67,7 +70,10 @@ def check_path(group: Any, path: bytes, links: int = 0) -> None:
     """Raises ExternalDataError if a link on the way leads to another file. What is not there, h5py will say."""
     if links > _MOST_LINKS:
         return
-    here = h5py.h5g.open(group, b"/") if path.startswith(b"/") else group
+    try:
+        here = h5py.h5g.open(group, b"/") if path.startswith(b"/") else group
+    except UNREADABLE:
+        return
     for part in path.split(b"/"):
         if part in (b"", b"."):
             continue
@@ -84,21 +90,48 @@ def check_path(group: Any, path: bytes, links: int = 0) -> None:
             here = h5py.h5o.open(here, part)
         except ExternalDataError:
             raise
-        except (KeyError, OSError, RuntimeError, ValueError):
+        except UNREADABLE:
             return
         if not isinstance(here, h5py.h5g.GroupID):
             return
 
 
 def _check_dataset(dataset: Any) -> None:
-    """Raises ExternalDataError if its data lies in other files."""
+    """Raises ExternalDataError if its data lies in other files, or is taken from a dataset of which that cannot be ruled out."""
     made = dataset.id.get_create_plist()
-    files = []
     if made.get_layout() == h5py.h5d.VIRTUAL:
-        files = [made.get_virtual_filename(source) for source in range(made.get_virtual_count())]
-    elif made.get_external_count():
-        files = [made.get_external(source)[0].decode(errors="replace") for source in range(made.get_external_count())]
-    if outside := [file for file in files if file != "."]:
+        sources = {
+            (made.get_virtual_filename(at), made.get_virtual_dsetname(at)) for at in range(made.get_virtual_count())
+        }
+        files = sorted(file for file, _ in sources if file != ".")
+    else:
+        sources = set()
+        files = [made.get_external(at)[0].decode(errors="replace") for at in range(made.get_external_count())]
+    if files:
         raise ExternalDataError(
-            f"the data of {dataset.name} is in other files ({outside[0]}…); these are not opened: store them, and open them"
+            f"the data of {dataset.name} is in other files ({files[0]}…); these are not opened: store them, and open them"
         )
+    for _, name in sorted(sources):
+        if not _is_plain(dataset.file.id, name):
+            raise ExternalDataError(
+                f"the data of {dataset.name} is taken from {name}, whose data may be in other files; these are not opened: "
+                "have it taken from a dataset that is neither virtual nor external"
+            )
+
+
+def _is_plain(file: Any, name: str) -> bool:
+    """Whether all of the dataset of this name lies in the file, or there is none. HDF5 knows no bounds here: in another
+    virtual dataset, "other.h5" would be this file again, and the data of external storage whatever lies on this machine."""
+    if "%" in name:  # a pattern: HDF5 puts numbers in
+        return False
+    path = _bytes(name)
+    root = h5py.h5g.open(file, b"/")
+    check_path(root, path)
+    try:
+        found = h5py.h5o.open(root, path)
+    except KeyError:
+        return True
+    if not isinstance(found, h5py.h5d.DatasetID):
+        return True  # HDF5 refuses it
+    made = found.get_create_plist()
+    return bool(made.get_layout() != h5py.h5d.VIRTUAL and not made.get_external_count())

@@ -7,11 +7,10 @@ from typing import Any
 
 import h5py
 
-from kacas.formats.hdf5_open import check_path
+from kacas.formats.hdf5_open import UNREADABLE, check_path
 from kacas.model.description import Hdf5Item
 
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
-_UNREADABLE = (KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def outline(file: Any, path: str) -> Iterator[Hdf5Item]:
@@ -24,7 +23,12 @@ def outline(file: Any, path: str) -> Iterator[Hdf5Item]:
     check_path(file.id, name)
     seen: dict[int, str] = {}
     waiting: list[tuple[str, Any, bytes]] = []  # where it is, the group that it is in, its name there
-    yield from _object(top, h5py.h5o.open(file.id, name), seen, waiting)
+    try:
+        yield from _object(top, h5py.h5o.open(file.id, name), seen, waiting)
+    except UNREADABLE:
+        if not _is_there(file.id, name):
+            raise
+        yield Hdf5Item(top, "unreadable")
     while waiting:
         place, group, name = waiting.pop()
         try:
@@ -38,8 +42,16 @@ def outline(file: Any, path: str) -> Iterator[Hdf5Item]:
                 yield Hdf5Item(place, "external link", target=f"{_text(target)}:{_text(inside)}")
             else:
                 yield Hdf5Item(place, "link of a user's kind")
-        except _UNREADABLE:
+        except UNREADABLE:
             yield Hdf5Item(place, "unreadable")
+
+
+def _is_there(file: Any, name: bytes) -> bool:
+    """Whether something is to be there. What only a soft link names may be missing."""
+    try:
+        return name == b"/" or bool(file.links.get_info(name).type == h5py.h5l.TYPE_HARD)
+    except UNREADABLE:
+        return False
 
 
 def _object(place: str, opened: Any, seen: dict[int, str], waiting: list[tuple[str, Any, bytes]]) -> Iterator[Hdf5Item]:
@@ -49,8 +61,8 @@ def _object(place: str, opened: Any, seen: dict[int, str], waiting: list[tuple[s
         return
     attributes = h5py.h5a.get_num_attrs(opened)
     if isinstance(opened, h5py.h5g.GroupID):
-        yield Hdf5Item(place, "group", attributes=attributes)
         names = sorted(opened)
+        yield Hdf5Item(place, "group", attributes=attributes)
         waiting += [(f"{place.rstrip('/')}/{_text(name)}", opened, name) for name in reversed(names)]
     elif isinstance(opened, h5py.h5d.DatasetID):
         yield _dataset(place, opened, attributes)

@@ -52,10 +52,13 @@ def order_of(shape: tuple[int, ...], item_size: int) -> Order:
     return Order(cutter.step, cutter.period or cutter.step)
 
 
-def is_in_order(shape: tuple[int, ...], chunk: tuple[int, ...]) -> bool:
-    """Whether each chunk is one range of the array: whole rows, or a part of one row."""
+def is_in_order(shape: tuple[int, ...], chunk: tuple[int, ...], most: tuple[int, ...]) -> bool:
+    """Whether each chunk is one range of the array, whole rows or a part of one row, and stays it when the array grows.
+
+    most: the shape that it may grow to. Parts of rows that become longer would all have other places in the array.
+    """
     axis = next((axis for axis, length in enumerate(chunk) if length > 1), len(chunk))
-    return chunk[axis + 1 :] == shape[axis + 1 :]
+    return chunk[axis + 1 :] == shape[axis + 1 :] and shape[1:] in (chunk[1:], most[1:])
 
 
 def places(shape: tuple[int, ...], item_size: int, coordinates: NDArray[np.int64]) -> NDArray[np.int64]:

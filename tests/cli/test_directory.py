@@ -139,4 +139,10 @@ def test_the_outline_of_an_hdf5_file_is_listed(kacas: Runner, run7: Path) -> Non
     (found,) = kacas("ls", "--json", single, "a/data").objects
     assert (found["shape"], found["dtype"], found["filters"]) == ([1000, 64], "int16", ["shuffle", "gzip 4"])
     assert kacas("ls", single, "b").code == 3
+    (run7 / "raw/a%2 b.nwb").write_bytes((run7 / "x.nwb").read_bytes())
+    labelled = stored(kacas, run7)
+    assert "?label=" in labelled
+    assert kacas("ls", labelled, "raw/a%2 b.nwb").text == text
+    assert kacas("ls", labelled, "raw/b.nwb").code == 3
+    assert kacas("ls", labelled, "notes.txt").code == 4
     assert kacas("ls", f"{directory}/notes.txt").code == 4

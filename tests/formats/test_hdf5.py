@@ -114,6 +114,32 @@ def test_pynwb_reads_from_the_store(store: kacas.Store, tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read().acquisition["raw"].data[100:200], recording()[100:200])
 
 
+@pytest.mark.parametrize("opened", ["store.open_h5(uri)", "h5py.File(store.open_file(uri))"])
+def test_garbage_with_datasets_in_it_does_not_stop_reads_that_threads_share(
+    store: kacas.Store, tmp_path: Path, opened: str
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for number in range(40):
+            file[str(number)] = recording(20_000, number)
+    uri = store.store_file(tmp_path / "x.h5", codec="bits-lz4")
+    program = (
+        "import gc, h5py, kacas, sys\n"
+        "store, uri = kacas.Store.open(sys.argv[1]), sys.argv[2]\n"
+        "for allocations in (50, 200, 700):\n"
+        "    gc.set_threshold(allocations)\n"
+        f"    file = {opened}\n"
+        "    for number in range(40):\n"
+        "        data = file[str(number)]\n"
+        "        box = [data]\n"
+        "        box.append(box)\n"
+        "        data[:]\n"
+        "        assert gc.isenabled()\n"
+    )
+    environment = os.environ | {"KACAS_THREADS": "4"}
+    run = [sys.executable, "-c", program, store.path, uri]
+    subprocess.run(run, check=True, cwd=Path(__file__).parents[2], env=environment, timeout=120)
+
+
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 @pytest.mark.parametrize("how", [{"compression": "gzip"}, {}])
 def test_appended_rows_and_changed_attributes_store_what_is_new(
@@ -138,6 +164,19 @@ def test_appended_rows_and_changed_attributes_store_what_is_new(
     appended = sum(map(len, dataset_chunks(path, "grows")[30:]))
     _, new = stored(store, path)
     assert new <= 1.1 * appended
+
+
+def test_a_recording_with_its_channels_first_grows_by_what_is_appended(store: kacas.Store, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    data = recording(220_000).T
+    with h5py.File(path, "w") as file:
+        file.create_dataset("grows", data=data[:, :200_000], chunks=(1, 5_000), maxshape=(64, None))
+    stored(store, path)
+    with h5py.File(path, "a") as file:
+        file["grows"].resize(220_000, axis=1)
+        file["grows"][:, 200_000:] = data[:, 200_000:]
+    _, new = stored(store, path)
+    assert new < 1.4 * data[:, 200_000:].nbytes
 
 
 def test_a_file_written_anew_shares_its_data(store: kacas.Store, tmp_path: Path) -> None:
@@ -242,9 +281,27 @@ def test_a_file_that_another_process_has_open_for_writing_is_cut_too(store: kaca
             assert writer.stdin is not None
             assert writer.stdout.readline() == b"ready\n"
             uri, _ = stored(store, path)
-            if mode == "swmr":
-                assert max(child.size for child in chunks_of(store, uri)) <= 256 << 10
+            assert max(child.size for child in chunks_of(store, uri)) <= 256 << 10
             writer.stdin.close()
+
+
+def test_a_file_whose_writer_crashed_is_cut_at_its_datasets(store: kacas.Store, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    program = (
+        "import h5py, os, sys\n"
+        "from tests.formats.hdf5_files import recording\n"
+        "file = h5py.File(sys.argv[1], 'w', libver='latest')\n"
+        "file.create_dataset('d', data=recording(40_000), chunks=(2_048, 64), maxshape=(None, 64))\n"
+        "file.flush()\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=True, cwd=Path(__file__).parents[2])
+    with pytest.raises(OSError, match="already open"):
+        h5py.File(path)
+    uri, _ = stored(store, path)
+    assert [child.size for child in chunks_of(store, uri)].count(256 << 10) >= 18
+    with store.open_h5(uri) as file:
+        np.testing.assert_array_equal(file["d"][:], recording(40_000))
 
 
 def chunks_of(store: kacas.Store, uri: str) -> list[kacas.model.manifest.Child]:

@@ -182,6 +182,45 @@ def test_links_to_other_files_and_external_storage_are_never_followed(store: kac
         list(store.list_h5(uri, "group/elsewhere"))
 
 
+def virtual(file: h5py.File, name: str, source: str, place: str = ".") -> None:
+    layout = h5py.VirtualLayout((4,), "i2")
+    layout[:] = h5py.VirtualSource(place, source, (4,), "i2")
+    file.create_virtual_dataset(name, layout)
+
+
+def test_a_virtual_dataset_of_one_that_may_lie_elsewhere_is_refused(store: kacas.Store, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["own"] = np.full(4, 7, "i2")
+    (tmp_path / "secret").write_bytes(b"secret!!")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["own"] = np.arange(4, dtype="i2")
+        file["group/link"] = h5py.SoftLink("/own")
+        file["outside"] = h5py.ExternalLink("other.h5", "/own")
+        file["around"] = h5py.SoftLink("/outside")
+        file.create_dataset("raw", shape=(4,), dtype="i2", external=[(str(tmp_path / "secret"), 0, 8)])
+        virtual(file, "elsewhere", "own", "other.h5")
+        virtual(file, "elsewhere%", "own", "other.h5")  # which a pattern means by "elsewhere%%"
+        for source in (
+            "own",
+            "group/link",
+            "nothing",
+            "elsewhere",
+            "outside",
+            "around",
+            "raw",
+            "of own",
+            "elsewhere%%",
+        ):
+            virtual(file, f"of {source}", source)
+    with store.open_h5(store.store_file(tmp_path / "x.h5")) as file:
+        for name in ("of own", "of group/link"):
+            np.testing.assert_array_equal(file[name][:], np.arange(4))
+        np.testing.assert_array_equal(file["of nothing"][:], np.zeros(4))
+        for name in ("elsewhere", "outside", "around", "raw", "of own", "elsewhere%%"):
+            with pytest.raises(kacas.ExternalDataError, match=r"are not (followed|opened)"):
+                file[f"of {name}"][:]
+
+
 def test_filters_that_h5py_does_not_have_do_not_matter(store: kacas.Store, tmp_path: Path) -> None:
     made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     made.set_chunk((1000, 64))
@@ -245,9 +284,16 @@ def test_a_process_that_ended_because_it_was_idle_costs_nothing(tmp_path: Path) 
 @pytest.mark.parametrize(
     "limit, number", [("MOST_S", signal.SIGALRM), ("MOST_PROCESSOR_S", signal.SIGPROF)], ids=["waiting", "working"]
 )
+@pytest.mark.parametrize("inherited", ["nothing", "ignored", "blocked"])
 def test_a_file_that_takes_too_long_is_given_up_by_the_process(
-    tmp_path: Path, limit: str, number: signal.Signals
+    tmp_path: Path, limit: str, number: signal.Signals, inherited: str
 ) -> None:
+    def before() -> None:
+        if inherited == "ignored":
+            signal.signal(number, signal.SIG_IGN)
+        elif inherited == "blocked":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+
     program = (
         "import kacas.formats.hdf5_extents as extents\n"
         "def endless(fd):\n"
@@ -258,11 +304,17 @@ def test_a_file_that_takes_too_long_is_given_up_by_the_process(
     ours, theirs = socket.socketpair()
     plain(tmp_path / "x.h5")
     with ours, theirs, (tmp_path / "x.h5").open("rb") as file:
-        child = subprocess.Popen([sys.executable, "-c", program], stdin=theirs.fileno(), cwd=ROOT)
-        theirs.close()
-        socket.send_fds(ours, [b"?"], [file.fileno()])
-        assert ours.recv(1) == b""
-        assert child.wait() == -number
+        run = [sys.executable, "-c", program]
+        child = subprocess.Popen(run, stdin=theirs.fileno(), cwd=ROOT, preexec_fn=before)
+        try:
+            theirs.close()
+            socket.send_fds(ours, [b"?"], [file.fileno()])
+            ours.settimeout(60)
+            assert ours.recv(1) == b""
+            assert child.wait() == -number
+        finally:
+            child.kill()
+            child.wait()
 
 
 def test_threads_and_forked_children_each_get_their_answers(tmp_path: Path) -> None:
@@ -309,3 +361,16 @@ def test_without_h5py_files_are_cut_by_content_and_it_is_said_what_to_install(tm
     assert found[0].startswith("h5py ")
     assert "pip install" in found[0]
     assert found[1].endswith("True False")
+
+
+def test_a_frozen_application_does_not_start_itself_to_read_a_file(tmp_path: Path) -> None:
+    plain(tmp_path / "x.h5")
+    program = (
+        "import sys\n"
+        "import kacas, kacas.formats.hdf5_process as process\n"
+        "sys.frozen = True\n"
+        "uri = kacas.store_file(sys.argv[1])\n"
+        "print(process.hdf5_process._process, kacas.load_bytes(uri) == open(sys.argv[1], 'rb').read())\n"
+    )
+    run = [sys.executable, "-c", program, tmp_path / "x.h5"]
+    assert subprocess.run(run, check=True, cwd=ROOT, capture_output=True).stdout == b"None True\n"

@@ -72,6 +72,30 @@ def test_what_cannot_be_read_is_shown_as_such(store: kacas.Store, tmp_path: Path
     assert shown == [("/", "group"), ("/a", "dataset"), ("/b", "unreadable"), ("/c", "dataset")]
 
 
+@pytest.mark.parametrize("libver, mark", [("earliest", b"TREE"), ("earliest", b"HEAP"), ("latest", b"OHDR")])
+@pytest.mark.parametrize("group", ["/", "/a"])
+def test_a_damaged_group_is_shown_as_such(
+    store: kacas.Store, tmp_path: Path, libver: str, mark: bytes, group: str
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w", libver=libver) as file:
+        file["a/b"] = 1.0
+        header = h5py.h5o.get_info(file[group].id).addr
+    data = bytearray((tmp_path / "x.h5").read_bytes())
+    at = data.index(mark, header)
+    data[at : at + 16] = b"\xff" * 16
+    (tmp_path / "x.h5").write_bytes(data)
+    uri = store.store_file(tmp_path / "x.h5")
+    try:
+        shown = [(item.path, item.type) for item in store.list_h5(uri)]
+    except kacas.WrongKindError:
+        assert (libver, group) == ("latest", "/")  # h5py does not open it
+        return
+    assert shown[-1] == (group, "unreadable")
+    assert [(item.path, item.type) for item in store.list_h5(uri, group)] == [(group, "unreadable")]
+    with pytest.raises(kacas.NotFoundError):
+        list(store.list_h5(uri, f"{group}/b"))
+
+
 def test_damage_of_the_store_is_named_as_such(store: kacas.Store, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["d"] = np.random.default_rng(0).integers(0, 1 << 62, 200_000)

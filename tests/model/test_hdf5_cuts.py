@@ -187,24 +187,29 @@ def test_chunks_of_whole_rows_are_joined_and_cut_like_the_array() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape, chunk, ordered",
+    "shape, chunk, most, ordered",
     [
-        ((100, 8), (10, 8), True),
-        ((100, 8), (1, 8), True),
-        ((100, 8), (1, 4), True),
-        ((100, 8), (10, 4), False),
-        ((100, 8), (10, 16), False),
-        ((100,), (7,), True),
-        ((5, 6, 7), (1, 2, 7), True),
-        ((5, 6, 7), (2, 2, 7), False),
-        ((5, 6, 7), (1, 1, 1), True),
-        ((5, 1), (2, 1), True),
+        ((100, 8), (10, 8), (100, 8), True),
+        ((100, 8), (1, 8), (100, 8), True),
+        ((100, 8), (1, 4), (100, 8), True),
+        ((100, 8), (10, 4), (100, 8), False),
+        ((100, 8), (10, 16), (100, 8), False),
+        ((100,), (7,), (100,), True),
+        ((5, 6, 7), (1, 2, 7), (5, 6, 7), True),
+        ((5, 6, 7), (2, 2, 7), (5, 6, 7), False),
+        ((5, 6, 7), (1, 1, 1), (5, 6, 7), True),
+        ((5, 1), (2, 1), (5, 1), True),
+        ((100, 8), (10, 8), (-1, 8), True),
+        ((100, 8), (10, 8), (-1, -1), True),
+        ((100, 8), (1, 4), (-1, 8), True),
+        ((100, 8), (1, 4), (100, -1), False),
+        ((5, 6, 7), (1, 2, 7), (5, -1, 7), False),
     ],
 )
-def test_chunks_are_in_order_when_each_is_one_range_of_the_array(
-    shape: tuple[int, ...], chunk: tuple[int, ...], ordered: bool
+def test_chunks_are_in_order_when_each_is_and_stays_one_range_of_the_array(
+    shape: tuple[int, ...], chunk: tuple[int, ...], most: tuple[int, ...], ordered: bool
 ) -> None:
-    assert is_in_order(shape, chunk) is ordered
+    assert is_in_order(shape, chunk, most) is ordered
 
 
 def test_the_signature_is_found_at_the_start_and_behind_a_user_block() -> None:
