@@ -280,7 +280,7 @@ class Store:
         """Merge the tables of all packs into one sorted segment, so that a host without an index opens the store at once.
 
         One that is four times as large as all that is new stays beside it. It is done in parts without being asked, too. Raises
-        StoreError, also while another process of this host does it.
+        StoreError, also while another process or thread of this host does it.
         """
         return self._repository.merge_segments()
 

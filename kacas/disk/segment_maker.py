@@ -126,7 +126,7 @@ class SegmentMaker:
         try:
             if not self._make(everything=True, go_on=_always):
                 raise WriteError(
-                    "no segment was made: another process of this host is making some of this store; try again when it has "
+                    "no segment was made: another process or thread of this host makes some of this store; try again when it has "
                     "ended. The store is as it was",
                     path=str(self._volume.segments),
                 )
