@@ -6,6 +6,7 @@ The request is JSON: what to do, where the store and the host's cache are, and h
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import statistics
@@ -101,9 +102,11 @@ class Look:
         return {"open_s": opened, "found_s": found, "rows": rows, "index_size": disk_size(self._cache)}
 
     def settle(self) -> dict[str, float]:
-        """Open, let segments be made if they are due, and wait for it."""
+        """Open, let segments be made if they are due, and wait for it, as a process does that is open for long enough."""
         begun = time.perf_counter()
-        self._open().close()
+        store = self._open()
+        store.repository.segment_maker.patience_s = math.inf
+        store.close()
         with self._open() as store:
             stats = store.segment_stats()
         seconds = time.perf_counter() - begun
