@@ -82,7 +82,9 @@ class Look:
     def _open(self) -> Store:
         settings = replace(Settings.from_environment(), cache_directory=self._cache, owner="bench")
         store = Store.open(self._path, settings=settings)
-        store.repository.segment_maker.patience_s = math.inf  # its merges end, as in a process that is open for long enough
+        store.repository.segment_maker.patience_s = (
+            math.inf
+        )  # its merges end, as in a process that is open for long enough
         return store
 
     def make(self) -> dict[str, float]:
