@@ -51,11 +51,12 @@ def test_one_that_is_given_up_leaves_nothing(parent: Place, tmp_path: Path) -> N
 
 def test_one_that_nobody_noted_leaves_nothing(parent: Place, tmp_path: Path) -> None:
     """As when Ctrl-C came just after it was made."""
+    gc.collect()  # of what other tests left
     before = len(os.listdir("/proc/self/fd"))
     staged(parent)
     gc.collect()
     assert list(tmp_path.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_forked_child_leaves_it_to_its_parent(parent: Place, tmp_path: Path) -> None:
