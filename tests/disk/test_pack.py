@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import resource
@@ -311,6 +312,7 @@ def test_at_most_64_packs_are_open_at_once(volume: Volume) -> None:
     for writer in writers:
         writer.finish([])
     packs = OpenPacks(volume)
+    gc.collect()  # of what other tests left
     before = len(os.listdir("/proc/self/fd"))
     for writer in writers:
         assert packs.get(writer.pack_id).read_footer().pack_id == writer.pack_id
