@@ -21,6 +21,7 @@ from bench.workloads import recording_block
 from kacas.codec_choice import EXPLICIT, GOALS, Items, choose, sample_places
 from kacas.model.codec import Codec, Decoder
 from kacas.model.encoder import Denser, Encoder, Recipe
+from kacas.model.row_delta import Difference, RowDelta
 from kacas.settings import Settings
 from kacas.upkeep.verify import verify
 
@@ -261,7 +262,13 @@ def test_what_is_read_often_gets_a_recipe_that_decodes_fast() -> None:
     assert choose("auto", samples, "i", 2, (128, 2), readings=1000).delta is None
 
 
-def test_auto_makes_as_many_chunks_denser_as_the_threads_have_time_for(tmp_path: Path) -> None:
+def test_auto_makes_as_many_chunks_denser_as_the_threads_have_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With recipes and costs as they were measured once: measuring again may choose others."""
+    recipes = Items("i", 2, (256, 2)).recipes(RowDelta(Difference.SUBTRACT, 2, 256))
+    denser = Denser(recipes["delta-bytes-zstd"], cost=2.4, quick_cost=0.8)
+    monkeypatch.setattr("kacas.formats.npy.choose", lambda *_: recipes["bits-lz4"]._replace(denser=denser))
     array = np.concatenate([recording_block(number) for number in range(4)])
     codecs = []
     for threads in (1, 2, 8):
