@@ -14,7 +14,6 @@ A part that fails is named, the others are kept; Ctrl-C keeps the parts that are
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import signal
 import subprocess
@@ -25,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import growth_part
 from bench.machine import GIB
 from bench.page import insert_page, markdown
 from bench.plots import draw
@@ -40,8 +38,7 @@ PATIENCE_S = 60.0  # that a part which was interrupted may take to end
 class Part:
     """A benchmark that is run as `python -m MODULE ARGUMENTS`; all take --quick, --rounds, --dir, --json and --leave.
 
-    peers: the options of `PEERS` that it takes. needs: another module, without which it is left
-    out. minutes: of a full run with 2 rounds. disk: what it leaves to the end, GiB.
+    peers: the options of `PEERS` that it takes. minutes: of a full run with 2 rounds. disk: what it leaves to the end, GiB.
     """
 
     name: str
@@ -51,7 +48,6 @@ class Part:
     peers: tuple[str, ...]
     minutes: float
     disk: float
-    needs: str = ""
 
 
 KACHERY, ARRAYS, DVC = PEERS
@@ -78,13 +74,12 @@ PARTS = (
     Part("documents", "bench.engine", "small documents", ("--only", "documents"), (KACHERY,), minutes=0.5, disk=0.2),
     Part(
         "growth",
-        "bench.growth_part",
+        "bench.growth",
         "stores of more and more chunks",
         (),
         (),
         minutes=4,
         disk=4,
-        needs=growth_part.MODULE,
     ),
     Part(
         "appended",
@@ -144,17 +139,13 @@ def measure(plan: Plan, results: Results) -> list[str]:
     failed = []
     for part in plan.parts:
         results.missing.pop(part.name, None)
-        if part.needs and importlib.util.find_spec(part.needs) is None:
-            results.missing[part.name] = f"there is no {part.needs}"
-            say(f"{part.name}: left out; {results.missing[part.name]}")
-        else:
-            say(f"\n=== {part.name}: {part.said}" + ("" if plan.quick else f" (about {part.minutes:g} minutes)"))
-            try:
-                results.parts[part.name] = run_part(plan, part)
-            except PartFailedError as exc:
-                results.missing[part.name] = str(exc)
-                failed.append(part.name)
-                say(f"{part.name} failed: {exc}")
+        say(f"\n=== {part.name}: {part.said}" + ("" if plan.quick else f" (about {part.minutes:g} minutes)"))
+        try:
+            results.parts[part.name] = run_part(plan, part)
+        except PartFailedError as exc:
+            results.missing[part.name] = str(exc)
+            failed.append(part.name)
+            say(f"{part.name} failed: {exc}")
         results.write(plan.results)
     return failed
 

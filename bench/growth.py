@@ -1,7 +1,7 @@
 """What growth costs: opening, finding, missing and starting without an index, with ten thousand to ten million chunk records.
 
     python -m bench.growth                       # 10⁴ to 10⁷; about 3 minutes, 4 GB of disk
-    python -m bench.growth --sizes 10000,100000  # a look, not a figure
+    python -m bench.growth --quick               # 10⁴ and 10⁵: a look, not a figure
 
 The packs are synthetic: their tables are right in every byte, their payloads are holes in the files, as nothing here reads
 a payload. A pack has 1,024 chunk records, as one of 256 MiB of an array has. "cold" is without an index, as on
@@ -10,23 +10,25 @@ another host; the page cache is warm in all of it.
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+import kacas
+from bench.measure import Figures as BenchFigures
+from bench.measure import Series
 from bench.report import Target, table
+from bench.running import new_run, options_parser, publish
 from bench.worker import ROOT
 
 PACK_RECORDS = 1024
 ROUNDS = 5
+SIZES = "10000,100000,1000000,10000000"  # chunk records
+QUICK_SIZES = "10000,100000"
 Figures = dict[str, float]
 ROWS: dict[str, tuple[str, float]] = {  # figure: its title, and what a unit of the title is in the figure
     "packs": ("packs", 1),
@@ -141,29 +143,33 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", default="10000,100000,1000000,10000000", help="chunk records, rising (10⁴ to 10⁷)")
-    parser.add_argument("--pack-records", type=int, default=PACK_RECORDS, help="chunk records of a pack (1024)")
-    parser.add_argument("--workdir", type=Path, default=Path(tempfile.gettempdir()), help="where the stores are made")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    options = parser.parse_args(argv)
-    options.workdir.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix="growth-", dir=options.workdir))
-    try:
-        figures = measure(place, [int(size) for size in options.sizes.split(",")], options.pack_records)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    print(markdown(figures))
-    if options.json:
-        report = {
-            "machine": machine.describe(options.workdir),
-            "figures": figures,
-            "targets": [target.as_json() for target in targets(figures)],
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    return 0
+def as_tables(figures: Sequence[Figures]) -> dict[str, BenchFigures]:
+    """One table for each number of records, named after it."""
+    return {
+        f"{one['records']:,.0f} records": {"kacas": {what: Series((one[what],)) for what in ROWS}} for one in figures
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = options_parser("bench.growth", __doc__ or "", output="growth.json", peers=())
+    parser.add_argument("--quick", action="store_true", help="10⁴ and 10⁵ chunk records: a look of half a minute")
+    parser.add_argument("--sizes", help="chunk records, rising, with commas (10⁴ to 10⁷)")
+    parser.add_argument("--pack-records", type=int, default=PACK_RECORDS, help="chunk records of a pack (%(default)s)")
+    options = parser.parse_args(arguments)
+    sizes = [int(size) for size in (options.sizes or (QUICK_SIZES if options.quick else SIZES)).split(",")]
+    with new_run(options.workdir, leave=options.leave) as directory:
+        figures = measure(directory, sizes, options.pack_records, options.rounds or ROUNDS)
+    publish(
+        options.output,
+        options.workdir,
+        plan={"sizes": sizes, "pack_records": options.pack_records, "rounds": options.rounds or ROUNDS},
+        versions={"kacas": f"kacas {kacas.__version__}"},
+        measured=as_tables(figures),
+        memory={},
+        targets=targets(figures),
+        markdown=markdown(figures),
+    )
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

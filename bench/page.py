@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.array_report import WHOLE, slices_table, whole_table
 from bench.array_systems import SYSTEMS
 from bench.engine import documents_table
-from bench.growth_part import TITLES as GROWTH
+from bench.growth import ROWS as GROWTH
 from bench.keeper_report import SECONDS, trees_table, versions_table
 from bench.keepers import KEEPERS
 from bench.measure import figure

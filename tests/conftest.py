@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,3 +33,16 @@ def store(tmp_path: Path) -> Iterator[kacas.Store]:
     """An empty store with a cache directory of its own."""
     with kacas.Store.open(tmp_path / "store") as opened:
         yield opened
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory whose parents everybody may enter, as tmp_path's are not."""
+    place = Path("/var/tmp") / f"kacas-test-{os.getpid()}-{time.monotonic_ns()}"
+    place.mkdir(mode=0o755)
+    place.chmod(0o755)
+    yield place
+    for path in [place, *place.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ _MAX_RENEWALS = 3
 T = TypeVar("T")
 
 
-class IndexUser:
+class IndexUser(ABC):
     """Whoever uses an index, and fills it in `refresh`. Thread-safe, safe after fork.
 
     _seen: packs' names whose tables are in the index, as far as they can be; none of a new one.
@@ -34,9 +35,9 @@ class IndexUser:
         self._index: Index | None = None
         self._open_index()
 
+    @abstractmethod
     def refresh(self) -> int:
         """Take into the index what it lacks. Returns the chunk records taken in."""
-        raise NotImplementedError
 
     def _close_index(self) -> None:
         index, self._index = self._index, None

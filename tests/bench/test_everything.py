@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from bench.everything import PARTS, Plan, main
-from bench.growth_part import as_tables
 from bench.page import BEGIN, END
 from bench.results import read_results
 from tests.test_house import ROOT
@@ -121,12 +120,3 @@ def test_every_part_leaves_its_files_to_the_end_and_is_told_of_its_peers(tmp_pat
         assert os.fspath(tmp_path) in command
         assert all(peers[option] in command for option in part.peers)
     assert sum(part.minutes for part in PARTS) <= 35
-
-
-def test_growth_has_a_table_for_each_number_of_records() -> None:
-    tables = as_tables(
-        [{"records": 9216.0, "open_s": 0.5, "packs": 9.0}, {"records": 1e7, "open_s": 1.0, "packs": 10.0}]
-    )
-    assert list(tables) == ["9,216 records", "10,000,000 records"]
-    assert set(tables["9,216 records"]["kacas"]) == {"open_s"}
-    assert tables["9,216 records"]["kacas"]["open_s"].values == (0.5,)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -193,19 +191,6 @@ def test_a_store_in_another_pid_namespace_sees_the_same_content(tmp_path: Path, 
         content = contents.text("from the other process")
         content.check(store, done.stdout.decode().strip())
         check_verified(store)
-
-
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """A directory whose parents everybody may enter, as tmp_path's are not."""
-    place = Path("/var/tmp") / f"kacas-test-{os.getpid()}-{time.monotonic_ns()}"
-    place.mkdir(mode=0o755)
-    place.chmod(0o755)
-    yield place
-    for path in [place, *place.rglob("*")]:
-        if path.is_dir():
-            path.chmod(0o755)
-    shutil.rmtree(place)
 
 
 def test_a_read_only_store_loads_and_refuses_puts_by_name(open_place: Path) -> None:

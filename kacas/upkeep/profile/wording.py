@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from kacas.upkeep.profile.figures import Figure
 
 _NOTHING_DONE = 100e9
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
-_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
 
 def three_digits(value: float) -> str:
@@ -22,15 +23,18 @@ def three_digits(value: float) -> str:
     return text if "e" not in text else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
+def _in_units(value: float, units: Sequence[tuple[float, str]]) -> str:
+    """In the largest unit of which there is one, as it is rounded; else in the smallest."""
+    step, unit = next((one for one in units if value >= 0.9995 * one[0]), units[-1])
+    return f"{three_digits(value / step)} {unit}"
+
+
 def size(value: float) -> str:
     """
     >>> size(1_870_000_000), size(12)
     ('1.87 GB', '12 B')
     """
-    for step, unit in _SIZES:
-        if value >= 0.9995 * step:
-            return f"{three_digits(value / step)} {unit}"
-    return f"{three_digits(value)} B"
+    return _in_units(value, _SIZES)
 
 
 def rate(value: float) -> str:
@@ -47,10 +51,7 @@ def seconds(value: float) -> str:
     >>> seconds(0.00024), seconds(1.5)
     ('240 µs', '1.5 s')
     """
-    for step, unit in _TIMES:
-        if value >= 0.9995 * step:
-            return f"{three_digits(value / step)} {unit}"
-    return f"{three_digits(value / 1e-6)} µs"
+    return _in_units(value, _TIMES)
 
 
 def times(value: float) -> str:
