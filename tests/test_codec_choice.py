@@ -293,3 +293,13 @@ def test_the_share_of_denser_chunks_is_spread_evenly() -> None:
     encoder = Encoder(recipe, threads=2)
     denser = [sizes.index(len(encoder.encode(raw).payload)) for _ in range(100)]
     assert all(abs(sum(denser[:count]) - share * count) <= 1 for count in range(100))
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_where_the_clock_does_not_move_an_array_is_compressed_all_the_same(
+    store: kacas.Store, goal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kacas.codec_choice.time.thread_time", lambda: 1.0)
+    uri = store.store_npy(ROWS, codec=goal)
+    np.testing.assert_array_equal(store.load_npy(uri), ROWS)
+    assert store.describe(uri).ratio > 1.2
