@@ -137,6 +137,15 @@ class AdoptedFileError(DamagedError):
         self.state = state
 
 
+class DamagedRecordError(DamagedError):
+    """A record of a mutable, feed or lease fails its checks, or one is missing. `path` names it; `number` is its number."""
+
+    def __init__(self, message: str, *, path: str, number: int) -> None:
+        super().__init__(message)
+        self.path = path
+        self.number = number
+
+
 class NewerFormatError(KacasError):
     """Written by a newer kacas. `needed` is the format version that must be understood."""
 
@@ -224,6 +233,10 @@ class NoSpaceError(StoreError):
 
 class WriteError(StoreError):
     """The file system refused a write or a sync. The store is as it was."""
+
+
+class NoLinksError(WriteError):
+    """The file system cannot give a file a name that is certainly free: mutables, feeds and leases are not kept on it."""
 
 
 class StoreClosedError(KacasError, ValueError):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from kacas.errors import NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
+from kacas.errors import NoLinksError, NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -132,6 +132,8 @@ class Temporary:
             raise
         except OSError as exc:
             self.discard()
+            if isinstance(exc, NoLinksError):
+                raise
             raise translate(exc, self.final, "publishing") from exc
         except BaseException:
             self.discard()
@@ -171,8 +173,14 @@ class Temporary:
         try:
             _rename_no_replace(self.path, self.final)
         except OSError as exc:
-            if not self._random_name or exc.errno not in (*_NO_LINKS, errno.EINVAL):
+            if exc.errno not in (*_NO_LINKS, errno.EINVAL):
                 raise
+            if not self._random_name:
+                raise NoLinksError(
+                    f"{self.final} cannot be created once and for all: its file system has neither link() nor "
+                    "renameat2(RENAME_NOREPLACE). Keep the store on one that has (most local ones, NFS)",
+                    path=str(self.final),
+                ) from exc
             os.rename(self.path, self.final)
         return False
 
