@@ -16,6 +16,7 @@ from kacas.model.content_cuts import CONTENT_CUTTER
 
 STORE_FORMAT = 1
 DURABILITIES = ("full", "relaxed")
+SHARINGS = ("private", "group")
 _GIB = 1 << 30
 DEFAULT_MEMORY = 256 << 20
 LEAST_MEMORY = 64 << 20
@@ -147,14 +148,17 @@ def _memory(text: str | None) -> int:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """The kacas.toml of a store. store_id: 32 hex digits; durability: "full" or "relaxed".
+    """The kacas.toml of a store. store_id: 32 hex digits; durability: "full" or "relaxed"; sharing: "private" or "group".
 
+    sticky: of a shared store, only its owner, and whoever made a file, can delete. world_readable: not only members read it.
     cutter: how its files are cut; a store that does not say is of the time when there was but one way.
     """
 
     store_id: str
     durability: str = "full"
     sharing: str = "private"
+    sticky: bool = False
+    world_readable: bool = False
     cutter: str = CONTENT_CUTTER
     format_version: int = STORE_FORMAT
     created: str = ""
@@ -163,10 +167,15 @@ class StoreSettings:
 
     def render(self) -> str:
         """The file's text; `parse` is its inverse."""
+        shared = (
+            f"sticky = {str(self.sticky).lower()}\nworld_readable = {str(self.world_readable).lower()}\n"
+            if self.sharing != "private"
+            else ""
+        )
         return (
             "# A kacas store. The id and the format belong to the packs: do not edit them.\n"
             f'[store]\nid = "{self.store_id}"\nformat = {self.format_version}\ncreated = "{self.created}"\n\n'
-            f'[settings]\ndurability = "{self.durability}"\nsharing = "{self.sharing}"\n'
+            f'[settings]\ndurability = "{self.durability}"\nsharing = "{self.sharing}"\n{shared}'
             f'cutter = "{self.cutter}"\n\n'
             f'[probed]\nfile_system = "{self.file_system}"\nhard_links = {str(self.hard_links).lower()}\n'
         )
@@ -183,10 +192,18 @@ class StoreSettings:
                     f"{where} has format {version}, this kacas reads up to {STORE_FORMAT}; upgrade kacas",
                     needed=version,
                 )
+            sharing = settings["sharing"]
+            if isinstance(sharing, str) and sharing not in SHARINGS:
+                raise NewerFormatError(
+                    f"{where} says sharing = {sharing[:80]!r}, which this kacas does not know; upgrade kacas",
+                    needed=STORE_FORMAT + 1,
+                )
             parsed = cls(
                 store_id=store["id"],
                 durability=settings["durability"],
-                sharing=settings["sharing"],
+                sharing=sharing,
+                sticky=_flag(settings, "sticky"),
+                world_readable=_flag(settings, "world_readable"),
                 cutter=settings.get("cutter", CONTENT_CUTTER),
                 format_version=version,
                 created=str(store.get("created", "")),
@@ -196,6 +213,14 @@ class StoreSettings:
             valid = re.fullmatch(r"[0-9a-f]{32}", parsed.store_id) and parsed.format_version == STORE_FORMAT
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise InvalidSettingError(f"{where} is damaged ({exc}); restore it from a backup or a sister host") from exc
-        if not valid or parsed.durability not in DURABILITIES or not isinstance(parsed.cutter, str):
+        known = parsed.durability in DURABILITIES and parsed.sharing in SHARINGS and isinstance(parsed.cutter, str)
+        if not valid or not known:
             raise InvalidSettingError(f"{where} holds values that kacas does not know; restore it from a backup")
         return parsed
+
+
+def _flag(table: Mapping[str, Any], name: str) -> bool:
+    value = table.get(name, False)
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is true or false, not {value!r:.80}")
+    return value

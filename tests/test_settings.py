@@ -187,12 +187,23 @@ STORE = StoreSettings(
     st.sampled_from(["full", "relaxed"]),
     st.sampled_from(["", "ext4", "fuse.sshfs", "nfs4"]),
     st.booleans(),
+    st.sampled_from(["private", "group"]),
+    st.booleans(),
+    st.booleans(),
 )
 def test_a_stores_settings_come_back_as_they_were(
-    store_id: bytes, durability: str, file_system: str, links: bool
+    store_id: bytes, durability: str, file_system: str, links: bool, sharing: str, sticky: bool, readable: bool
 ) -> None:
     stored = replace(STORE, store_id=store_id.hex(), durability=durability, file_system=file_system, hard_links=links)
+    if sharing == "group":
+        stored = replace(stored, sharing=sharing, sticky=sticky, world_readable=readable)
     assert StoreSettings.parse(stored.render(), "kacas.toml") == stored
+
+
+def test_a_sharing_that_this_kacas_does_not_know_is_a_newer_one() -> None:
+    text = STORE.render().replace('sharing = "private"', 'sharing = "federated"')
+    with pytest.raises(NewerFormatError, match=r"/data/store/kacas\.toml says sharing = 'federated'.*upgrade kacas"):
+        StoreSettings.parse(text, "/data/store/kacas.toml")
 
 
 def test_what_a_store_does_not_say_has_its_default() -> None:
@@ -232,6 +243,10 @@ def test_a_newer_format_is_named_even_if_nothing_else_is_understood() -> None:
         ('cutter = "another"', "cutter = 7"),
         ('cutter = "another"', 'cutter = ["another"]'),
         ('durability = "relaxed"', ""),
+        ('sharing = "private"', "sharing = 7"),
+        ('sharing = "private"', 'sharing = ["private"]'),
+        ('sharing = "private"', 'sharing = "group"\nsticky = 1'),
+        ('sharing = "private"', 'sharing = "group"\nworld_readable = "yes"'),
         ("[store]", "[stare]"),
         ("[store]", "["),
         ("[settings]", "[probed]\n[setting]"),

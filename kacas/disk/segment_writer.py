@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kacas.disk.durable import Temporary, make_directory, translate
+from kacas.disk.durable import Temporary
 from kacas.disk.index_entries import log_key
 from kacas.disk.segment_reader import Segment
 from kacas.disk.volume import Volume
@@ -179,11 +179,7 @@ def write_segment(
         for covered, coverer in source.covers
         if coverer in packs and covered in listed
     }
-    directory = volume.segments
-    try:
-        make_directory(directory, 0o755, sync=volume.durable)
-    except OSError as exc:
-        raise translate(exc, directory, "creating") from exc
+    volume.make_directory(volume.segments)
     records = sum(source.counts[0] for source in sources)
     entries = sum(source.counts[1] for source in sources)
     if records > MAX_ROWS or entries > MAX_ROWS:

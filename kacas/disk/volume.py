@@ -22,7 +22,6 @@ from kacas.settings import STORE_FORMAT, StoreSettings
 _PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
 SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
-_PACK_MODE = 0o444
 _NETWORK = (
     "nfs",
     "smb",
@@ -66,8 +65,37 @@ class Volume:
         return self.settings.durability == "full"
 
     @property
+    def shared(self) -> bool:
+        """Whether a group of users has it in common: modes inside say so."""
+        return self.settings.sharing == "group"
+
+    @property
+    def directory_mode(self) -> int:
+        """Of every directory in the store. Set-gid: what is made there belongs to the group of the store, whoever makes it."""
+        if not self.shared:
+            return 0o755  # the store's own directory is 0700 when it is made
+        sticky = stat.S_ISVTX if self.settings.sticky else 0
+        return stat.S_ISGID | sticky | (0o775 if self.settings.world_readable else 0o770)
+
+    @property
+    def record_mode(self) -> int:
+        """Of every file that is published in the store: nobody can edit it."""
+        return 0o440 if self.shared and not self.settings.world_readable else 0o444
+
+    @property
     def pack_mode(self) -> int:
-        return _PACK_MODE
+        return self.record_mode
+
+    def make_directory(self, path: Path) -> None:
+        """A directory in the store, parents too, unless it is there: with the store's mode, each name durable.
+
+        Raises StoreError.
+        """
+        mode = self.directory_mode
+        try:
+            make_directory(path, mode, sync=self.durable, parents_mode=mode)
+        except OSError as exc:
+            raise translate(exc, path, "creating") from exc
 
     def file_cutter(self) -> ContentCutter:
         """What cuts files in this store. Raises NewerFormatError if this kacas does not know how."""
