@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 
-from kacas.disk.volume import is_network
+from kacas.disk.file_systems import is_network
 from kacas.settings import Settings
 from kacas.store import Store
 

@@ -71,7 +71,8 @@ class Store:
         """
         settings = settings or Settings.from_environment()
         volume = open_volume(Path(path), create=create, durability=durability)
-        cache = volume.cache_directory(settings.cache_directory)
+        chosen = settings.sources.get("cache_directory") != "default"
+        cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
         repository = Repository(
             volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kacas.disk.durable import make_directory, translate
-from kacas.disk.volume import is_network
+from kacas.disk.file_systems import is_network
 from kacas.errors import NoSpaceError, StoreError
 
 _FRONT = ".kacas-bench.tmp."  # with .tmp. in it, what makes a store takes it for a leftover of ours

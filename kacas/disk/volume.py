@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import re
 import secrets
 import stat
 import time
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kacas.disk.cache_directory import cache_directory
 from kacas.disk.durable import make_directory, publish_bytes, translate
+from kacas.disk.file_systems import file_system, is_network
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
 from kacas.model.content_cuts import CONTENT_CUTTER, ContentCutter
 from kacas.settings import STORE_FORMAT, StoreSettings
@@ -22,20 +21,6 @@ from kacas.settings import STORE_FORMAT, StoreSettings
 _PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
 SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
-_NETWORK = (
-    "nfs",
-    "smb",
-    "cifs",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "afs",
-    "fuse.sshfs",
-    "9p",
-    "glusterfs",
-    "orangefs",
-)
 _MAX_SETTINGS_SIZE = 64 * 1024
 
 
@@ -154,48 +139,9 @@ class Volume:
         """Bytes of the segment file; 0 if it is gone."""
         return _size(self.segment_path(segment_id))
 
-    def cache_directory(self, parent: Path) -> Path:
-        """The host-local directory of this very store: 0700, named after store id and packs directory.
-
-        A copied store has the same id but another directory, and so never shares an index with its original.
-        Where `parent` cannot serve, a private directory under /var/tmp does, with a warning.
-        """
-        status = os.stat(self.packs)
-        identity = hashlib.blake2b(f"{status.st_dev}:{status.st_ino}".encode(), digest_size=6).hexdigest()
-        name = f"{self.settings.store_id}-{identity}"
-        try:
-            return _private_directory(parent / name)
-        except OSError as exc:
-            fallback = Path("/var/tmp") / f"kacas-{os.getuid()}"
-            warnings.warn(
-                f"the cache directory {parent} cannot be used ({exc.strerror or exc}); using {fallback}. "
-                "Set KACAS_CACHE_DIR to a private directory on a local disk",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        try:
-            _private_directory(fallback)
-            return _private_directory(fallback / name)
-        except OSError as exc:
-            raise StoreError(
-                f"the cache directory {fallback} cannot be used either ({exc.strerror or exc}); "
-                "set KACAS_CACHE_DIR to a private directory on a local disk",
-                path=str(fallback),
-            ) from exc
-
-
-def _private_directory(path: Path) -> Path:
-    """Make it if need be; raises OSError if it is on a network file system, somebody else's, or open to others."""
-    make_directory(path.parent, 0o700, sync=False)
-    if is_network(path.parent):
-        raise OSError(errno.ENOTSUP, "it is on a network file system", str(path))
-    make_directory(path, 0o700, sync=False)
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise OSError(errno.EACCES, "it belongs to somebody else, or is open to others", str(path))
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise OSError(errno.EACCES, "it is not writable", str(path))
-    return path
+    def cache_directory(self, parent: Path, *, chosen: bool = True) -> Path:
+        """The host-local directory of this very store below `parent`. chosen: the user named it. Raises StoreError."""
+        return cache_directory(parent, self.packs, self.settings.store_id, chosen=chosen)
 
 
 def _size(path: Path) -> int:
@@ -294,26 +240,3 @@ def _has_links(path: Path) -> bool:
     finally:
         twin.unlink(missing_ok=True)
         probe.unlink(missing_ok=True)
-
-
-def file_system(path: Path) -> str:
-    """Type of the file system that holds `path`, as the kernel names it; "" where that is not known (macOS)."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    real = os.path.realpath(path)
-    best, kind = -1, ""
-    for line in lines:
-        fields = line.split(" ")
-        point = fields[4].replace("\\040", " ")
-        inside = point == "/" or real == point or real.startswith(point + "/")
-        if inside and len(point) >= best and "-" in fields:
-            best, kind = len(point), fields[fields.index("-") + 1]
-    return kind
-
-
-def is_network(path: Path) -> bool:
-    """Whether other hosts may share the file system: then no LMDB there, and other hosts' caches matter."""
-    kind = file_system(path)
-    return any(kind == name or kind.startswith(name) for name in _NETWORK)

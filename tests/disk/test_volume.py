@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kacas.disk.volume import Volume, file_system, is_network, open_volume
+from kacas.disk.file_systems import file_system
+from kacas.disk.volume import Volume, open_volume
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
 
 PACK = bytes(range(16))
@@ -203,11 +204,3 @@ def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     volume: Volume = open_volume(Path("store"), create=True)
     assert volume.path == tmp_path / "store"
-
-
-def test_the_file_system_is_named_as_the_kernel_does() -> None:
-    if not Path("/proc/self/mountinfo").exists():
-        pytest.skip("only Linux names the file system of a path")
-    assert file_system(Path("/proc/self")) == "proc"
-    assert not is_network(Path("/proc/self"))
-    assert file_system(Path("/does/not/exist")) == file_system(Path("/"))

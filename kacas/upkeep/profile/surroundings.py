@@ -7,8 +7,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from kacas.disk.cache_directory import stand_ins
+from kacas.disk.file_systems import file_system, is_network
 from kacas.disk.memory import available_memory
-from kacas.disk.volume import file_system, is_network, open_volume
+from kacas.disk.volume import open_volume
 from kacas.errors import StoreNotFoundError
 from kacas.settings import Settings
 from kacas.upkeep.profile.figures import Machine, Place
@@ -65,7 +67,7 @@ def scratch_parent(store: Path) -> tuple[Path, str | None]:
 
 
 def cache_parent(settings: Settings) -> tuple[Path, str]:
-    """Where indexes live: the cache directory, or what stands in for it, as in `Volume.cache_directory`; and why."""
+    """Where indexes live: the cache directory, or what stands in for it, as in `cache_directory`; and why."""
     directory = settings.cache_directory
     above = nearest(directory)
     if is_network(above):
@@ -74,7 +76,7 @@ def cache_parent(settings: Settings) -> tuple[Path, str]:
         why = "is not writable"
     else:
         return directory, ""
-    other = Path("/var/tmp") / f"kacas-{os.getuid()}"
+    other = stand_ins()[0]
     return other, f"the cache directory {directory} {why}: indexes are in {other}"
 
 
