@@ -28,6 +28,16 @@ class InvalidUriError(KacasError, ValueError):
         self.uri = uri
 
 
+class InvalidKeyError(KacasError, ValueError):
+    """The text is no key or folder of mutables; the message says why. `key` is what was given."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class InvalidLabelError(KacasError, ValueError):
     """The label cannot be kept (too long, or not encodable)."""
 
@@ -78,6 +88,26 @@ class NotFoundError(KacasError, FileNotFoundError):
     def __init__(self, message: str, *, sha1: str = "") -> None:
         super().__init__(message)
         self.sha1 = sha1
+
+
+class MutableNotFoundError(NotFoundError):
+    """There is no mutable with this key, or it was deleted. `key` is its name."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class MutableConflictError(KacasError):
+    """The mutable is not what the caller expected; nothing was changed. `key`, and as values or None: `expected`, `found`."""
+
+    exit_code = 10
+
+    def __init__(self, message: str, *, key: str, expected: str | None, found: str | None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.expected = expected
+        self.found = found
 
 
 class WrongKindError(KacasError, ValueError):

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar, overload
 
 from numpy.typing import NDArray
 
 from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
+from kacas.disk.records import Sequences
 from kacas.disk.volume import open_volume
-from kacas.errors import NotFoundError
+from kacas.errors import MutableNotFoundError, NotFoundError, StoreClosedError
 from kacas.formats import array_stream, file, hdf5, link, npy, objects, tree_link, tree_restore, tree_store
 from kacas.formats.lazy_array import LazyArray, open_npy
 from kacas.formats.npy_writer import NpyWriter
@@ -27,13 +28,16 @@ from kacas.model.description import (
     Forgotten,
     Hdf5Item,
     HistoryItem,
+    MutableChange,
     SegmentStats,
     StoreStats,
 )
 from kacas.model.tiling import Chunks
+from kacas.mutables import ANYTHING, Anything, Mutables
 from kacas.repository import Repository
 from kacas.settings import Settings
 
+T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -51,6 +55,7 @@ class Store:
         self._trees = Trees(repository)
         self._files = MaterialisedFiles(repository.cache, settings.cache_size)
         self._identities = Identities(repository.cache)
+        self._sequences = Sequences(repository.volume)
 
     @classmethod
     def open(
@@ -292,6 +297,41 @@ class Store:
     def rebuild_index(self) -> int:
         """Make the host-local index anew from the packs' tables. Returns the number of chunk records."""
         return self._repository.rebuild_index()
+
+    # --- what changes -----------------------------------------------------------------------
+
+    @property
+    def _mutables(self) -> Mutables:
+        if self.closed:
+            raise StoreClosedError(f"the store at {self.path} was closed; open it again")
+        return Mutables(self._sequences, self._settings.owner)
+
+    def set_mutable(self, key: str, value: str, *, expect: str | Anything | None = ANYTHING) -> None:
+        self._mutables.set(key, value, expect)
+
+    @overload
+    def get_mutable(self, key: str) -> str: ...
+    @overload
+    def get_mutable(self, key: str, *, default: T) -> str | T: ...
+    def get_mutable(self, key: str, *, default: T | Anything = ANYTHING) -> str | T:
+        try:
+            return self._mutables.get(key)
+        except MutableNotFoundError:
+            if default is ANYTHING:
+                raise
+            return default
+
+    def delete_mutable(self, key: str, *, expect: str | Anything | None = ANYTHING) -> bool:
+        return self._mutables.delete(key, expect)
+
+    def delete_mutable_folder(self, folder: str) -> int:
+        return self._mutables.delete_folder(folder)
+
+    def list_mutables(self, folder: str = "") -> list[str]:
+        return self._mutables.list(folder)
+
+    def mutable_history(self, key: str) -> Iterator[MutableChange]:
+        return self._mutables.history(key)
 
 
 def _reopen(path: str, settings: Settings) -> Store:

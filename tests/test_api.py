@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kacas
-from kacas import api
+from kacas import api, changing
 
 PUBLIC = sorted(kacas.__all__)
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(kacas, name))]
@@ -33,7 +33,7 @@ def run(tests: list[doctest.DocTest]) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_has_an_example_and_it_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tests = examples_of(getattr(kacas, name), api)
+    tests = examples_of(getattr(kacas, name), changing if hasattr(changing, name) else api)
     assert tests, f"kacas.{name} has no >>> example"
     run(tests)
 
@@ -54,8 +54,10 @@ def test_every_function_says_what_it_does() -> None:
 def test_all_that_is_public_is_exported() -> None:
     own = {
         name
-        for name, value in vars(api).items()
-        if inspect.isfunction(value) and value.__module__ in ("kacas.api", "kacas.default") and not name.startswith("_")
+        for name, value in (vars(api) | vars(changing)).items()
+        if inspect.isfunction(value)
+        and value.__module__ in ("kacas.api", "kacas.changing", "kacas.default")
+        and not name.startswith("_")
     }
     assert own == set(FUNCTIONS)
     from kacas import errors

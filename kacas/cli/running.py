@@ -21,7 +21,7 @@ CLOSED_PIPE = 128 + 13  # as a program that SIGPIPE ended
 EXIT_CODES = (
     ("0", "done"),
     ("1", "another error, such as one of the operating system"),
-    ("2", "wrong usage: option, URI, label, range, setting or data"),
+    ("2", "wrong usage: option, URI, label, key, range, setting or data"),
     ("3", "not in the store"),
     ("4", "the content is of another kind"),
     ("5", "damaged, a linked file gone or changed, or two contents with one SHA-1; verify: not clean"),
@@ -29,6 +29,7 @@ EXIT_CODES = (
     ("7", "not enough memory"),
     ("8", "a file to be stored cannot be read, or changed meanwhile"),
     ("9", "the store cannot be used: not there, not writable, disk full"),
+    ("10", "a mutable is not what was expected: somebody changed it"),
     ("130", "interrupted (143: terminated); the store is clean"),
     ("141", "nobody reads the output any more"),
 )

@@ -51,6 +51,18 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def change_again_later(directory: Path) -> None:
+    """On a network file system, behind a change of the directory that no unlink will follow: so that all clients see it."""
+    threading.Timer(_NETWORK_UNLINK_DELAY_S, _touch, [directory]).start()
+
+
+def _touch(directory: Path) -> None:
+    try:
+        os.utime(directory)
+    except OSError:
+        pass  # somebody else's directory: the change is seen with the next one, or when the clients' caches expire
+
+
 def make_directory(path: Path, mode: int, *, sync: bool, parents_mode: int = 0o755) -> None:
     """Create a directory with an explicit mode, each name durable in its parent. parents_mode: of those that are missing."""
     if path.is_dir():

@@ -10,6 +10,7 @@ it for 30 to 70 seconds [measured], while a listing by path is fresh at once. So
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kacas.disk.durable import Temporary, sync_directory, translate
+from kacas.disk.durable import Temporary, change_again_later, sync_directory, translate
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedRecordError, NewerFormatError, StoreError, WriteError
 from kacas.model.digest import ID_SIZE
@@ -38,7 +39,7 @@ from kacas.model.record import (
     subject_of,
 )
 
-__all__ = ["BEGINNING", "MAX_BODY_SIZE", "Mark", "Record", "RecordKind", "Sequence", "Sequences"]
+__all__ = ["BEGINNING", "MAX_BODY_SIZE", "NO_DIGEST", "Mark", "Record", "RecordKind", "Sequence", "Sequences"]
 
 _NAME = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _DIRECTORY_MODE = 0o755
@@ -85,27 +86,28 @@ class Sequences:
         parent, _, name = directory.rpartition("/")
         self.make(parent)
         path = self.volume.path / directory
-        try:
-            if name not in self.names(parent):
-                path.mkdir(_DIRECTORY_MODE)
-                path.chmod(_DIRECTORY_MODE)  # mkdir's mode is masked by umask
-        except FileExistsError:
-            self._check_exact(parent, name, path)
-        except OSError as exc:
-            if isinstance(exc, StoreError):
-                raise
-            raise translate(exc, path, "creating") from exc
+        if name not in self.names(parent):
+            self._make_exactly(path, parent)
         self._seen.add(directory)
 
-    def _check_exact(self, parent: str, name: str, path: Path) -> None:
-        """Somebody made it just now; or the file system takes another name for this one."""
+    def _make_exactly(self, path: Path, parent: str) -> None:
+        try:
+            path.mkdir(_DIRECTORY_MODE)
+            path.chmod(_DIRECTORY_MODE)  # mkdir's mode is masked by umask
+            mine = True
+        except FileExistsError:
+            mine = False  # somebody else was faster, or the file system takes another name for this one
+        except OSError as exc:
+            raise translate(exc, path, "creating") from exc
         names = self.names(parent)
-        twins = [other for other in names if other.casefold() == name.casefold()]
-        if name not in names and twins:
-            raise StoreError(
-                f"{path} cannot be made: the file system does not tell it from {twins[0]!r}; choose another name",
+        twins = [name for name in names if name.casefold() == path.name.casefold()]
+        if path.name not in names and (mine or twins):
+            raise WriteError(
+                f"{path} cannot be made: the file system calls it {twins[0] if twins else 'otherwise'!r}; choose another name",
                 path=str(path),
             )
+        if self.volume.network:
+            change_again_later(path.parent)
 
     def sync_above(self, directory: str) -> None:
         """Make the names of a directory and of all above it durable, whoever made them."""
@@ -148,7 +150,7 @@ class Sequence:
                 return record
             # The newest is never pruned: either a newer one is there by now, or somebody empties the directory.
             if self.numbers()[-1:] == numbers[-1:]:
-                raise self._damaged(numbers[-1], "a listing shows it, but it cannot be opened")
+                raise self.damaged(numbers[-1], "a listing shows it, but it cannot be opened")
         return None
 
     def create(self, after: Mark, body: bytes) -> Record | None:
@@ -211,26 +213,23 @@ class Sequence:
         """Remove records, the oldest first, that are more than an hour older than `created`. Returns how many.
 
         keep: so many of the newest stay whatever their age, at least one. created: a record that was just created here; its
-        time of change on the file server is "now". Who has no right to remove them removes none.
+        time of change on the file server is "now". What cannot be removed stays, without an error: nothing relies on its going,
+        and what was created counts.
         """
         names = self._sequences.names(self.name)
         numbers = sorted(map(int, filter(_NAME.fullmatch, names)))
         temporaries = [name for name in names if name.startswith(".") and ".tmp." in name]
-        try:
+        pruned = 0
+        with contextlib.suppress(OSError):
             before = os.stat(self._path(created.number)).st_mtime_ns - _HOUR_NS
-            pruned = 0
             for number in numbers[: -max(keep, 1)][:_MOST_PRUNED]:
-                # In order: a number that is missing between others was never created, or by somebody who knew no better.
+                # In order: what is missing between others was never created, or by somebody who knew no better.
                 if not _remove_old(self._path(number), before):
                     break
                 pruned += 1
             for name in temporaries:  # of writers that were killed
                 _remove_old(self.directory / name, before)
-            return pruned
-        except OSError as exc:
-            if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-                return 0  # a directory from which only the owners remove; or `created` was pruned after an hour's sleep
-            raise translate(exc, self.directory, "removing old records from") from exc
+        return pruned
 
     def _path(self, number: int) -> Path:
         return self.directory / str(number)
@@ -288,7 +287,7 @@ class Sequence:
         try:
             with open(path, "rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_size > MAX_RECORD_SIZE:
-                    raise self._damaged(number, "it is too long for a record")
+                    raise self.damaged(number, "it is too long for a record")
                 parts = []
                 left = MAX_RECORD_SIZE + 1
                 while left and (part := file.read(left)):
@@ -310,12 +309,13 @@ class Sequence:
         except NewerRecordError as exc:
             raise NewerFormatError(f"{self._path(number)}: {exc}; upgrade kacas", needed=exc.version) from exc
         except RecordFormatError as exc:
-            raise self._damaged(number, str(exc)) from exc
+            raise self.damaged(number, str(exc)) from exc
         if (record.kind, record.number, record.subject) != (self._kind, number, self._subject):
-            raise self._damaged(number, "it is a record of another place")
+            raise self.damaged(number, "it is a record of another place")
         return record
 
-    def _damaged(self, number: int, why: str) -> DamagedRecordError:
+    def damaged(self, number: int, why: str) -> DamagedRecordError:
+        """The error that names a record."""
         path = self._path(number)
         return DamagedRecordError(
             f"record {path} is not what was written: {why}; restore that file from a backup",

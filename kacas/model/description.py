@@ -1,4 +1,4 @@
-"""What the store says about content: the answers of `describe`, `history`, `forget`, `stats`."""
+"""What the store says: the answers of `describe`, `history`, `forget`, `stats`, `mutable_history`."""
 
 from __future__ import annotations
 
@@ -162,3 +162,13 @@ class Difference:
     change: str
     before: str | None
     after: str | None
+
+
+@dataclass(frozen=True)
+class MutableChange:
+    """One generation of a mutable: value is None if it was deleted then. time_s: by the clock of who did it."""
+
+    generation: int
+    value: str | None
+    time_s: float  # seconds since the epoch
+    owner: str

@@ -42,6 +42,7 @@ def test_all_commands_of_the_documentation_are_there() -> None:
         "init", "store", "link", "load", "cat", "info", "find", "forget", "log", "stats", "verify", "index",
         "index rebuild", "index merge", "bench",
         "config", "version", "completion", "ls", "diff",
+        "mutable", "mutable set", "mutable get", "mutable delete", "mutable list", "mutable history",
     }  # fmt: skip
     assert set(NAMES) == named
 

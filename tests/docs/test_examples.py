@@ -23,6 +23,7 @@ import pytest
 
 import kacas
 import kacas.api
+import kacas.changing
 import kacas.default
 import kacas.store
 
@@ -197,7 +198,7 @@ def test_every_test_that_the_page_names_exists(page: Path) -> None:
 def test_every_example_of_the_functions_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ran = 0
-    for module in (kacas, kacas.api, kacas.default, kacas.store):
+    for module in (kacas, kacas.api, kacas.changing, kacas.default, kacas.store):
         report: list[str] = []
         runner = doctest.DocTestRunner(optionflags=FLAGS)
         for test in doctest.DocTestFinder(exclude_empty=True).find(module):

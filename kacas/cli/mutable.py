@@ -1,0 +1,132 @@
+"""The commands for values that may be set anew: mutable set, get, delete, list, history."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice
+
+import click
+
+from kacas.cli import output
+from kacas.cli.command import CommandGroup, ExampleCommand, json_option
+from kacas.cli.session import Session
+
+_KEY = "@lab/@run7/state"
+_NOT_FOUND = 3
+
+
+@click.group(
+    cls=CommandGroup,
+    examples=[f"kacas mutable set {_KEY} done", f"kacas mutable get {_KEY}", "kacas mutable list @lab"],
+)
+def mutable() -> None:
+    """Share values under names: set them anew, get the newest.
+
+    A key is a name in folders, which begin with @, as in @lab/@run7/state. All who share the store see it.
+    """
+
+
+@click.command(
+    "set",
+    cls=ExampleCommand,
+    examples=[
+        f"kacas mutable set {_KEY} started --absent",
+        f"kacas mutable set {_KEY} done --expect started",
+        "kacas mutable set @lab/best sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230",
+    ],
+)
+@click.argument("key")
+@click.argument("value")
+@click.option("--expect", metavar="VALUE", help="Only if it has this value now.")
+@click.option("--absent", is_flag=True, help="Only if it is not there.")
+@click.pass_obj
+def set_(session: Session, key: str, value: str, expect: str | None, absent: bool) -> None:
+    """Give KEY a value: text, such as a URI.
+
+    With --expect or --absent, of several who do so at once one succeeds; the others get exit code 10.
+    """
+    from kacas.model.mutable import check_key, check_value
+    from kacas.mutables import ANYTHING
+
+    if expect is not None and absent:
+        raise click.UsageError("--expect and --absent exclude each other")
+    check_key(key)
+    check_value(value)
+    if session.make_store():
+        output.note(f"made a new store at {session.directory(session.settings())}")
+    with session.open_store() as store:
+        store.set_mutable(key, value, expect=None if absent else ANYTHING if expect is None else expect)
+
+
+@click.command(cls=ExampleCommand, examples=[f"kacas mutable get {_KEY}", f"kacas mutable get --json {_KEY}"])
+@click.argument("key")
+@json_option('Print {"key", "value"}.')
+@click.pass_obj
+def get(session: Session, key: str, as_json: bool) -> None:
+    """Print the value of KEY.
+
+    The exit code is 3 if it is not there.
+    """
+    with session.open_store() as store:
+        value = store.get_mutable(key)
+    if as_json:
+        output.json_line({"key": key, "value": value})
+    else:
+        output.text_block(value + "\n")
+
+
+@click.command(
+    cls=ExampleCommand, examples=[f"kacas mutable delete {_KEY}", "kacas mutable delete --recursive @lab/@run7"]
+)
+@click.argument("key")
+@click.option("-r", "--recursive", is_flag=True, help="KEY is a folder: delete all that is in it.")
+@click.pass_obj
+def delete(session: Session, key: str, recursive: bool) -> None:
+    """Delete KEY.
+
+    Its history stays, for a while. The exit code is 3 if it is not there.
+    """
+    with session.open_store() as store:
+        if recursive:
+            output.note(f"deleted {output.count(store.delete_mutable_folder(key), 'mutable')}")
+        elif not store.delete_mutable(key):
+            output.note(f"there is no mutable {key}")
+            raise click.exceptions.Exit(_NOT_FOUND)
+
+
+@click.command("list", cls=ExampleCommand, examples=["kacas mutable list", "kacas mutable list --json @lab/@run7"])
+@click.argument("folder", default="")
+@json_option('Print {"key", "value"} for each, one object per line.')
+@click.pass_obj
+def list_(session: Session, folder: str, as_json: bool) -> None:
+    """List the keys in FOLDER and in the folders in it; without FOLDER all."""
+    with session.open_store() as store:
+        for key in store.list_mutables(folder):
+            if not as_json:
+                output.line(key)
+            elif (value := store.get_mutable(key, default=None)) is not None:
+                output.json_line({"key": key, "value": value})
+
+
+@click.command(
+    cls=ExampleCommand, examples=[f"kacas mutable history {_KEY}", f"kacas mutable history -n 10 --json {_KEY}"]
+)
+@click.argument("key")
+@click.option("-n", "count", type=click.IntRange(min=0), metavar="N", help="At most N lines.")
+@json_option()
+@click.pass_obj
+def history(session: Session, key: str, count: int | None, as_json: bool) -> None:
+    """List what KEY was set to, by whom and when, newest first.
+
+    The last hundred changes are kept, and all of the last hour.
+    """
+    with session.open_store() as store:
+        for change in islice(store.mutable_history(key), count):
+            if as_json:
+                output.json_line(dataclasses.asdict(change))
+                continue
+            value = "(deleted)" if change.value is None else change.value
+            output.line(f"{output.local_time(change.time_s)}  {change.generation:>6}  {change.owner:12}  {value}")
+
+
+mutable.add_section("Commands", set_, get, delete, list_, history)
