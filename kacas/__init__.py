@@ -41,10 +41,12 @@ if TYPE_CHECKING:
         store_text,
     )
     from kacas.changing import (
+        create_feed,
         delete_mutable,
         delete_mutable_folder,
         get_mutable,
         list_mutables,
+        load_feed,
         mutable_history,
         set_mutable,
     )
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
         DamagedRecordError,
         DestinationError,
         ExternalDataError,
+        FeedNotFoundError,
         ForeignPackError,
         InvalidChunksError,
         InvalidKeyError,
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
         WriteError,
         WrongKindError,
     )
+    from kacas.feeds import Feed
     from kacas.formats.lazy_array import LazyArray
     from kacas.formats.npy_writer import NpyWriter
     from kacas.model.description import (
@@ -138,10 +142,12 @@ _HOME = {
         "store_text",
     ),
     "kacas.changing": (
+        "create_feed",
         "delete_mutable",
         "delete_mutable_folder",
         "get_mutable",
         "list_mutables",
+        "load_feed",
         "mutable_history",
         "set_mutable",
     ),
@@ -156,6 +162,7 @@ _HOME = {
         "DamagedRecordError",
         "DestinationError",
         "ExternalDataError",
+        "FeedNotFoundError",
         "ForeignPackError",
         "InvalidChunksError",
         "InvalidKeyError",
@@ -184,6 +191,7 @@ _HOME = {
         "WriteError",
         "WrongKindError",
     ),
+    "kacas.feeds": ("Feed",),
     "kacas.formats.lazy_array": ("LazyArray",),
     "kacas.formats.npy_writer": ("NpyWriter",),
     "kacas.model.description": (
@@ -219,15 +227,15 @@ def __dir__() -> list[str]:
 __all__ = [
     "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError", "DamagedError",
     "DamagedPackError", "DamagedRecordError", "Description", "DestinationError", "Difference", "DirectoryItem",
-    "ExternalDataError", "ForeignPackError", "Forgotten", "Hdf5Item", "HistoryItem", "InvalidChunksError",
-    "InvalidKeyError", "InvalidLabelError", "InvalidProfileError", "InvalidRangeError", "InvalidSettingError",
-    "InvalidUriError", "KacasError", "LazyArray", "MissingPackageError", "MutableChange", "MutableConflictError",
-    "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError", "NotFoundError", "NpyWriter",
-    "ReadOnlyStoreError", "SegmentStats", "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store",
+    "ExternalDataError", "Feed", "FeedNotFoundError", "ForeignPackError", "Forgotten", "Hdf5Item", "HistoryItem",
+    "InvalidChunksError", "InvalidKeyError", "InvalidLabelError", "InvalidProfileError", "InvalidRangeError",
+    "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray", "MissingPackageError", "MutableChange",
+    "MutableConflictError", "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError", "NotFoundError",
+    "NpyWriter", "ReadOnlyStoreError", "SegmentStats", "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store",
     "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats", "UnreadableSourceError", "UnsupportedDataError",
-    "WriteError", "WrongKindError", "batch", "default_store", "delete_mutable", "delete_mutable_folder", "describe",
-    "diff", "exists", "find", "forget", "get_mutable", "history", "link_dir", "link_file", "list_dir", "list_mutables",
-    "load_bytes", "load_dir", "load_file", "load_json", "load_npy", "load_pkl", "load_text", "mutable_history",
-    "npy_writer", "open_file", "open_h5", "open_npy", "set_mutable", "store_bytes", "store_dir", "store_file",
-    "store_json", "store_npy", "store_pkl", "store_text",
+    "WriteError", "WrongKindError", "batch", "create_feed", "default_store", "delete_mutable", "delete_mutable_folder",
+    "describe", "diff", "exists", "find", "forget", "get_mutable", "history", "link_dir", "link_file", "list_dir",
+    "list_mutables", "load_bytes", "load_dir", "load_feed", "load_file", "load_json", "load_npy", "load_pkl", "load_text",
+    "mutable_history", "npy_writer", "open_file", "open_h5", "open_npy", "set_mutable", "store_bytes", "store_dir",
+    "store_file", "store_json", "store_npy", "store_pkl", "store_text",
 ]  # fmt: skip

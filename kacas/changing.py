@@ -1,4 +1,4 @@
-"""The verbs for what changes, on the default store: mutables."""
+"""The verbs for what changes, on the default store: mutables and feeds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeVar, overload
 
 from kacas.default import default_store
+from kacas.feeds import Feed
 from kacas.model.description import MutableChange
 from kacas.mutables import ANYTHING, Anything
 
@@ -90,3 +91,34 @@ def mutable_history(key: str) -> Iterator[MutableChange]:
     The last hundred changes are kept, and all of the last hour.
     """
     return default_store().mutable_history(key)
+
+
+def create_feed() -> str:
+    """Make a feed, a log of messages that many can append to and follow. Returns its URI.
+
+    >>> uri = create_feed()
+    >>> uri
+    'kachery-feed://...'
+    >>> load_feed(uri).append_message({"step": 1})
+    0
+    """
+    return default_store().create_feed()
+
+
+def load_feed(uri: str) -> Feed:
+    """A feed, at its first message.
+
+    >>> feed = load_feed(create_feed())
+    >>> feed.append_messages([{"step": 1}, {"step": 2}])
+    0
+    >>> feed.get_next_messages(timeout_s=10)
+    [{'step': 1}, {'step': 2}]
+    >>> feed.get_next_messages(), feed.position
+    ([], 2)
+    >>> feed.set_position(1)
+    >>> feed.get_next_messages()
+    [{'step': 2}]
+
+    Raises FeedNotFoundError, InvalidUriError.
+    """
+    return default_store().load_feed(uri)

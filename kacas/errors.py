@@ -98,6 +98,14 @@ class MutableNotFoundError(NotFoundError):
         self.key = key
 
 
+class FeedNotFoundError(NotFoundError):
+    """There is no such feed in the store. `uri` names it."""
+
+    def __init__(self, message: str, *, uri: str) -> None:
+        super().__init__(message)
+        self.uri = uri
+
+
 class MutableConflictError(KacasError):
     """The mutable is not what the caller expected; nothing was changed. `key`, and as values or None: `expected`, `found`."""
 

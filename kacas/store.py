@@ -17,6 +17,7 @@ from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.records import Sequences
 from kacas.disk.volume import open_volume
 from kacas.errors import MutableNotFoundError, NotFoundError, StoreClosedError
+from kacas.feeds import Feed, Feeds
 from kacas.formats import array_stream, file, hdf5, link, npy, objects, tree_link, tree_restore, tree_store
 from kacas.formats.lazy_array import LazyArray, open_npy
 from kacas.formats.npy_writer import NpyWriter
@@ -302,9 +303,17 @@ class Store:
 
     @property
     def _mutables(self) -> Mutables:
+        return Mutables(self._open_sequences, self._settings.owner)
+
+    @property
+    def _feeds(self) -> Feeds:
+        return Feeds(self._open_sequences, self._settings.owner)
+
+    @property
+    def _open_sequences(self) -> Sequences:
         if self.closed:
             raise StoreClosedError(f"the store at {self.path} was closed; open it again")
-        return Mutables(self._sequences, self._settings.owner)
+        return self._sequences
 
     def set_mutable(self, key: str, value: str, *, expect: str | Anything | None = ANYTHING) -> None:
         self._mutables.set(key, value, expect)
@@ -332,6 +341,12 @@ class Store:
 
     def mutable_history(self, key: str) -> Iterator[MutableChange]:
         return self._mutables.history(key)
+
+    def create_feed(self) -> str:
+        return self._feeds.create()
+
+    def load_feed(self, uri: str) -> Feed:
+        return self._feeds.load(uri)
 
 
 def _reopen(path: str, settings: Settings) -> Store:

@@ -48,6 +48,7 @@ _MOST_PRUNED = 256  # at once: who sets a value does not pay for a year
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
 # A name that is taken is seen by every listing within 50 ms or so (see Temporary); this is to end a riddle.
 _PATIENCE_S = 120.0
+_LISTINGS, _LISTING_PAUSE_S = 5, 0.1
 
 
 class Sequences:
@@ -134,6 +135,21 @@ class Sequence:
     def numbers(self) -> list[int]:
         """Of the records that are there now, rising. [] if there is no such sequence."""
         return sorted(map(int, filter(_NAME.fullmatch, self._sequences.names(self.name))))
+
+    def all_numbers(self, least: int = 0) -> list[int]:
+        """`numbers` of a sequence that is never pruned. least: the highest that was seen before.
+
+        Raises DamagedRecordError for one that is missing; at the end, only if it was seen.
+        """
+        numbers: list[int] = []
+        for attempt in range(_LISTINGS):
+            if attempt:
+                time.sleep(_LISTING_PAUSE_S)  # see _is_confirmed
+            numbers = self.numbers()
+            if len(numbers) == max(numbers[-1] if numbers else 0, least):
+                return numbers
+        missing = next(n for n, found in enumerate([*numbers, 0], start=1) if n != found)
+        raise self.damaged(missing, "it is gone, and it was there")
 
     def read(self, number: int) -> Record | None:
         """The record that a listing showed; None if it is gone (pruned meanwhile).
@@ -261,9 +277,15 @@ class Sequence:
         The latter happens to somebody who slept for an hour between looking and creating. Then what is behind the record does
         not follow it: who creates number n+1 puts the digest of n into it.
         """
-        numbers = self.numbers()
-        if not numbers or numbers[-1] <= record.number:
-            return True
+        numbers: list[int] = []
+        for _ in range(_LISTINGS):
+            numbers = self.numbers()
+            if not numbers or numbers[-1] <= record.number:
+                return True
+            if record.number + 1 in numbers:
+                break
+            # A listing made while others create may show n + 2 and not n + 1; the next one does, when all clients see it.
+            time.sleep(_LISTING_PAUSE_S)
         if record.number not in numbers:
             raise WriteError(
                 f"{self._path(record.number)} was created, and is gone: this process slept for an hour. "

@@ -43,6 +43,7 @@ def test_all_commands_of_the_documentation_are_there() -> None:
         "index rebuild", "index merge", "bench",
         "config", "version", "completion", "ls", "diff",
         "mutable", "mutable set", "mutable get", "mutable delete", "mutable list", "mutable history",
+        "feed", "feed create", "feed append", "feed read", "feed follow",
     }  # fmt: skip
     assert set(NAMES) == named
 
