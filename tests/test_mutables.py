@@ -204,7 +204,16 @@ def test_of_many_who_make_one_exactly_one_succeeds(store: kacas.Store, tmp_path:
     assert [store.get_mutable("@new/@folder/key")] == [str(number) for number in won]
 
 
-CALLS = ("mkdir,mkdirat", "fchmod", "chmod,fchmodat", "fsync", "pwritev,pwritev2", "link,linkat", "unlink,unlinkat")
+CALLS = (
+    "mkdir,mkdirat",
+    "rename,renameat,renameat2",
+    "fchmod",
+    "chmod,fchmodat",
+    "fsync",
+    "pwritev,pwritev2",
+    "link,linkat",
+    "unlink,unlinkat",
+)
 
 
 @pytest.mark.parametrize("calls", CALLS)
@@ -227,6 +236,58 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_value(store: kacas.Store, 
         if not outcome.killed_by:
             break
     assert kills >= 1
+
+
+def test_no_name_is_looked_up_that_no_listing_showed(store: kacas.Store, tmp_path: Path) -> None:
+    """An NFS client that looked a name up and missed it goes on missing it, when others have made it long since."""
+    store.set_mutable("@a/there", "value")
+    feed = store.create_feed()
+
+    def work() -> None:
+        assert store.get_mutable("@a/@b/later", default=None) is None
+        assert store.list_mutables("@c") == []
+        store.set_mutable("@a/@b/later", "value", expect=None)
+        store.set_mutable("@a/there", "new", expect="value")
+        opened = store.load_feed(feed)
+        opened.append_message({})
+        assert opened.get_next_messages() == [{}]
+
+    log = tmp_path / "calls"
+    strace.attach(work, ["-y", "-o", str(log), "-e", "trace=%file"]).get()
+    lines = [line for line in log.read_text().splitlines() if str(store.path) in line]
+    assert len(lines) > 30
+    assert [line for line in lines if "ENOENT" in line] == []
+
+
+@pytest.mark.parametrize(
+    "calls, fault, kind",
+    [
+        ("pwritev,pwritev2", "error=ENOSPC", kacas.NoSpaceError),
+        ("fsync", "error=EIO", kacas.WriteError),
+        ("link,linkat", "error=EIO", kacas.WriteError),
+        ("link,linkat", "error=EDQUOT", kacas.NoSpaceError),
+        ("mkdir,mkdirat", "error=ENOSPC", kacas.NoSpaceError),
+        ("rename,renameat,renameat2", "error=EIO", kacas.WriteError),
+    ],
+)
+def test_a_call_that_fails_is_a_typed_error_and_the_value_stays(
+    store: kacas.Store, calls: str, fault: str, kind: type[kacas.StoreError]
+) -> None:
+    store.set_mutable("@old/key", "old")
+
+    def change() -> None:
+        with pytest.raises(kind):
+            store.set_mutable("@new/@folder/key", "new")
+        if "mkdir" not in calls and "rename" not in calls:
+            with pytest.raises(kind):
+                store.set_mutable("@old/key", "new", expect="old")
+
+    strace.attach(change, strace.inject(calls, fault)).get()
+    assert store.get_mutable("@old/key") == "old"
+    assert store.list_mutables() == ["@old/key"]
+    assert [name for name in os.listdir(generations(store, "@old/key")) if name.startswith(".")] == []
+    store.set_mutable("@new/@folder/key", "new")
+    store.set_mutable("@old/key", "new", expect="old")
 
 
 @pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO, errno.ETIMEDOUT], ids=errno.errorcode.get)

@@ -42,7 +42,7 @@ from kacas.model.record import (
 __all__ = ["BEGINNING", "MAX_BODY_SIZE", "NO_DIGEST", "Mark", "Record", "RecordKind", "Sequence", "Sequences"]
 
 _NAME = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
-_DIRECTORY_MODE = 0o755
+_MAX_FRONT = 60  # characters: a name may have 255 bytes
 _HOUR_NS = 3600 * 10**9
 _MOST_PRUNED = 256  # at once: who sets a value does not pay for a year
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
@@ -92,12 +92,11 @@ class Sequences:
         self._seen.add(directory)
 
     def _make_exactly(self, path: Path, parent: str) -> None:
+        """It has its mode when it gets its name: other users may be waiting to write into it."""
+        temporary = path.with_name(f".{path.name[:_MAX_FRONT]}.tmp.{secrets.token_hex(8)}")
         try:
-            path.mkdir(_DIRECTORY_MODE)
-            path.chmod(_DIRECTORY_MODE)  # mkdir's mode is masked by umask
-            mine = True
-        except FileExistsError:
-            mine = False  # somebody else was faster, or the file system takes another name for this one
+            temporary.mkdir(0o700)
+            mine = self._take_name(temporary, path)
         except OSError as exc:
             raise translate(exc, path, "creating") from exc
         names = self.names(parent)
@@ -109,6 +108,18 @@ class Sequences:
             )
         if self.volume.network:
             change_again_later(path.parent)
+
+    def _take_name(self, temporary: Path, path: Path) -> bool:
+        """Rename a new directory; False if the name is taken. One that is taken and empty is as good, and makes way."""
+        try:
+            temporary.chmod(self.volume.directory_mode)  # mkdir's mode is masked by umask
+            os.rename(temporary, path)
+            return True
+        except OSError as exc:
+            temporary.rmdir()
+            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            return False
 
     def sync_above(self, directory: str) -> None:
         """Make the names of a directory and of all above it durable, whoever made them."""
@@ -187,9 +198,6 @@ class Sequence:
         data = record.encode()
         record = replace(record, digest=decode_record(data).digest)
         self._sequences.make(self.name)
-        if after == BEGINNING and self._volume.durable:
-            # Before the first record has its name: whoever sees it can rely on the names above it.
-            self._sequences.sync_above(self.name)
         if not self._publish(record, data):
             return None
         return record if self._is_confirmed(record) else None
@@ -254,10 +262,14 @@ class Sequence:
         """False if the number is taken."""
         volume = self._volume
         temporary = Temporary(
-            self.directory, str(record.number), mode=volume.pack_mode, sync=volume.durable, network=volume.network
+            self.directory, str(record.number), mode=volume.record_mode, sync=volume.durable, network=volume.network
         )
         try:
             temporary.append([data])
+            if record.number == 1 and volume.durable:
+                # Before the first record has its name: whoever sees it can rely on the names above it. And behind the first
+                # file in the directory, which from now on makes way for no other.
+                self._sequences.sync_above(self.name)
             temporary.publish()
             return True
         except FileExistsError:
