@@ -22,6 +22,7 @@ from kacas.model.feed import (
     encode_message,
     feed_uri,
     into_batches,
+    is_feed_id,
     parse_feed_uri,
 )
 
@@ -228,6 +229,12 @@ class Feeds:
         feed = Feed(self._sequence(parse_feed_uri(uri)), uri, self._owner)
         feed.message_count()
         return feed
+
+    def all(self) -> Iterator[tuple[str, Sequence]]:
+        """The URI of every feed, with its sequence."""
+        for name in sorted(self._sequences.names(_TOP)):
+            if is_feed_id(name):
+                yield feed_uri(name), self._sequence(name)
 
     def _sequence(self, feed_id: str) -> Sequence:
         return self._sequences.sequence(f"{_TOP}/{feed_id}", RecordKind.FEED)

@@ -67,11 +67,11 @@ class Mutables:
 
     def delete_folder(self, folder: str) -> int:
         """Delete all that are below a folder, one by one. Returns how many there were."""
-        return sum(self._change(key, None, ANYTHING) for key in self._keys(check_folder(folder)))
+        return sum(self._change(key, None, ANYTHING) for key in self.keys(check_folder(folder)))
 
     def list(self, folder: str) -> list[str]:
         """The keys of all that are below a folder and not deleted, sorted; "" is the folder of all."""
-        return sorted(key for key in self._keys(check_folder(folder)) if self._is_there(key))
+        return sorted(key for key in self.keys(check_folder(folder)) if self._is_there(key))
 
     def history(self, key: str) -> Iterator[MutableChange]:
         """What was set and deleted, newest first, as far back as it is kept. Raises as `get`, when it comes to it."""
@@ -133,12 +133,12 @@ class Mutables:
         newest = self._sequence(key).newest()
         return newest is not None and self._generation(key, newest).value is not None
 
-    def _keys(self, folder: str) -> Iterator[str]:
+    def keys(self, folder: str) -> Iterator[str]:
         """All that ever had a value and are below the folder."""
         for name in self._sequences.names(f"{_TOP}/{folder}" if folder else _TOP):
             path = f"{folder}/{name}" if folder else name
             if name.startswith("@"):
-                yield from self._keys(path)
+                yield from self.keys(path)
             elif not name.startswith("."):
                 yield path
 

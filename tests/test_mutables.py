@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import kacas
+from kacas.mutables import ANYTHING
 from tests.faults import children, strace
 from tests.faults.examination import open_store
 
@@ -317,3 +320,47 @@ def test_without_links_they_are_refused_in_words_and_what_is_there_is_read(store
     strace.attach(change, [*options, "-e", "inject=?renameat2:error=EINVAL"]).get()
     assert store.get_mutable("key") == "old"
     assert sorted(os.listdir(generations(store, "key"))) == ["1"]
+
+
+KEYS = ("key", "@a/key", "@a/@b/key", "@a/other")
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "expect", "absent", "delete", "folder"]),
+        st.sampled_from(KEYS),
+        st.sampled_from(["one", "two", ""]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(steps=steps)
+def test_two_that_share_a_store_see_what_a_dictionary_would_hold(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, str, bool]]
+) -> None:
+    place = tmp_path_factory.mktemp("shared")
+    expected: dict[str, str] = {}
+    with (
+        open_store(place / "store", place / "cache", create=True) as one,
+        open_store(place / "store", place / "other cache") as two,
+    ):
+        for step, key, value, first in steps:
+            store = one if first else two
+            if step == "delete":
+                assert store.delete_mutable(key) == (expected.pop(key, None) is not None)
+            elif step == "folder":
+                gone = [name for name in expected if name.startswith("@a/")]
+                assert store.delete_mutable_folder("@a") == len(gone)
+                for name in gone:
+                    del expected[name]
+            else:
+                expect = {"set": ANYTHING, "expect": value + "x", "absent": None}[step]
+                if expect is ANYTHING or expected.get(key) == expect:
+                    store.set_mutable(key, value + "x", expect=expect)
+                    expected[key] = value + "x"
+                else:
+                    with pytest.raises(kacas.MutableConflictError):
+                        store.set_mutable(key, value + "x", expect=expect)
+            for opened in (one, two):
+                assert {name: opened.get_mutable(name) for name in opened.list_mutables()} == expected

@@ -50,7 +50,7 @@ def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> Non
         found = output.count(len(report.problems), "problem")
         output.flush()
         output.error(
-            f"the store is not clean: {found}{where}; restore packs and linked files, or store the contents again"
+            f"the store is not clean: {found}{where}; restore packs, records and linked files, or store the contents again"
         )
         raise click.exceptions.Exit(_DAMAGED)
     if report.unchecked:
@@ -63,9 +63,8 @@ def verify(session: Session, quick: bool, no_linked: bool, as_json: bool) -> Non
 def _print_report(report: VerifyReport) -> None:
     by_place: dict[str, list[Problem]] = {}
     for problem in report.problems:
-        place = (
-            f"pack {problem.pack}" if problem.pack else "segments" if problem.kind == "contradicting" else "contents"
-        )
+        elsewhere = "segments" if problem.kind == "contradicting" else "records" if problem.record else "contents"
+        place = f"pack {problem.pack}" if problem.pack else elsewhere
         by_place.setdefault(place, []).append(problem)
     for place, problems in sorted(by_place.items()):
         output.line(place)
@@ -87,6 +86,7 @@ def _print_report(report: VerifyReport) -> None:
         output.count(report.packs, "pack"),
         output.count(report.chunks, "chunk"),
         output.count(report.contents, "content"),
+        *([output.count(report.records, "record")] if report.records else []),
         f"{output.human_size(report.checked_size)} read",
     )
     output.line(f"{', '.join(counted)}: {verdict}")

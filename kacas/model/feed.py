@@ -107,6 +107,10 @@ def into_batches(messages: Iterable[bytes], owner: str) -> Iterator[tuple[bytes,
         yield tuple(group)
 
 
+def is_feed_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
 def feed_uri(feed_id: str) -> str:
     return SCHEME + feed_id
 

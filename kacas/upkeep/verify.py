@@ -1,8 +1,8 @@
 """Verify: read every byte of a store and say what is wrong, and which URIs it touches.
 
 First pass: every pack, payload by payload, decoded and digested. Second pass: every content, its tree
-walked and its bytes hashed to the SHA-1 that its URI promises. Merged packs come before what they were merged from:
-damage in a pack that a good one replaces touches nothing.
+walked and its bytes hashed to the SHA-1 that its URI promises. Then the records of mutables and feeds. Merged packs come
+before what they were merged from: damage in a pack that a good one replaces touches nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from kacas.model.pack_format import (
 from kacas.model.tree import MAX_TREE_SIZE, TreeError, decode_tree
 from kacas.repository import Repository
 from kacas.store import Store
+from kacas.upkeep.verify_records import check_records
 from kacas.upkeep.verify_segments import check_segments
 
 
@@ -50,18 +51,19 @@ from kacas.upkeep.verify_segments import check_segments
 class Problem:
     """kind: "damaged", "foreign", "newer", "missing", "collision", "contradicting" (a segment does not say what the tables
     say), or "adopted" (a linked file is missing, changed or unreadable; the message has its path). pack, digest: hex, ""
-    where there is none."""
+    where there is none. record: the path in the store of a mutable's or feed's record, or ""."""
 
     kind: str
     pack: str
     digest: str
     uris: tuple[str, ...]
     message: str
+    record: str = ""
 
 
 @dataclass
 class VerifyReport:
-    """packs, chunks (payloads), contents: how many were looked at; checked_size: payload and content bytes read.
+    """packs, chunks (payloads), contents, records: how many were looked at; checked_size: payload and content bytes read.
 
     redundant: what is wrong with packs of which all is in a good merged pack too, and with segments, of which all is in packs;
     nothing is read from them.
@@ -72,6 +74,7 @@ class VerifyReport:
     packs: int = 0
     chunks: int = 0
     contents: int = 0
+    records: int = 0
     checked_size: int = 0
     problems: list[Problem] = field(default_factory=list)
     redundant: list[Problem] = field(default_factory=list)
@@ -127,6 +130,11 @@ class _Verification:
             problems.append(Problem(segment_kind, "", "", (), message))
         self._lookup.refresh()  # nothing new relies on packs that were found damaged
         self._check_contents()
+        for found in check_records(volume):
+            report.records += found is None or found.kind != "missing"
+            if found is not None:
+                uris = (found.uri,) if found.uri else ()
+                report.problems.append(Problem(found.kind, "", "", uris, found.message, found.record))
         return report
 
     # --- packs ------------------------------------------------------------------------------

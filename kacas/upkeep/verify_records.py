@@ -1,0 +1,83 @@
+"""Verify, the records: every generation of every mutable, every batch of every feed, and that no batch is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kacas.disk.records import BEGINNING, RecordKind, Sequence, Sequences
+from kacas.disk.volume import Volume
+from kacas.errors import DamagedRecordError, NewerFormatError
+from kacas.feeds import Feeds
+from kacas.model.feed import BatchFormatError, decode_batch, decode_message
+from kacas.model.mutable import GenerationFormatError, decode_generation
+from kacas.mutables import Mutables
+
+
+@dataclass(frozen=True)
+class RecordProblem:
+    """kind: "damaged", "newer" or "missing". record: its path in the store. uri: of the feed, "" for mutables."""
+
+    kind: str
+    record: str
+    uri: str
+    message: str
+
+
+def check_records(volume: Volume) -> Iterator[RecordProblem | None]:
+    """For each record what is wrong with it, or None."""
+    sequences = Sequences(volume)
+    for key in Mutables(sequences, "").keys(""):
+        yield from _check_mutable(sequences.sequence(f"refs/{key}", RecordKind.MUTABLE))
+    for uri, sequence in Feeds(sequences, "").all():
+        yield from _check_feed(sequence, uri)
+
+
+def _check_mutable(sequence: Sequence) -> Iterator[RecordProblem | None]:
+    for number in sequence.numbers():
+        try:
+            record = sequence.read(number)
+            if record is not None:  # pruned meanwhile
+                decode_generation(record.body)
+        except (DamagedRecordError, NewerFormatError, GenerationFormatError) as exc:
+            yield _problem(sequence, number, "", exc)
+        else:
+            yield None
+
+
+def _check_feed(sequence: Sequence, uri: str) -> Iterator[RecordProblem | None]:
+    numbers = sequence.numbers()
+    missing = sorted(set(range(1, numbers[-1])) - set(numbers)) if numbers else []
+    if missing:
+        missing = sorted(
+            set(missing) - set(sequence.numbers())
+        )  # a listing made meanwhile may have left out the newest
+    for number in missing:
+        name = f"{sequence.name}/{number}"
+        yield RecordProblem("missing", name, uri, f"{name} is missing; restore that file from a backup")
+    before: tuple[bytes, int] | None = (BEGINNING.digest, 0)
+    for number in numbers:
+        try:
+            record = sequence.read(number)
+            if record is None:
+                raise sequence.damaged(number, "a listing shows it, but it cannot be opened")
+            batch = decode_batch(record.body)
+            for message in batch.messages:
+                decode_message(message)
+            follows = (record.previous, batch.first)
+            if before is not None and number - 1 not in missing and follows != before:
+                raise sequence.damaged(number, "it does not follow the one before it, or that is not what was written")
+            before = (record.digest, batch.stop)
+        except (DamagedRecordError, NewerFormatError, BatchFormatError) as exc:
+            before = None
+            yield _problem(sequence, number, uri, exc)
+        else:
+            yield None
+
+
+def _problem(sequence: Sequence, number: int, uri: str, exc: Exception) -> RecordProblem:
+    kind = "newer" if isinstance(exc, NewerFormatError) else "damaged"
+    message = (
+        str(exc) if isinstance(exc, DamagedRecordError | NewerFormatError) else str(sequence.damaged(number, str(exc)))
+    )
+    return RecordProblem(kind, f"{sequence.name}/{number}", uri, message)

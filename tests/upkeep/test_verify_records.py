@@ -1,0 +1,82 @@
+"""Verify reads every record of mutables and feeds, and names what is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from kacas import Store
+from kacas.upkeep.verify import Problem, VerifyReport, verify
+
+
+@pytest.fixture
+def uri(store: Store) -> str:
+    """Of a feed with three batches, beside a mutable with three generations."""
+    for value in ("one", "two", "three"):
+        store.set_mutable("@a/key", value)
+    uri = store.create_feed()
+    for number in range(3):
+        store.load_feed(uri).append_message({"n": number})
+    return uri
+
+
+def place_of(store: Store, uri: str) -> Path:
+    return store.path / "feeds" / uri[-32:]
+
+
+def change(path: Path, edit: Callable[[bytes], bytes]) -> None:
+    path.chmod(0o644)
+    path.write_bytes(edit(path.read_bytes()))
+
+
+def the_problem(report: VerifyReport) -> Problem:
+    (problem,) = report.problems
+    assert not report.clean
+    return problem
+
+
+def test_what_is_sound_is_counted(store: Store, uri: str) -> None:
+    store.delete_mutable("@a/key")
+    report = verify(store)
+    assert report.clean
+    assert report.records == 8
+    assert verify(store, quick=True).records == 8
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_damaged_generation_is_named(store: Store, uri: str, number: int) -> None:
+    change(store.path / "refs/@a/key" / str(number), lambda data: data[:-1] + b"x")
+    problem = the_problem(verify(store))
+    assert (problem.kind, problem.record, problem.uris) == ("damaged", f"refs/@a/key/{number}", ())
+
+
+def test_a_damaged_batch_is_named_with_its_feed(store: Store, uri: str) -> None:
+    change(place_of(store, uri) / "2", lambda data: data.replace(b'{"n":0}', b'{"n":7}'))
+    problem = the_problem(verify(store))
+    assert (problem.kind, problem.record, problem.uris) == ("damaged", f"feeds/{uri[-32:]}/2", (uri,))
+
+
+def test_a_batch_that_is_missing_is_named(store: Store, uri: str) -> None:
+    os.unlink(place_of(store, uri) / "3")
+    problem = the_problem(verify(store))
+    assert (problem.kind, problem.record, problem.uris) == ("missing", f"feeds/{uri[-32:]}/3", (uri,))
+
+
+def test_a_batch_that_was_altered_with_its_check_is_noticed(store: Store, uri: str) -> None:
+    def forge(data: bytes) -> bytes:
+        body = data[:-16].replace(b'{"n":0}', b'{"n":7}')
+        return body + blake3(body).digest(16)
+
+    change(place_of(store, uri) / "2", forge)
+    problem = the_problem(verify(store))
+    assert problem.record == f"feeds/{uri[-32:]}/3"
+    assert "the one before it" in problem.message
+
+
+def test_a_record_of_a_newer_kacas_is_no_damage(store: Store, uri: str) -> None:
+    change(store.path / "refs/@a/key/3", lambda data: data[:8] + b"\x09" + data[9:])
+    assert the_problem(verify(store)).kind == "newer"
