@@ -31,6 +31,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 1.0
 _LISTING_SHARE, _LONGEST_FOR_LISTING_S = 10, 10.0  # of the time spent waiting, listing takes a tenth at most
 _ENOUGH_SIZE = 8 << 20  # bytes of messages that are returned at once, but for those of one more batch
 _FIRST_RECORD = 1
+_SWEEP_EVERY = 64
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ class Feed:
             record = self._sequence.create(newest.mark, batch.encode())
             if record is not None:
                 self._newest = _Newest(record.mark, batch.stop)
+                if record.number % _SWEEP_EVERY == 0:
+                    self._sequence.prune(record.number, record)  # only what killed writers left
                 return batch.first
         raise AssertionError("attempts end by raising")
 

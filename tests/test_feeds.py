@@ -143,6 +143,17 @@ def test_a_feed_that_is_not_there_is_not_made(store: kacas.Store, feed: kacas.Fe
     assert not place(store, feed).exists()
 
 
+def test_what_killed_writers_left_is_swept_and_no_batch_is(store: kacas.Store, feed: kacas.Feed) -> None:
+    left = place(store, feed) / ".9.tmp.host.1.ab"
+    left.write_bytes(b"part")
+    for path in (left, place(store, feed) / "1"):
+        os.utime(path, (0, 0))
+    for number in range(63):
+        feed.append_message({"n": number})
+    assert not left.exists()
+    assert list(feed.messages()) == numbered(*range(63))
+
+
 def test_a_flipped_bit_in_any_byte_is_noticed(store: kacas.Store, feed: kacas.Feed) -> None:
     feed.append_messages(numbered(0, 1))
     path = place(store, feed) / "2"

@@ -16,6 +16,7 @@ import os
 import random
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -319,8 +320,11 @@ class Sequence:
     def _read_bytes(self, number: int) -> bytes | None:
         path = self._path(number)
         try:
-            with open(path, "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size > MAX_RECORD_SIZE:
+            with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise self.damaged(number, "it is not a file")
+                if status.st_size > MAX_RECORD_SIZE:
                     raise self.damaged(number, "it is too long for a record")
                 parts = []
                 left = MAX_RECORD_SIZE + 1
@@ -356,6 +360,11 @@ class Sequence:
             path=str(path),
             number=number,
         )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Else a pipe would be waited for.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def behind_damage(number: int) -> Mark:

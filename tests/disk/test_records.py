@@ -126,6 +126,16 @@ def test_a_file_that_is_too_long_is_refused_before_it_is_read(sequence: Sequence
         sequence.newest()
 
 
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link"])
+def test_what_is_no_file_is_refused_at_once(sequence: Sequence, kind: str) -> None:
+    fill(sequence, 1)
+    path = sequence.directory / "2"
+    {"pipe": os.mkfifo, "directory": os.mkdir, "link": lambda path: os.symlink("/dev/zero", path)}[kind](path)
+    with pytest.raises((DamagedRecordError, StoreError)) as caught:
+        sequence.newest()
+    assert str(path) in str(caught.value)
+
+
 def test_behind_damage_the_chain_begins_anew(sequence: Sequence) -> None:
     fill(sequence, 2)
     os.truncate(sequence.directory / "2", 5)
