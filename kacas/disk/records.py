@@ -29,6 +29,7 @@ from kacas.model.digest import ID_SIZE
 from kacas.model.record import (
     BEGINNING,
     MAX_BODY_SIZE,
+    MAX_NUMBER,
     MAX_RECORD_SIZE,
     NO_DIGEST,
     Mark,
@@ -43,7 +44,7 @@ from kacas.model.record import (
 __all__ = ["BEGINNING", "MAX_BODY_SIZE", "NO_DIGEST", "Mark", "Record", "RecordKind", "Sequence", "Sequences"]
 
 _NAME = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
-_MAX_FRONT = 60  # characters: a name may have 255 bytes
+_MAX_FRONT = 50  # characters: a name may have 255 bytes
 _HOUR_NS = 3600 * 10**9
 _MOST_PRUNED = 256  # at once: who sets a value does not pay for a year
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
@@ -97,7 +98,7 @@ class Sequences:
         temporary = path.with_name(f".{path.name[:_MAX_FRONT]}.tmp.{secrets.token_hex(8)}")
         try:
             temporary.mkdir(0o700)
-            mine = self._take_name(temporary, path)
+            mine = self._take_name(temporary, path, parent)
         except OSError as exc:
             raise translate(exc, path, "creating") from exc
         names = self.names(parent)
@@ -110,7 +111,7 @@ class Sequences:
         if self.volume.network:
             change_again_later(path.parent)
 
-    def _take_name(self, temporary: Path, path: Path) -> bool:
+    def _take_name(self, temporary: Path, path: Path, parent: str) -> bool:
         """Rename a new directory; False if the name is taken. One that is taken and empty is as good, and makes way."""
         try:
             temporary.chmod(self.volume.directory_mode)  # mkdir's mode is masked by umask
@@ -118,9 +119,10 @@ class Sequences:
             return True
         except OSError as exc:
             temporary.rmdir()
-            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            return False
+            # In a sticky directory, what another user has just made does not make way: EPERM.
+            if exc.errno in (errno.EEXIST, errno.ENOTEMPTY) or path.name in self.names(parent):
+                return False
+            raise
 
     def sync_above(self, directory: str) -> None:
         """Make the names of a directory and of all above it durable, whoever made them."""
@@ -187,6 +189,8 @@ class Sequence:
         after: the mark of the newest record, or BEGINNING. When this returns a record, it is durable, and of all records
         with its number the one that counts. Raises StoreError, also if what became of it is not known.
         """
+        if after.number >= MAX_NUMBER:
+            raise self.damaged(after.number, "no number is left behind it")
         record = Record(
             self._kind,
             after.number + 1,

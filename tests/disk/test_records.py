@@ -17,6 +17,7 @@ from kacas.disk import records
 from kacas.disk.records import BEGINNING, Mark, Record, RecordKind, Sequence, Sequences, behind_damage
 from kacas.disk.volume import Volume, open_volume
 from kacas.errors import DamagedRecordError, NewerFormatError, StoreError
+from kacas.model.record import MAX_NUMBER
 from tests.faults import children
 
 NAME = "refs/@a/@b/key"
@@ -136,6 +137,13 @@ def test_what_is_no_file_is_refused_at_once(sequence: Sequence, kind: str) -> No
     assert str(path) in str(caught.value)
 
 
+def test_a_file_with_the_last_number_ends_the_sequence_in_words(sequence: Sequence) -> None:
+    fill(sequence, 1)
+    (sequence.directory / str(MAX_NUMBER)).write_bytes(b"")
+    with pytest.raises(DamagedRecordError, match="no number is left"):
+        sequence.create(behind_damage(MAX_NUMBER), b"x")
+
+
 def test_behind_damage_the_chain_begins_anew(sequence: Sequence) -> None:
     fill(sequence, 2)
     os.truncate(sequence.directory / "2", 5)
@@ -251,6 +259,38 @@ def test_a_directory_that_another_makes_meanwhile_serves(volume: Volume) -> None
     fill(open_sequence(volume), 1)
     fill(sequences.sequence("refs/@a/@b/other", RecordKind.MUTABLE), 1)
     assert sorted(sequences.names("refs/@a/@b")) == ["key", "other"]
+
+
+@pytest.mark.parametrize("holds", [(), ("1",)], ids=["empty", "filled"])
+def test_a_directory_of_another_user_serves_though_it_makes_no_way(
+    tmp_path: Path, volume: Volume, holds: tuple[str, ...]
+) -> None:
+    volume.path.chmod(0o755)
+    for part in (tmp_path, *tmp_path.parents):
+        if part.stat().st_uid == os.getuid() and part != Path("/"):
+            part.chmod(part.stat().st_mode | 0o055)
+    (volume.path / "refs").mkdir()
+    (volume.path / "refs").chmod(0o1777)
+    there = volume.path / "refs" / "@a"
+    there.mkdir()
+    there.chmod(0o777)
+    for name in holds:
+        (there / name).write_bytes(b"")
+
+    def make() -> list[str]:
+        children.become_nobody(tmp_path)
+        sequences = Sequences(volume)
+        sequences._make_exactly(there, "refs")  # as if the other had made it after our listing
+        sequences.sequence("refs/@a/key", RecordKind.MUTABLE).append(b"x")
+        return sequences.names("refs")
+
+    assert children.run(make).get() == ["@a"]
+    assert sorted(os.listdir(there)) == sorted([*holds, "key"])
+
+
+def test_long_names_leave_room_for_those_of_temporaries(volume: Volume) -> None:
+    sequence = open_sequence(volume, "refs/@" + "𝄞" * 63 + "/" + "x" * 255)
+    assert fill(sequence, 1) == [sequence.newest()]
 
 
 def test_a_file_in_the_place_of_a_directory_is_a_typed_error(volume: Volume, sequence: Sequence) -> None:
