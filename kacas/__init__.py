@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from kacas.default import default_store
     from kacas.errors import (
+        AccessDeniedError,
         AdoptedFileError,
         ArrayStreamError,
         CollisionError,
@@ -124,6 +125,7 @@ _HOME = {
     ),
     "kacas.default": ("default_store",),
     "kacas.errors": (
+        "AccessDeniedError",
         "AdoptedFileError",
         "ArrayStreamError",
         "CollisionError",
@@ -188,7 +190,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError", "DamagedError",
+    "AccessDeniedError", "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError", "DamagedError",
     "DamagedPackError", "Description", "DestinationError", "Difference", "DirectoryItem", "ForeignPackError", "Forgotten",
     "Hdf5Item", "HistoryItem", "InvalidChunksError", "InvalidLabelError", "InvalidProfileError", "InvalidRangeError",
     "InvalidSettingError", "InvalidUriError", "KacasError", "ExternalDataError",

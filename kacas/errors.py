@@ -227,6 +227,10 @@ class ReadOnlyStoreError(StoreError, PermissionError):
     """The store can be read but not written by this user."""
 
 
+class AccessDeniedError(StoreError, PermissionError):
+    """This user may not read the store, or something in it."""
+
+
 class NoSpaceError(StoreError):
     """The disk (or the quota) is full. The store is as it was."""
 
