@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,23 +17,22 @@ from kacas.upkeep.doctor.walk import Found
 _DAY_S = 24 * 3600
 _LONG_S = 7 * _DAY_S  # of another host, whose processes cannot be asked for: a recording may pause over a weekend
 _NAMED = 3
+_LEASE = re.compile(r"leases/[^/]+")
 
 
 @dataclass
 class _Pile:
     paths: list[Path] = field(default_factory=list)
     count: int = 0
-    size: int = 0
 
     def add(self, found: Found) -> None:
         self.count += 1
-        self.size += found.status.st_size
         if len(self.paths) < _NAMED:
             self.paths.append(found.path)
 
     def words(self, noun: str) -> str:
         named = ", ".join(map(str, self.paths)) + (", ..." if self.count > len(self.paths) else "")
-        return f"{self.count:,} {noun}{'' if self.count == 1 else 's'} of {self.size >> 20:,} MiB: {named}"
+        return f"{self.count:,} {noun}{'' if self.count == 1 else 's'} not touched for a day: {named}"
 
 
 class Leftovers:
@@ -45,17 +45,17 @@ class Leftovers:
         self._removed = _Pile()
         self._stale: dict[int, _Pile] = {}
         self._doubtful = _Pile()
-        self._leases: dict[str, tuple[float, int]] = {}
+        self._leases, self._ended = _Pile(), _Pile()
 
     def look(self, found: Found) -> None:
         """Judge one name."""
         age_s = self._now_s - found.status.st_mtime
         if found.writer is not None:
             self._look_at_temporary(found, found.writer, age_s)
-        elif found.inside.startswith("leases/") and not found.is_directory:
-            name = found.inside.rpartition("/")[0]
-            youngest = min(age_s, self._leases.get(name, (age_s, 0))[0])
-            self._leases[name] = (youngest, found.status.st_uid)
+        elif found.is_directory and _LEASE.fullmatch(found.inside) and age_s > _DAY_S:
+            # Whoever holds it renews it every few seconds, which changes the directory.
+            pile = self._ended if self._fix and _end_lease(found.path) else self._leases
+            pile.add(found)
 
     def _look_at_temporary(self, found: Found, writer: tuple[str, int], age_s: float) -> None:
         if age_s < _DAY_S:
@@ -84,16 +84,16 @@ class Leftovers:
         if self._doubtful.count:
             yield Finding(
                 "old-temporary", Severity.NOTE, self._doubtful.words("temporary file"),
-                "not written to for a day; of a process that runs, or of another host, whose processes cannot be seen from here",
+                "of a process that runs, or of another host, whose processes cannot be seen from here",
                 "nothing: those of other hosts count as left behind after a week",
             )  # fmt: skip
-        stale = sorted(name for name, (age_s, _) in self._leases.items() if age_s > _DAY_S)
-        if stale:
-            named = ", ".join(stale[:_NAMED]) + (", ..." if len(stale) > _NAMED else "")
+        lease_why = "whoever held it is gone, or suspended; whoever needs it takes it over"
+        if self._ended.count:
+            yield Finding("stale-lease", Severity.NOTE, self._ended.words("lease"), lease_why, fixed=True)
+        if self._leases.count:
             yield Finding(
-                "stale-lease", Severity.NOTE, f"{len(stale):,} not renewed for a day: {named}",
-                "whoever held it is gone, or suspended", "nothing: whoever needs it takes it over",
-            )  # fmt: skip
+                "stale-lease", Severity.NOTE, self._leases.words("lease"), lease_why, "kacas doctor --fix removes them"
+            )
 
 
 def _is_alive(pid: int) -> bool:
@@ -116,4 +116,17 @@ def _removed(found: Found) -> bool:
         return True
     except OSError:
         return False  # it is reported, with whose it is
+    return True
+
+
+def _end_lease(directory: Path) -> bool:
+    """The newest record goes last: a lease is never there with older ones alone."""
+    try:
+        for name in sorted(os.listdir(directory), key=lambda name: (name.isdigit(), len(name), name)):
+            os.unlink(directory / name)
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # it is reported: in a sticky store only owners remove
     return True

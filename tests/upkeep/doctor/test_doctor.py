@@ -179,6 +179,23 @@ def test_what_a_killed_doctor_left_behind_is_removed_with_what_is_in_it(store: k
     assert not place.exists()
 
 
+def test_leases_that_nobody_renewed_for_a_day_are_told_and_removed(store: kacas.Store) -> None:
+    then = time.time() - 2 * DAY_S
+    for name, age in (("old", then), ("young", time.time() - 3600)):
+        place = store.path / "leases" / name
+        store.repository.volume.make_directory(place)
+        for number in (9, 10):
+            (place / str(number)).touch(0o444)
+            (place / str(number)).chmod(0o444)
+        os.utime(place, (age, age))
+    report = doctor(store.path)
+    assert finding(report, "stale-lease").severity is Severity.NOTE
+    assert report.healthy
+    assert finding(doctor(store.path, fix=True), "stale-lease").fixed
+    assert [place.name for place in (store.path / "leases").iterdir()] == ["young"]
+    assert doctor(store.path).findings == []
+
+
 def test_damaged_foreign_and_newer_packs_are_named(store: kacas.Store, tmp_path: Path) -> None:
     packs = filled(store, 4)
     for pack in packs:
