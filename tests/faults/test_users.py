@@ -326,6 +326,26 @@ def test_doctor_finds_a_directory_without_set_gid_and_what_was_made_in_it(lab: L
     assert loaded(lab.dan, lab.store, uri) == "ben's"
 
 
+def test_a_private_store_is_handed_over_to_a_group_as_the_documentation_says(lab: Lab) -> None:
+    lab.ada.act(lambda: kacas.Store.open(lab.store).close())
+    uri = put(lab.ada, lab.store, "once ada's alone")
+
+    def hand_over() -> Report:
+        settings = lab.store / "kacas.toml"
+        settings.chmod(0o644)
+        settings.write_text(settings.read_text().replace('sharing = "private"', 'sharing = "group"'))
+        os.chown(lab.store, -1, lab.gid)
+        lab.store.chmod(0o2770)
+        return examine(lab.store, Settings.from_environment(), fix=True)
+
+    report = lab.ada.act(hand_over)
+    assert report.healthy, report.remaining
+    assert {mode_of(path) for path in everything_in(lab.store) if path.is_file()} == {0o440}
+    assert loaded(lab.ben, lab.store, uri) == "once ada's alone"
+    assert loaded(lab.ada, lab.store, put(lab.ben, lab.store, "now ben's too")) == "now ben's too"
+    assert doctor(lab.dan, lab.store).healthy
+
+
 def test_root_mends_for_all_and_follows_no_link(lab: Lab) -> None:
     init(lab)
     put(lab.ben, lab.store, "ben's")
