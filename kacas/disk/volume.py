@@ -14,7 +14,7 @@ from pathlib import Path
 from kacas.disk.cache_directory import cache_directory
 from kacas.disk.durable import make_directory, publish_bytes, translate
 from kacas.disk.file_systems import file_system, is_network
-from kacas.disk.ownership import group_name, joined_group, whose
+from kacas.disk.ownership import group_name, is_member, joined_group, whose
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
 from kacas.model.content_cuts import CONTENT_CUTTER, ContentCutter
 from kacas.settings import STORE_FORMAT, StoreSettings
@@ -23,6 +23,7 @@ _PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
 SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
 _MAX_SETTINGS_SIZE = 64 * 1024
+_LOOKS, _PAUSE_S = 20, 0.01
 _SHARED_PLACES = ("packs", "segments", "refs", "feeds", "leases")
 """Made with a shared store, by its owner: in a sticky store, who makes a directory can delete in it."""
 
@@ -108,10 +109,15 @@ class Volume:
         Raises StoreError.
         """
         mode = self.directory_mode
-        try:
-            make_directory(path, mode, sync=self.durable, parents_mode=mode)
-        except OSError as exc:
-            raise translate(exc, path, "creating") from exc
+        for looks_left in reversed(range(_LOOKS if self.shared else 1)):
+            try:
+                make_directory(path, mode, sync=self.durable, parents_mode=mode)
+                return
+            except OSError as exc:
+                # Another member may have made one above just now, and sets its mode next.
+                if not isinstance(exc, PermissionError) or not looks_left or not is_member(os.stat(self.path).st_gid):
+                    raise translate(exc, path, "creating") from exc
+                time.sleep(_PAUSE_S)
 
     def file_cutter(self) -> ContentCutter:
         """What cuts files in this store. Raises NewerFormatError if this kacas does not know how."""

@@ -14,6 +14,7 @@ import pytest
 import kacas
 from kacas.cli.main import commands
 from kacas.cli.running import run
+from kacas.disk.volume import open_volume
 from kacas.settings import Settings
 from kacas.upkeep.doctor.finding import Report
 from kacas.upkeep.doctor.run import examine
@@ -160,6 +161,25 @@ def test_members_store_at_the_same_time_and_nothing_is_lost(lab: Lab) -> None:
 
     for user in (lab.ada, lab.ben, lab.dan):
         user.act(load_all)
+
+
+def test_members_make_the_same_directories_at_once(lab: Lab) -> None:
+    """Between mkdir and chmod, the one of ben's umask keeps the others out."""
+    init(lab)
+    volume = open_volume(lab.store, create=False)
+    gate = lab.place / "gate"
+
+    def make() -> None:
+        while not gate.exists():
+            pass
+        for number in range(60):
+            volume.make_directory(lab.store / "refs" / f"@{number}" / "@b" / "key")
+
+    working = [user.start(make) for user in (lab.ada, lab.ben, lab.dan)]
+    gate.touch()
+    for child in working:
+        child.wait().get()
+    assert {mode_of(path) for path in everything_in(lab.store) if path.is_dir()} == {0o2770}
 
 
 def test_nobody_edits_what_another_stored(lab: Lab) -> None:

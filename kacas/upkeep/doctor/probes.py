@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -14,9 +15,11 @@ from pathlib import Path
 
 from kacas.disk.durable import HOST, rename_no_replace, sync_directory
 from kacas.disk.file_systems import recognise
+from kacas.disk.ownership import user_name
 from kacas.disk.volume import Volume
 from kacas.upkeep.doctor.finding import Finding, Probe, Severity
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOCK_OFF_S = 60.0
 _SEEN_WITHIN_S = 5.0
 _DEFAULT_DIRECTORY_CACHE_S = 60  # acdirmax of nfs(5)
@@ -38,13 +41,16 @@ class Probes:
                 ):  # fmt: skip
                     self._try(probe, place)
         except OSError as exc:
-            self.findings.append(_not_tried(volume, exc))
+            self.findings.append(_full(volume, exc) if exc.errno in _FULL else _not_tried(volume, exc))
+        self.findings = list(dict.fromkeys(self.findings))
 
     def _try(self, probe: Callable[[Path], None], place: Path) -> None:
         try:
             probe(place)
         except OSError as exc:
             self._says(probe.__name__.strip("_"), None, f"could not be tried: {os.strerror(exc.errno or 0)}")
+            if exc.errno in _FULL:
+                self.findings.append(_full(self._volume, exc))
 
     def _says(self, name: str, works: bool | None, detail: str, finding: Finding | None = None) -> None:
         self.results.append(Probe(name, works, detail))
@@ -155,6 +161,8 @@ class Probes:
                 os.fsync(file.fileno())
             sync_directory(place)
         except OSError as exc:
+            if exc.errno in _FULL:
+                raise
             self._says(
                 "sync", False, os.strerror(exc.errno or 0),
                 Finding(
@@ -198,6 +206,13 @@ class Probes:
                 "what was just stored is not found", "keep the store on another file system", "an administrator",
             ),
         )  # fmt: skip
+
+
+def _full(volume: Volume, exc: OSError) -> Finding:
+    return Finding(
+        "no-space", Severity.PROBLEM, f"{user_name()} can make no file in {volume.path}: {os.strerror(exc.errno or 0)}",
+        "nothing can be stored", "free space or ask for more; `quota -s` shows what you may take",
+    )  # fmt: skip
 
 
 def _not_tried(volume: Volume, exc: OSError) -> Finding:

@@ -19,6 +19,7 @@ from kacas.settings import Settings
 from kacas.upkeep.doctor.finding import Finding, Report, Severity
 from kacas.upkeep.doctor.probes import Probes
 from kacas.upkeep.doctor.run import examine
+from kacas.upkeep.doctor.walk import open_same
 from tests.disk.foreign_mount import foreign_mount
 
 DAY_S = 24 * 3600
@@ -269,6 +270,22 @@ def test_a_link_in_the_store_leads_doctor_nowhere(store: kacas.Store, tmp_path: 
     (store.path / "refs").symlink_to(outside)
     assert doctor(store.path, fix=True).healthy
     assert stat.S_IMODE((outside / "file").stat().st_mode) == 0o600
+
+
+def test_what_was_exchanged_since_it_was_seen_is_not_opened(tmp_path: Path) -> None:
+    place, other = tmp_path / "place", tmp_path / "other"
+    place.mkdir()
+    other.mkdir()
+    seen = os.lstat(place)
+    os.close(open_same(place, seen, os.O_RDONLY))
+    place.rename(tmp_path / "moved")
+    place.symlink_to(other)
+    with pytest.raises(OSError, match=r"symbolic|exchanged|directory"):
+        open_same(place, seen, os.O_RDONLY)
+    place.unlink()
+    other.rename(place)
+    with pytest.raises(FileNotFoundError, match="exchanged"):
+        open_same(place, seen, os.O_RDONLY)
 
 
 def test_a_store_that_is_reached_through_a_link_is_examined(store: kacas.Store, tmp_path: Path) -> None:
