@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from kacas.default import default_store
     from kacas.errors import (
+        AccessDeniedError,
         AdoptedFileError,
         ArrayStreamError,
         CollisionError,
@@ -153,6 +154,7 @@ _HOME = {
     ),
     "kacas.default": ("default_store",),
     "kacas.errors": (
+        "AccessDeniedError",
         "AdoptedFileError",
         "ArrayStreamError",
         "CollisionError",
@@ -225,17 +227,18 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError", "DamagedError",
-    "DamagedPackError", "DamagedRecordError", "Description", "DestinationError", "Difference", "DirectoryItem",
-    "ExternalDataError", "Feed", "FeedNotFoundError", "ForeignPackError", "Forgotten", "Hdf5Item", "HistoryItem",
-    "InvalidChunksError", "InvalidKeyError", "InvalidLabelError", "InvalidProfileError", "InvalidRangeError",
-    "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray", "MissingPackageError", "MutableChange",
-    "MutableConflictError", "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError", "NotFoundError",
-    "NpyWriter", "ReadOnlyStoreError", "SegmentStats", "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store",
-    "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats", "UnreadableSourceError", "UnsupportedDataError",
-    "WriteError", "WrongKindError", "batch", "create_feed", "default_store", "delete_mutable", "delete_mutable_folder",
-    "describe", "diff", "exists", "find", "forget", "get_mutable", "history", "link_dir", "link_file", "list_dir",
-    "list_mutables", "load_bytes", "load_dir", "load_feed", "load_file", "load_json", "load_npy", "load_pkl", "load_text",
-    "mutable_history", "npy_writer", "open_file", "open_h5", "open_npy", "set_mutable", "store_bytes", "store_dir",
-    "store_file", "store_json", "store_npy", "store_pkl", "store_text",
+    "AccessDeniedError", "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError",
+    "DamagedError", "DamagedPackError", "DamagedRecordError", "Description", "DestinationError", "Difference",
+    "DirectoryItem", "ExternalDataError", "Feed", "FeedNotFoundError", "ForeignPackError", "Forgotten", "Hdf5Item",
+    "HistoryItem", "InvalidChunksError", "InvalidKeyError", "InvalidLabelError", "InvalidProfileError",
+    "InvalidRangeError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray", "MissingPackageError",
+    "MutableChange", "MutableConflictError", "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError",
+    "NotFoundError", "NpyWriter", "ReadOnlyStoreError", "SegmentStats", "SizeLimitError", "SkippedWarning",
+    "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",
+    "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongKindError", "batch", "create_feed",
+    "default_store", "delete_mutable", "delete_mutable_folder", "describe", "diff", "exists", "find", "forget",
+    "get_mutable", "history", "link_dir", "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir",
+    "load_feed", "load_file", "load_json", "load_npy", "load_pkl", "load_text", "mutable_history", "npy_writer",
+    "open_file", "open_h5", "open_npy", "set_mutable", "store_bytes", "store_dir", "store_file", "store_json",
+    "store_npy", "store_pkl", "store_text",
 ]  # fmt: skip

@@ -109,7 +109,7 @@ class FeedNotFoundError(NotFoundError):
 class MutableConflictError(KacasError):
     """The mutable is not what the caller expected; nothing was changed. `key`, and as values or None: `expected`, `found`."""
 
-    exit_code = 10
+    exit_code = 12
 
     def __init__(self, message: str, *, key: str, expected: str | None, found: str | None) -> None:
         super().__init__(message)
@@ -263,6 +263,10 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
 
 class ReadOnlyStoreError(StoreError, PermissionError):
     """The store can be read but not written by this user."""
+
+
+class AccessDeniedError(StoreError, PermissionError):
+    """This user may not read the store, or something in it."""
 
 
 class NoSpaceError(StoreError):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.records import Sequences
-from kacas.disk.volume import open_volume
-from kacas.errors import MutableNotFoundError, NotFoundError, StoreClosedError
+from kacas.disk.volume import Sharing, Volume, open_volume
+from kacas.errors import InvalidSettingError, MutableNotFoundError, NotFoundError, StoreClosedError
 from kacas.feeds import Feed, Feeds
 from kacas.formats import array_stream, file, hdf5, link, npy, objects, tree_link, tree_restore, tree_store
 from kacas.formats.lazy_array import LazyArray, open_npy
@@ -75,8 +75,33 @@ class Store:
         progress: called as progress(stage, done_bytes, total_bytes or None) during long work.
         Raises StoreNotFoundError, StoreError, NewerFormatError, InvalidSettingError.
         """
+        return cls._on(open_volume(Path(path), create=create, durability=durability), settings, progress)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        group: str | None = None,
+        sticky: bool = False,
+        world_readable: bool = False,
+        durability: str | None = None,
+        settings: Settings | None = None,
+    ) -> Store:
+        """Make a store that a group shares, or a private one (group=None); open it if it is there and made so.
+
+        group: its members read and add; nobody can edit what is there. They can delete, unless it is sticky: then
+        only the owner of the store, and of a file, can. world_readable: everybody on the host reads.
+        Raises as `open`; InvalidSettingError if there is no such group, or you are no member.
+        """
+        if group is None and (sticky or world_readable):
+            raise InvalidSettingError("sticky and world_readable are for a store that is shared: name its group")
+        sharing = None if group is None else Sharing(group, sticky, world_readable)
+        return cls._on(open_volume(Path(path), create=True, durability=durability, sharing=sharing), settings, None)
+
+    @classmethod
+    def _on(cls, volume: Volume, settings: Settings | None, progress: Progress | None) -> Store:
         settings = settings or Settings.from_environment()
-        volume = open_volume(Path(path), create=create, durability=durability)
         chosen = settings.sources.get("cache_directory") != "default"
         cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
         repository = Repository(

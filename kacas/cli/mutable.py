@@ -43,7 +43,7 @@ def mutable() -> None:
 def set_(session: Session, key: str, value: str, expect: str | None, absent: bool) -> None:
     """Give KEY a value: text, such as a URI.
 
-    With --expect or --absent, of several who do so at once one succeeds; the others get exit code 10.
+    With --expect or --absent, of several who do so at once one succeeds; the others get exit code 12.
     """
     from kacas.model.mutable import check_key, check_value
     from kacas.mutables import ANYTHING

@@ -95,9 +95,13 @@ class Bar:
 
 
 class Steps:
-    """Called as steps(what comes now): the step at hand and the time, on a terminal only. A context manager."""
+    """Called as steps(what comes now): the step at hand and the time, on a terminal only. A context manager.
 
-    def __init__(self) -> None:
+    doing: what is done in each step.
+    """
+
+    def __init__(self, doing: str = "measuring") -> None:
+        self._doing = doing
         self.visible = sys.stderr is not None and sys.stderr.isatty()
         self._screen: tuple[Progress, TaskID] | None = None
 
@@ -108,7 +112,7 @@ class Steps:
         if not self.visible:
             return
         if self._screen is None:
-            self._screen = _new_steps()
+            self._screen = _new_steps(self._doing)
             self._screen[0].start()
         progress, task = self._screen
         progress.update(task, description=plain(step))
@@ -121,13 +125,13 @@ class Steps:
             self._screen = None
 
 
-def _new_steps() -> tuple[Progress, TaskID]:
+def _new_steps(doing: str) -> tuple[Progress, TaskID]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     progress = Progress(
         SpinnerColumn(),
-        TextColumn("measuring {task.description}", markup=False),
+        TextColumn(f"{doing} {{task.description}}", markup=False),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,

@@ -29,7 +29,9 @@ EXIT_CODES = (
     ("7", "not enough memory"),
     ("8", "a file to be stored cannot be read, or changed meanwhile"),
     ("9", "the store cannot be used: not there, not writable, disk full"),
-    ("10", "a mutable is not what was expected: somebody changed it"),
+    ("10", "doctor: a warning remains"),
+    ("11", "doctor: a problem remains"),
+    ("12", "a mutable is not what was expected: somebody changed it"),
     ("130", "interrupted (143: terminated); the store is clean"),
     ("141", "nobody reads the output any more"),
 )

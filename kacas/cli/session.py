@@ -12,6 +12,7 @@ from kacas.cli import output
 from kacas.cli.progress import Bar
 
 if TYPE_CHECKING:
+    from kacas.disk.volume import Sharing
     from kacas.settings import Settings
     from kacas.store import Store
 
@@ -51,23 +52,23 @@ class Session:
         ):
             yield store
 
-    def make_store(self, durability: str | None = None) -> bool:
+    def make_store(self, durability: str | None = None, sharing: Sharing | None = None) -> bool:
         """Make the store if it is not there; True if it was made. Raises StoreError, InvalidSettingError."""
+        from kacas.disk.volume import open_volume
         from kacas.errors import StoreNotFoundError
-        from kacas.store import Store
 
         settings = self.settings()
         directory = self.directory(settings)
         try:
-            Store.open(directory, create=False, settings=settings, durability=durability).close()
+            open_volume(directory, create=False, durability=durability, sharing=sharing)
             return False
         except StoreNotFoundError:
             pass
-        with Store.open(directory, settings=settings, durability=durability) as store:
-            by_default = self.store_path is None and settings.sources.get("directory") == "default"
-            if by_default and store.repository.volume.network:
-                output.warn(
-                    f"{directory} is on a network file system, as your home is; set KACAS_DIR to a local "
-                    "disk, or to a store that your lab shares"
-                )
+        volume = open_volume(directory, create=True, durability=durability, sharing=sharing)
+        by_default = self.store_path is None and settings.sources.get("directory") == "default"
+        if by_default and volume.network:
+            output.warn(
+                f"{directory} is on a network file system, as your home is; set KACAS_DIR to a local "
+                "disk, or to a store that your lab shares"
+            )
         return True

@@ -16,6 +16,7 @@ from kacas.cli.session import Session
 from kacas.cli.stdin import Stdin
 
 if TYPE_CHECKING:
+    from kacas.disk.volume import Sharing, Volume
     from kacas.store import Store
 
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     cls=ExampleCommand,
     examples=[
         "kacas init",
-        "kacas init /data/lab/store",
+        "kacas init /data/lab/store --shared --group lab",
         "kacas init /scratch/store --durability relaxed",
     ],
 )
@@ -33,34 +34,79 @@ if TYPE_CHECKING:
     type=click.Choice(["full", "relaxed"]),
     help="full (default): what was stored survives a power cut. relaxed: faster, may lose the last seconds.",
 )
+@click.option("--shared", is_flag=True, help="A group of users has it in common: members read and add.")
+@click.option("--group", metavar="NAME", help="The group, with --shared. You must be a member.")
+@click.option("--sticky", is_flag=True, help="With --shared: members delete only what they made themselves.")
+@click.option("--world-readable", is_flag=True, help="With --shared: everybody else reads, too.")
 @json_option()
 @click.pass_obj
-def init(session: Session, path: str | None, durability: str | None, as_json: bool) -> None:
+def init(
+    session: Session,
+    path: str | None,
+    durability: str | None,
+    shared: bool,
+    group: str | None,
+    sticky: bool,
+    world_readable: bool,
+    as_json: bool,
+) -> None:
     """Make a store.
 
-    PATH is where; without it, the default store is made: $KACAS_DIR, else ~/.kacas. The durability is chosen
-    here, for good. A store that is there already is left as it is.
+    PATH is where; without it, the default store is made: $KACAS_DIR, else ~/.kacas. Durability and sharing are
+    chosen here, for good. A store that is there already is left as it is.
+
+    A store is private unless it is --shared: then all its directories and files belong to the group, with modes that
+    no umask changes. Nobody can edit what is there. Members can delete files, unless the store is --sticky.
     """
     if path is not None:
         if session.store_path is not None:
             raise click.UsageError("give either PATH or --store, not both")
         session.store_path = path
-    made = session.make_store(durability)
+    sharing = _sharing(shared, group, sticky, world_readable)
+    made = session.make_store(durability, sharing)
     with session.open_store() as store:
+        volume = store.repository.volume
         if as_json:
             output.json_line(
                 {
                     "path": str(store.path),
                     "store_id": store.store_id,
                     "durability": store.durability,
+                    "sharing": volume.settings.sharing,
                     "created": made,
                 }
             )
             return
         what = "made a store at" if made else "there is a store already at"
-        output.line(f"{what} {store.path} (durability {store.durability})")
+        shared_by = f", {volume.sharing_words()}" if volume.shared else ""
+        output.line(f"{what} {store.path} (durability {store.durability}{shared_by})")
+        if volume.shared:
+            _tell_members(volume)
         if store.path != session.settings().directory:
             output.note(f"to use it everywhere: export KACAS_DIR={store.path}")
+
+
+def _sharing(shared: bool, group: str | None, sticky: bool, world_readable: bool) -> Sharing | None:
+    from kacas.disk.volume import Sharing
+
+    if not shared:
+        if group is not None or sticky or world_readable:
+            raise click.UsageError("--group, --sticky and --world-readable are for a store that is --shared")
+        return None
+    if group is None:
+        raise click.UsageError("--shared needs the group that shares it: --group NAME (`id -Gn` lists yours)")
+    return Sharing(group, sticky, world_readable)
+
+
+def _tell_members(volume: Volume) -> None:
+    """What the members of its group can do, and what keeps them out."""
+    from kacas.disk.ownership import closed_to_group, group_name
+
+    gid = os.stat(volume.path).st_gid
+    delete = "only its owner can delete what others stored" if volume.settings.sticky else "members can delete files"
+    output.note(f"members of {group_name(gid)} read and add; nobody can edit what is there; {delete}")
+    for place in closed_to_group(volume.path, gid):
+        output.warn(f"members of {group_name(gid)} cannot enter {place}: chmod o+x {place}, or choose another place")
 
 
 def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int | None, ...] | None:

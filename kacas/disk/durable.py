@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import socket
 import stat
@@ -13,32 +14,46 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kacas.errors import NoLinksError, NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
+from kacas.disk.ownership import user_name, why_refused
+from kacas.errors import AccessDeniedError, NoLinksError, NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_REFUSED = (errno.EACCES, errno.EPERM)
+_READING = ("reading", "listing", "looking at")
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _IOV_MAX = 1024
 _RENAME_NOREPLACE = 1
 # Two changes of a directory within one clock tick hid the second from other NFS clients for over 100 s.
 _NETWORK_UNLINK_DELAY_S = 0.05
 
+_TEMPORARY_NAME = re.compile(r"\..+\.tmp\.([\w-]{1,40})\.([0-9]{1,10})\.[0-9a-f]{8}", re.DOTALL)
 _MODE_LOOKS, _MODE_PAUSE_S = 20, 0.01  # whoever does not set it in a fifth of a second died: doctor mends it
 
 _MAX_FRONT = 160
 
-_HOST = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
+HOST = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
 
 
 def translate(exc: OSError, path: Path | str, doing: str) -> StoreError:
     """The typed error for a failed system call on a store's file; raise it `from exc`."""
     what = f"{doing} {path} failed: {os.strerror(exc.errno) if exc.errno else exc}"
-    if exc.errno in _NO_SPACE:
+    if exc.errno == errno.EDQUOT:
         return NoSpaceError(
-            f"{what}; free space or raise the quota, then try again. The store is intact", path=str(path)
+            f"{what}; the disk quota of {user_name()}, or of the group, is used up there: `quota -s` shows it. Free space or "
+            "ask for more, then try again. The store is intact",
+            path=str(path),
         )
-    if exc.errno in _READ_ONLY:
-        return ReadOnlyStoreError(f"{what}; the store can only be read from here", path=str(path))
+    if exc.errno == errno.ENOSPC:
+        return NoSpaceError(f"{what}; free space, then try again. The store is intact", path=str(path))
+    if exc.errno == errno.EROFS:
+        return ReadOnlyStoreError(
+            f"{what}; the file system is mounted read-only: the store can only be read from here", path=str(path)
+        )
+    if exc.errno in _REFUSED and doing in _READING:
+        return AccessDeniedError(f"{what}; {why_refused(Path(path), writing=False)}", path=str(path))
+    if exc.errno in _REFUSED:
+        why = why_refused(Path(path), writing=True)
+        return ReadOnlyStoreError(f"{what}; the store can only be read from here: {why}", path=str(path))
     return WriteError(f"{what}; nothing was published. Check the disk, then try again", path=str(path))
 
 
@@ -89,6 +104,14 @@ def _await_mode(path: Path, mode: int) -> None:
         time.sleep(_MODE_PAUSE_S)
 
 
+def writer_of(name: str) -> tuple[str, int] | None:
+    """Host and process id of whoever writes, or wrote, the temporary of this name; ("", 0) if it does not tell; None if the
+    name is not that of a temporary."""
+    if match := _TEMPORARY_NAME.fullmatch(name):
+        return match[1], int(match[2])
+    return ("", 0) if name.startswith(".") and ".tmp." in name else None
+
+
 class Temporary:
     """A file under construction beside its final name: `.<name>.tmp.<host>.<pid>.<random>`.
 
@@ -102,7 +125,7 @@ class Temporary:
         self.final = directory / name
         # A name may have 255 bytes, and ours is longer than the final one.
         front = os.fsencode(name)[:_MAX_FRONT].decode("utf-8", "ignore")
-        self.path = directory / f".{front}.tmp.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+        self.path = directory / f".{front}.tmp.{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
         self.size = 0
         self._sync = sync
         self._network = network
@@ -196,7 +219,7 @@ class Temporary:
             if exc.errno not in _NO_LINKS:
                 raise
         try:
-            _rename_no_replace(self.path, self.final)
+            rename_no_replace(self.path, self.final)
         except OSError as exc:
             if exc.errno not in (*_NO_LINKS, errno.EINVAL):
                 raise
@@ -256,7 +279,7 @@ def _unlink_if_there(path: Path) -> None:
         pass  # a leftover temporary is an orphan that verify names; the content is published or discarded already
 
 
-def _rename_no_replace(source: Path, target: Path) -> None:
+def rename_no_replace(source: Path, target: Path) -> None:
     """renameat2(RENAME_NOREPLACE), for file systems without hard links."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):

@@ -197,16 +197,19 @@ class Index:
 
         return self._run(read)
 
-    def load(self) -> tuple[int, int]:
-        """Rows of chunks and entries, and packs that are not small: what the segments do not have yet."""
+    def counts(self) -> dict[str, int]:
+        """The rows of each table."""
 
-        def read(environment: lmdb.Environment) -> tuple[int, int]:
+        def read(environment: lmdb.Environment) -> dict[str, int]:
             with environment.begin() as txn:
-                tables = self._chunks, self._entries, self._pack_numbers, self._small
-                chunks, entries, packs, small = (txn.stat(table)["entries"] for table in tables)
-                return chunks + entries, packs - small
+                return {name: txn.stat(table)["entries"] for name, table in self._shared.tables.items()}
 
         return self._run(read)
+
+    def load(self) -> tuple[int, int]:
+        """Rows of chunks and entries, and packs that are not small: what the segments do not have yet."""
+        rows = self.counts()
+        return rows["chunks"] + rows["entries"], rows["pack_numbers"] - rows["small"]
 
     def shed(self, held: Set[bytes], kept: Sequence[tuple[bytes, Table]], rule: MergeRule = RULE) -> bool:
         """Drop the rows of the packs that segments hold; marks stay. kept: the tables of all others that are in the index.

@@ -239,6 +239,12 @@ def _is_cut_short(environment: lmdb.Environment, generation: Path) -> bool:
     return os.stat(generation / "data.mdb").st_size < needed
 
 
+def generation_of(place: Path) -> str:
+    """The name of the index's generation; "" if there is none."""
+    sidecar = _read_sidecar(place)
+    return sidecar["generation"] if sidecar else ""
+
+
 def _read_sidecar(place: Path) -> dict[str, Any] | None:
     try:
         sidecar = json.loads((place / "current").read_bytes())

@@ -84,7 +84,7 @@ class Lookup(IndexUser):
         names = self._list()
         listed = self._volume.pack_ids_of(names)
         segments = self._look_at_segments(listed, sheds, relied_on)
-        self._reread(suspects, known | segments.held, listed)
+        self._reread(suspects, listed)
         self.tables.pardon(covered | segments.covered(self.tables.problems.keys()))
         # A pack whose table was found damaged serves loads as far as it can, but nothing new relies on it.
         if gone := ((known | covered) - listed) | (relied_on - listed) | (known & self.tables.problems.keys()):
@@ -109,9 +109,9 @@ class Lookup(IndexUser):
             self._ask(lambda index: index.hold(new), None)
         return segments
 
-    def _reread(self, suspects: set[bytes], counted: set[bytes], listed: set[bytes]) -> None:
-        """Suspects that are good, or gone, are none any more. counted: packs whose tables nobody would read otherwise."""
-        read = suspects & counted & listed
+    def _reread(self, suspects: set[bytes], listed: set[bytes]) -> None:
+        """Suspects that are good, or gone, are none any more."""
+        read = suspects & listed
         for pack_id in read:
             self.tables.read_whole(pack_id)
         if acquitted := (suspects - listed) | (read - self.tables.problems.keys()):

@@ -107,10 +107,17 @@ class MaterialisedFiles:
         except (OSError, ValueError, TypeError, KeyError):
             return False
 
+    def used_size(self) -> int:
+        """Bytes of all of them."""
+        return sum(used for _, used, _ in self._uses()) if self._directory.is_dir() else 0
+
+    def _uses(self) -> list[tuple[float, int, Path]]:
+        return [use for place in self._directory.iterdir() if place.is_dir() for use in [_use_of(place)] if use]
+
     def _make_room(self, size: int) -> None:
         """Drop what was not handed out for a day, oldest first, until the budget holds `size` more."""
         now = time.time()
-        found = [use for place in self._directory.iterdir() if place.is_dir() for use in [_use_of(place)] if use]
+        found = self._uses()
         total = size + sum(used for _, used, _ in found)
         for newest, used, place in sorted(found):
             if total <= self._budget:

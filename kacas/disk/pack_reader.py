@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -9,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from kacas.disk.ownership import whose
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedPackError, ForeignPackError, NewerFormatError
 from kacas.model.digest import chunk_digest
@@ -49,7 +51,8 @@ class PackReader:
                 raise self.damage("it is a link that leads nowhere") from exc
             raise
         except OSError as exc:
-            raise self.damage(f"it cannot be opened: {exc.strerror}") from exc
+            refused = f" ({whose(path)}); `kacas doctor` tells more" if exc.errno == errno.EACCES else ""
+            raise self.damage(f"it cannot be opened: {exc.strerror}{refused}") from exc
         if not stat.S_ISREG(status.st_mode):
             raise self.damage("it is not a regular file")
         self.size = status.st_size

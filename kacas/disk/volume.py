@@ -8,12 +8,13 @@ import secrets
 import stat
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kacas.disk.cache_directory import cache_directory
 from kacas.disk.durable import make_directory, publish_bytes, translate
 from kacas.disk.file_systems import file_system, is_network
+from kacas.disk.ownership import group_name, is_member, joined_group, whose
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
 from kacas.model.content_cuts import CONTENT_CUTTER, ContentCutter
 from kacas.settings import STORE_FORMAT, StoreSettings
@@ -22,6 +23,29 @@ _PACK_NAME = re.compile(r"([0-9a-f]{32})\.pack", re.ASCII)
 SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
 _MAX_SETTINGS_SIZE = 64 * 1024
+_LOOKS, _PAUSE_S = 20, 0.01
+_SHARED_PLACES = ("packs", "segments", "refs", "feeds", "leases")
+"""Made with a shared store, by its owner: in a sticky store, who makes a directory can delete in it."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who has a new store in common. group: its name, of which whoever makes the store is a member.
+
+    sticky: members delete only what they made themselves. world_readable: others read, too.
+    """
+
+    group: str
+    sticky: bool = False
+    world_readable: bool = False
+
+    def is_of(self, settings: StoreSettings) -> bool:
+        """Whether the settings say so; they do not name the group, which the store's directory belongs to."""
+        return (settings.sharing, settings.sticky, settings.world_readable) == (
+            "group",
+            self.sticky,
+            self.world_readable,
+        )
 
 
 @dataclass(frozen=True)
@@ -54,6 +78,14 @@ class Volume:
         """Whether a group of users has it in common: modes inside say so."""
         return self.settings.sharing == "group"
 
+    def sharing_words(self) -> str:
+        """Who can do what here, in a few words."""
+        if not self.shared:
+            return "private"
+        sticky = ", sticky" if self.settings.sticky else ""
+        readable = ", readable by all" if self.settings.world_readable else ""
+        return f"shared by the group {group_name(os.stat(self.path).st_gid)}{sticky}{readable}"
+
     @property
     def directory_mode(self) -> int:
         """Of every directory in the store. Set-gid: what is made there belongs to the group of the store, whoever makes it."""
@@ -77,10 +109,15 @@ class Volume:
         Raises StoreError.
         """
         mode = self.directory_mode
-        try:
-            make_directory(path, mode, sync=self.durable, parents_mode=mode)
-        except OSError as exc:
-            raise translate(exc, path, "creating") from exc
+        for looks_left in reversed(range(_LOOKS if self.shared else 1)):
+            try:
+                make_directory(path, mode, sync=self.durable, parents_mode=mode)
+                return
+            except OSError as exc:
+                # Another member may have made one above just now, and sets its mode next.
+                if not isinstance(exc, PermissionError) or not looks_left or not is_member(os.stat(self.path).st_gid):
+                    raise translate(exc, path, "creating") from exc
+                time.sleep(_PAUSE_S)
 
     def file_cutter(self) -> ContentCutter:
         """What cuts files in this store. Raises NewerFormatError if this kacas does not know how."""
@@ -151,10 +188,11 @@ def _size(path: Path) -> int:
         return 0
 
 
-def open_volume(path: Path, *, create: bool, durability: str | None = None) -> Volume:
-    """Open the store at `path`, creating it if asked and nothing is there.
+def open_volume(path: Path, *, create: bool, durability: str | None = None, sharing: Sharing | None = None) -> Volume:
+    """Open the store at `path`, creating it if asked and nothing is there. sharing: of a new store; None is private.
 
-    Raises StoreNotFoundError, StoreError (not a store), NewerFormatError, InvalidSettingError.
+    Raises StoreNotFoundError, StoreError (not a store), AccessDeniedError, NewerFormatError, InvalidSettingError (also if
+    the store that is there was made with another durability or sharing than is asked for).
     """
     path = Path(path).absolute()
     settings_path = path / _SETTINGS_NAME
@@ -164,7 +202,7 @@ def open_volume(path: Path, *, create: bool, durability: str | None = None) -> V
             raise StoreNotFoundError(
                 f"there is no kacas store at {path}; make one with: kacas init {path}", path=str(path)
             )
-        text = _create(path, durability or "full")
+        text = _create(path, durability or "full", sharing)
     try:
         settings = StoreSettings.parse(text, str(settings_path))
     except InvalidSettingError as exc:
@@ -173,7 +211,19 @@ def open_volume(path: Path, *, create: bool, durability: str | None = None) -> V
         raise InvalidSettingError(
             f"the store at {path} has durability {settings.durability!r}, chosen when it was made; it cannot be {durability!r}"
         )
-    return Volume(path, settings, is_network(path))
+    volume = Volume(path, settings, is_network(path))
+    if sharing is not None:
+        _check_sharing(volume, sharing)
+    return volume
+
+
+def _check_sharing(volume: Volume, asked: Sharing) -> None:
+    gid = os.stat(volume.path).st_gid
+    if not asked.is_of(volume.settings) or joined_group(asked.group) != gid:
+        raise InvalidSettingError(
+            f"the store at {volume.path} is {volume.sharing_words()}, chosen when it was made; it cannot be shared otherwise. "
+            "docs/how-to.md says how a store is handed over to a group"
+        )
 
 
 def _read_settings(path: Path) -> str | None:
@@ -186,14 +236,15 @@ def _read_settings(path: Path) -> str | None:
         raise translate(exc, path, "reading") from exc
 
 
-def _create(path: Path, durability: str) -> str:
+def _create(path: Path, durability: str, sharing: Sharing | None) -> str:
     if durability not in ("full", "relaxed"):
         raise InvalidSettingError(f"durability is 'full' or 'relaxed', not {durability!r}")
+    gid = joined_group(sharing.group) if sharing else None
     try:
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; a store is a directory", path=str(path))
         names = os.listdir(path) if path.exists() else []
-        strangers = [name for name in names if name not in ("packs", _SETTINGS_NAME) and ".tmp." not in name]
+        strangers = [name for name in names if name not in (*_SHARED_PLACES, _SETTINGS_NAME) and ".tmp." not in name]
         if strangers:
             raise StoreError(
                 f"{path} is not a kacas store and holds {strangers[0]!r}; choose an empty place", path=str(path)
@@ -206,7 +257,6 @@ def _create(path: Path, durability: str) -> str:
             )
         sync = durability == "full"
         make_directory(path, 0o700, sync=sync)
-        make_directory(path / "packs", 0o755, sync=sync)
         settings = StoreSettings(
             store_id=secrets.token_hex(16),
             durability=durability,
@@ -214,8 +264,15 @@ def _create(path: Path, durability: str) -> str:
             file_system=file_system(path),
             hard_links=_has_links(path),
         )
+        if sharing is not None:
+            settings = replace(settings, sharing="group", sticky=sharing.sticky, world_readable=sharing.world_readable)
+        volume = Volume(path, settings, is_network(path))
+        if gid is not None:
+            _hand_over(path, gid, volume.directory_mode)
+        for name in _SHARED_PLACES if volume.shared else ("packs",):
+            volume.make_directory(path / name)
         try:
-            publish_bytes(path, _SETTINGS_NAME, settings.render().encode(), mode=0o444, sync=sync)
+            publish_bytes(path, _SETTINGS_NAME, settings.render().encode(), mode=volume.record_mode, sync=sync)
         except FileExistsError:
             pass  # another process made the store meanwhile: its settings hold
     except OSError as exc:
@@ -226,6 +283,34 @@ def _create(path: Path, durability: str) -> str:
     if text is None:
         raise StoreError(f"the store at {path} vanished while it was made; try again", path=str(path))
     return text
+
+
+def _hand_over(path: Path, gid: int, mode: int) -> None:
+    """Give the directory to the group, and set its mode. Raises StoreError where that is refused, or not kept."""
+    status = os.stat(path)
+    try:
+        if status.st_gid != gid:
+            os.chown(path, -1, gid)
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.chmod(path, mode)
+        status = os.stat(path)
+    except OSError as exc:
+        server = (
+            " (a file server may have a list of groups of its own, in which you are missing)"
+            if is_network(path)
+            else ""
+        )
+        raise StoreError(
+            f"{path} cannot be given to the group {group_name(gid)} with mode {mode:04o}: {exc.strerror}{server}; it is "
+            f"{whose(path)}. Its owner, or an administrator, runs: chgrp {gid} {path} && chmod {mode:04o} {path}",
+            path=str(path),
+        ) from exc
+    if status.st_gid != gid or stat.S_IMODE(status.st_mode) != mode:
+        raise StoreError(
+            f"the file system of {path} does not keep groups and modes ({whose(path)} after chmod {mode:04o}): a store that "
+            "a group shares needs them; choose another place, or ask the administrator how it is mounted",
+            path=str(path),
+        )
 
 
 def _has_links(path: Path) -> bool:

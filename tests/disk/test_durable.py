@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kacas.disk.durable import Temporary, make_directory, publish_bytes, translate
-from kacas.errors import NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
+from kacas.disk.durable import Temporary, _await_mode, make_directory, publish_bytes, translate
+from kacas.disk.ownership import user_name
+from kacas.errors import AccessDeniedError, NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
@@ -179,6 +180,49 @@ def test_a_failed_call_becomes_an_error_that_says_what_and_where(number: int, ki
     assert type(error) is kind
     assert error.path == "/data/store/packs/x"
     assert str(error).startswith(f"writing /data/store/packs/x failed: {os.strerror(number)}; ")
+
+
+def test_a_quota_that_is_used_up_is_said_to_be_so() -> None:
+    words = str(translate(OSError(errno.EDQUOT, "x"), "/data/store/packs/x", "writing"))
+    assert f"the disk quota of {user_name()}" in words
+    assert "`quota -s`" in words
+    assert "The store is intact" in words
+
+
+def test_a_file_system_that_is_mounted_read_only_is_said_to_be_so() -> None:
+    words = str(translate(OSError(errno.EROFS, "x"), "/data/store/packs/x", "writing"))
+    assert "mounted read-only" in words
+
+
+@pytest.mark.parametrize("doing, kind", [("listing", AccessDeniedError), ("creating", ReadOnlyStoreError)])
+def test_a_refusal_names_the_directory_its_owner_and_who_asks(
+    tmp_path: Path, doing: str, kind: type[StoreError]
+) -> None:
+    (tmp_path / "packs").mkdir(0o755)
+    (tmp_path / "packs").chmod(0o550)
+    error = translate(OSError(errno.EACCES, "x"), tmp_path / "packs" / "x", doing)
+    assert type(error) is kind
+    assert isinstance(error, PermissionError)
+    assert f"{tmp_path / 'packs'} is {user_name()}'s, of the group " in str(error)
+    assert "dr-xr-x---, and you are " in str(error)
+    assert "kacas doctor" in str(error)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077], ids=oct, indirect=True)
+def test_directories_and_their_parents_have_the_modes_that_were_asked_for(tmp_path: Path, umask: int) -> None:
+    make_directory(tmp_path / "a" / "b" / "c", 0o750, sync=True, parents_mode=0o711)
+    assert [mode_of(tmp_path / name) for name in ("a", "a/b", "a/b/c")] == [0o711, 0o711, 0o750]
+
+
+def test_who_comes_second_waits_for_the_mode_that_the_first_sets(tmp_path: Path) -> None:
+    """Between mkdir and chmod a directory may keep its own group out."""
+    place = tmp_path / "a"
+    place.mkdir(0o700)
+    timer = threading.Timer(0.05, lambda: place.chmod(0o770))
+    timer.start()
+    _await_mode(place, 0o770)
+    assert mode_of(place) == 0o770
+    timer.join()
 
 
 parts = st.lists(st.binary(max_size=40) | st.integers(0, 300).map(bytes), max_size=12)

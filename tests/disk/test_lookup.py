@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kacas.disk import index_environment
+from kacas.disk.index import Index
 from kacas.disk.lookup import Lookup
 from kacas.disk.pack_writer import PackWriter
 from kacas.disk.volume import Volume, open_volume
@@ -273,3 +274,27 @@ def test_the_tables_locate_in_a_pack_whose_own_table_is_damaged(volume: Volume, 
     for i in (1, 2):
         assert list(lookup.tables.locations(digest(i))) == expected[digest(i)]
     assert list(lookup.tables.locations(digest(3))) == []
+
+
+def test_a_pack_that_is_good_again_is_no_suspect_from_the_first_look(volume: Volume, tmp_path: Path) -> None:
+    """Its table could not be read for a while, as when its mode was wrong."""
+    pack_id = write(volume, [1], [entry(1)])
+    path = volume.pack_path(pack_id)
+    data = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(data[:-1])
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def suspects() -> set[bytes]:
+        lookup = Lookup(volume, cache)
+        index = Index(index_environment.place_in(cache))
+        try:
+            return index.suspects()
+        finally:
+            index.close()
+            lookup.close()
+
+    assert suspects() == {pack_id}
+    path.write_bytes(data)
+    assert suspects() == set()

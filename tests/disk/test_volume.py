@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kacas.disk.file_systems import file_system
-from kacas.disk.volume import Volume, open_volume
+from kacas.disk.volume import Sharing, Volume, open_volume
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
 
 PACK = bytes(range(16))
@@ -204,3 +204,59 @@ def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     volume: Volume = open_volume(Path("store"), create=True)
     assert volume.path == tmp_path / "store"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
+@pytest.mark.parametrize(
+    "sticky, world_readable, directory, file",
+    [(False, False, 0o2770, 0o440), (True, False, 0o3770, 0o440), (False, True, 0o2775, 0o444)],
+)
+def test_a_shared_store_has_its_modes_whatever_the_umask(
+    tmp_path: Path, umask: int, sticky: bool, world_readable: bool, directory: int, file: int
+) -> None:
+    sharing = Sharing(str(os.getegid()), sticky, world_readable)
+    before = os.umask(umask)
+    try:
+        volume = open_volume(tmp_path / "store", create=True, sharing=sharing)
+        volume.make_directory(volume.path / "refs" / "@a" / "key")
+    finally:
+        os.umask(before)
+    assert (volume.directory_mode, volume.record_mode, volume.pack_mode) == (directory, file, file)
+    places = [volume.path, *(path for path in volume.path.rglob("*") if path.is_dir())]
+    assert {place.name for place in places} == {"store", "packs", "segments", "refs", "feeds", "leases", "@a", "key"}
+    assert {mode_of(place) for place in places} == {directory}
+    assert mode_of(volume.path / "kacas.toml") == file
+    assert open_volume(tmp_path / "store", create=True, sharing=sharing) == volume
+    assert open_volume(tmp_path / "store", create=False) == volume
+    assert volume.sharing_words().startswith("shared by the group ")
+
+
+def test_the_sharing_of_a_store_was_chosen_when_it_was_made(tmp_path: Path) -> None:
+    group = str(os.getegid())
+    open_volume(tmp_path / "private", create=True)
+    with pytest.raises(InvalidSettingError, match="is private, chosen when it was made"):
+        open_volume(tmp_path / "private", create=True, sharing=Sharing(group))
+    open_volume(tmp_path / "shared", create=True, sharing=Sharing(group))
+    for other in (Sharing(group, sticky=True), Sharing(group, world_readable=True)):
+        with pytest.raises(InvalidSettingError, match=r"is shared by the group .*, chosen when it was made"):
+            open_volume(tmp_path / "shared", create=True, sharing=other)
+
+
+def test_an_empty_directory_becomes_a_shared_store_with_its_modes(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir(0o755)
+    volume = open_volume(tmp_path / "empty", create=True, sharing=Sharing(str(os.getegid())))
+    assert mode_of(volume.path) == 0o2770
+
+
+def test_directories_of_a_private_store_are_as_they_were(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True)
+    volume.make_directory(volume.path / "refs" / "@a")
+    assert (mode_of(volume.path), mode_of(volume.path / "refs" / "@a")) == (0o700, 0o755)
+    assert (volume.shared, volume.record_mode, volume.sharing_words()) == (False, 0o444, "private")
+
+
+def test_a_directory_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True)
+    (volume.path / "refs").touch()
+    with pytest.raises(StoreError):
+        volume.make_directory(volume.path / "refs" / "@a")

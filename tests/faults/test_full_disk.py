@@ -11,6 +11,9 @@ import pytest
 
 import kacas
 from kacas.disk.spool import Spool
+from kacas.settings import Settings
+from kacas.upkeep.doctor.finding import Severity
+from kacas.upkeep.doctor.run import examine
 from tests.faults import contents
 from tests.faults.children import run
 from tests.faults.conftest import Mount
@@ -222,3 +225,18 @@ def test_a_spool_on_a_full_disk_is_refused_by_name_and_gives_its_space_back(moun
             spool.reserve(3 * MIB)
     space = os.statvfs(disk)
     assert space.f_bfree == space.f_blocks
+
+
+def test_doctor_says_that_a_disk_is_full_and_leaves_nothing_behind(mount: Mount, tmp_path: Path) -> None:
+    disk = mount("disk", "size=4m")
+    with open_store(disk / "store", tmp_path / "cache", create=True) as store:
+        SMALL.put(store)
+    fill(disk)
+    before = names(disk / "store")
+    report = examine(disk / "store", Settings.from_environment())
+    found = {finding.id: finding for finding in report.remaining}
+    assert found["no-space"].severity is Severity.PROBLEM
+    assert "No space left on device" in found["no-space"].what
+    assert "store-disk-full" in found
+    assert "no-sync" not in found
+    assert names(disk / "store") == before

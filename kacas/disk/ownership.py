@@ -1,0 +1,104 @@
+"""Users, groups and modes, in words: whose a place is, who may do what there, and whom to ask."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from kacas.errors import InvalidSettingError
+
+
+def user_name(uid: int | None = None) -> str:
+    """Of the uid, or of the user of this process."""
+    number = os.geteuid() if uid is None else uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+def group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"
+
+
+def is_member(gid: int) -> bool:
+    """Whether this process acts for the group."""
+    return gid == os.getegid() or gid in os.getgroups()
+
+
+def joined_group(name: str) -> int:
+    """The gid of a group (or of its number) that this user is in. Raises InvalidSettingError."""
+    try:
+        gid = int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError) as exc:
+        raise InvalidSettingError(
+            f"there is no group {name!r} on this host; `getent group` lists them, an administrator makes one with: "
+            f"groupadd {name}"
+        ) from exc
+    if is_member(gid) or os.geteuid() == 0:
+        return gid
+    user = user_name()
+    try:
+        listed = user in grp.getgrgid(gid).gr_mem
+    except KeyError:
+        listed = False
+    how = (
+        f"{user} became one after this session began: log in anew, or begin a shell with: newgrp {name}"
+        if listed
+        else f"an administrator makes you one with: usermod -aG {name} {user}"
+    )
+    raise InvalidSettingError(f"you ({user}) are no member of the group {name!r}; {how}")
+
+
+def whose(path: Path) -> str:
+    """Owner, group and mode of what is at the path, in words. Raises OSError."""
+    status = os.lstat(path)
+    return f"{user_name(status.st_uid)}'s, of the group {group_name(status.st_gid)}, {stat.filemode(status.st_mode)}"
+
+
+def why_refused(path: Path, *, writing: bool) -> str:
+    """Why the system refused the path, or a new name there, and what to do: a part of a sentence, and one more."""
+    place = _refusing(path, writing)
+    try:
+        status = os.lstat(place)
+    except OSError:
+        return "it cannot even be looked at; ask whoever owns it"
+    owner, group, user = user_name(status.st_uid), group_name(status.st_gid), user_name()
+    verb, bit = ("write", stat.S_IWGRP) if writing else ("read", stat.S_IRGRP | stat.S_IXGRP)
+    if status.st_uid == os.geteuid() or os.geteuid() == 0:
+        advice = "`kacas doctor` tells which modes are wrong"
+    elif is_member(status.st_gid):
+        advice = f"ask {owner} to let the group {verb} it: `kacas doctor` tells more"
+    elif status.st_mode & bit:
+        advice = f"only members of the group {group} can {verb} it, and you are none: ask {owner} to have you made one"
+    else:
+        advice = f"only {owner} can {verb} it: ask, or use another store. `kacas doctor` tells more"
+    return f"{place} is {whose(place)}, and you are {user}; {advice}"
+
+
+def _refusing(path: Path, writing: bool) -> Path:
+    """The outermost directory above the path that keeps this user out, else what was to be read or written in."""
+    there = Path(path.anchor or ".")
+    for place in reversed(path.parents):
+        if not os.access(place, os.F_OK):
+            return there
+        if not os.access(place, os.X_OK):
+            return place
+        there = place
+    return path if not writing and os.path.lexists(path) else there
+
+
+def closed_to_group(path: Path, gid: int) -> list[Path]:
+    """Directories above the path that members of the group cannot enter, going by their modes."""
+    found = []
+    for place in reversed(path.parents):
+        status = os.stat(place)
+        if not status.st_mode & (stat.S_IXGRP if status.st_gid == gid else stat.S_IXOTH):
+            found.append(place)
+    return found

@@ -1,0 +1,195 @@
+"""Are modes, groups and owners as the store's sharing wants them? Whoever owns what is not can mend it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kacas.disk.ownership import closed_to_group, group_name, user_name
+from kacas.disk.volume import Volume
+from kacas.upkeep.doctor.finding import Finding, Severity
+from kacas.upkeep.doctor.walk import Found, open_same
+
+_NAMED = 3  # examples
+
+
+@dataclass(frozen=True)
+class _Ill:
+    """A way to be wrong. gid: the group it should have, or None. mode: that it should have, or None."""
+
+    id: str
+    severity: Severity
+    what: str
+    why: str
+    gid: int | None
+    mode: int | None
+
+
+@dataclass
+class _Ward:
+    """All that is ill in one way and belongs to one user. mended: of these, by us."""
+
+    directories: bool
+    paths: list[Path] = field(default_factory=list)
+    count: int = 0
+    mended: int = 0
+
+
+class Modes:
+    """Shown every name of the store, it mends what it may, if it is to, and then tells what it found."""
+
+    def __init__(self, volume: Volume, *, fix: bool) -> None:
+        self._volume = volume
+        self._fix = fix
+        self._gid = os.stat(volume.path).st_gid
+        self._wards: dict[tuple[_Ill, int], _Ward] = {}
+
+    def look(self, found: Found) -> None:
+        """Judge one name; temporaries are their writers' business, links are not ours."""
+        if found.writer is not None or stat.S_ISLNK(found.status.st_mode):
+            return
+        illness = self._judge(found)
+        if illness is None:
+            return
+        ward = self._wards.setdefault((illness, found.status.st_uid), _Ward(found.is_directory))
+        if self._fix and _mend(found, illness):
+            ward.mended += 1
+            return
+        ward.count += 1
+        if len(ward.paths) < _NAMED:
+            ward.paths.append(found.path)
+
+    def _judge(self, found: Found) -> _Ill | None:
+        mode = stat.S_IMODE(found.status.st_mode)
+        if not self._volume.shared:
+            return _judge_private(mode, found)
+        wanted = self._volume.directory_mode if found.is_directory else self._volume.record_mode
+        gid = None if found.status.st_gid == self._gid else self._gid
+        if gid is None and mode == wanted:
+            return None
+        noun = "directory" if found.is_directory else "file"
+        shared = self._volume.directory_mode & 0o070 if found.is_directory else 0o040
+        severity, why = Severity.WARNING, "all in a shared store has one mode, so that it can be relied on"
+        if gid is not None:
+            severity, why = Severity.PROBLEM, "members of the store's group have no right to it"
+        elif mode & shared != shared:
+            severity = Severity.PROBLEM
+            why = "other members cannot add here" if found.is_directory else "other members cannot read it"
+        elif found.is_directory and not mode & stat.S_ISGID:
+            severity, why = Severity.PROBLEM, "what is made here gets its maker's group, not the store's"
+        elif not found.is_directory and mode & 0o222:
+            severity, why = Severity.PROBLEM, "it can be edited, and nothing in a store is ever changed"
+        elif found.is_directory and mode & stat.S_IWOTH:
+            severity, why = Severity.PROBLEM, "everybody on the host can delete and add here"
+        elif found.is_directory and self._volume.settings.sticky and not mode & stat.S_ISVTX:
+            why = "members can delete here what others stored"
+        what = (
+            f"not of the group {group_name(self._gid)}" if gid is not None else f"of mode {mode:04o}, not {wanted:04o}"
+        )
+        return _Ill(f"{noun}-{'group' if gid is not None else 'mode'}", severity, what, why, gid, wanted)
+
+    def findings(self) -> Iterator[Finding]:
+        """What was wrong: one for each way, and each user whose it is."""
+        for (illness, uid), ward in self._wards.items():
+            noun, nouns = ("directory", "directories") if ward.directories else ("file", "files")
+            if ward.mended:
+                counted = f"{ward.mended:,} {noun if ward.mended == 1 else nouns}"
+                yield Finding(
+                    illness.id, illness.severity, f"{counted} {'was' if ward.mended == 1 else 'were'} {illness.what}",
+                    illness.why, fixed=True,
+                )  # fmt: skip
+            if ward.count:
+                owner = user_name(uid)
+                mine = os.geteuid() in (0, uid)
+                counted = f"{ward.count:,} {noun if ward.count == 1 else nouns} of {owner}"
+                named = ", ".join(map(str, ward.paths)) + (", ..." if ward.count > len(ward.paths) else "")
+                yield Finding(
+                    illness.id, illness.severity, f"{counted} {'is' if ward.count == 1 else 'are'} {illness.what}: {named}",
+                    illness.why, "run: kacas doctor --fix" if mine else f"{owner}, or root, runs what follows",
+                    "you" if mine else owner, tuple(self._commands(illness, ward, owner)),
+                )  # fmt: skip
+
+    def _commands(self, illness: _Ill, ward: _Ward, owner: str) -> Iterator[str]:
+        few = ward.count <= len(ward.paths)
+        where = " ".join(shlex.quote(str(path)) for path in ward.paths) if few else shlex.quote(str(self._volume.path))
+        kind = f"-type {'d' if ward.directories else 'f'} -user {shlex.quote(owner.removeprefix('uid '))}"
+        names = "" if ward.directories else " ! -name '*.tmp.*'"
+        if illness.gid is not None:
+            group = group_name(illness.gid).removeprefix("gid ")
+            change = f"chgrp {shlex.quote(group)}"
+            yield f"{change} {where}" if few else f"find {where} {kind}{names} ! -group {group} -exec {change} {{}} +"
+        if illness.mode is not None:
+            change = f"chmod {illness.mode:04o}"
+            yield (
+                f"{change} {where}"
+                if few
+                else f"find {where} {kind}{names} ! -perm {illness.mode:04o} -exec {change} {{}} +"
+            )
+
+
+def _judge_private(mode: int, found: Found) -> _Ill | None:
+    """Of a private store, the modes are its owner's to change: only what breaks it, or opens it to all, is wrong."""
+    if found.is_directory:
+        if mode & 0o700 != 0o700:
+            why = "its own owner cannot work here"
+            return _Ill("directory-mode", Severity.PROBLEM, f"of mode {mode:04o}", why, None, (mode | 0o700) & 0o7777)
+        if mode & stat.S_IWOTH:
+            why = "everybody on the host can delete and add here"
+            return _Ill("directory-mode", Severity.PROBLEM, f"of mode {mode:04o}", why, None, mode & ~stat.S_IWOTH)
+        return None
+    if not mode & stat.S_IRUSR:
+        return _Ill("file-mode", Severity.PROBLEM, f"of mode {mode:04o}", "its own owner cannot read it", None, 0o444)
+    if mode & 0o222:
+        why = "it can be edited, and nothing in a store is ever changed"
+        return _Ill("file-mode", Severity.WARNING, f"of mode {mode:04o}", why, None, mode & ~0o222)
+    return None
+
+
+def _mend(found: Found, illness: _Ill) -> bool:
+    """Whether it could be: only the owner and root may. What has other names as well may be no file of the store."""
+    if not found.is_directory and found.status.st_nlink > 1:
+        return False
+    try:
+        fd = open_same(found.path, found.status, getattr(os, "O_PATH", os.O_RDONLY))
+    except OSError:
+        return False  # it is reported, with who can
+    itself = f"/proc/self/fd/{fd}"  # by the descriptor: the path may lead elsewhere by now
+    try:
+        if illness.gid is not None:
+            os.chown(itself, -1, illness.gid)
+        if illness.mode is not None:
+            os.chmod(itself, illness.mode)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def closed_above(volume: Volume) -> Iterator[Finding]:
+    """Members must be able to come to a shared store."""
+    if not volume.shared:
+        return
+    gid = os.stat(volume.path).st_gid
+    for place in closed_to_group(volume.path, gid):
+        owner = user_name(os.stat(place).st_uid)
+        yield Finding(
+            "closed-above", Severity.WARNING, f"by its mode, members of {group_name(gid)} cannot enter {place}",
+            "they cannot come to the store below it, unless an access control list lets them",
+            "let them through", "you" if os.geteuid() in (0, os.stat(place).st_uid) else owner,
+            (f"chmod o+x {shlex.quote(str(place))}",),
+        )  # fmt: skip
+
+
+def closed_inside(closed: list[Path]) -> Iterator[Finding]:
+    """Directories that could not be looked into."""
+    for place in closed[:_NAMED]:
+        owner = user_name(os.stat(place).st_uid)
+        yield Finding(
+            "not-looked-into", Severity.PROBLEM, f"{place} cannot be listed by {user_name()}",
+            "what is in it is out of reach", "its owner, or root, runs: kacas doctor --fix", owner,
+        )  # fmt: skip
