@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         UnreadableSourceError,
         UnsupportedDataError,
         WriteError,
+        WrongIdentityError,
         WrongKindError,
     )
     from kacas.feeds import Feed
@@ -189,6 +190,7 @@ _HOME = {
         "UnreadableSourceError",
         "UnsupportedDataError",
         "WriteError",
+        "WrongIdentityError",
         "WrongKindError",
     ),
     "kacas.feeds": ("Feed",),
@@ -238,4 +240,5 @@ __all__ = [
     "list_mutables", "load_bytes", "load_dir", "load_feed", "load_file", "load_json", "load_npy", "load_pkl", "load_text",
     "mutable_history", "npy_writer", "open_file", "open_h5", "open_npy", "set_mutable", "store_bytes", "store_dir",
     "store_file", "store_json", "store_npy", "store_pkl", "store_text",
+    "WrongIdentityError",
 ]  # fmt: skip
