@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import base64
-import errno
-import os
 import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kacas.disk.durable import make_directory, publish_bytes
-from kacas.errors import InvalidSettingError
+from kacas.errors import InvalidSettingError, StoreError
 from kacas.interop.kachery_directory import KacheryDirectory, read_small
 
 IDENTITY_FORMAT = 1
@@ -79,18 +77,25 @@ def keep_key_pair(pair: KeyPair, path: Path) -> bool:
     )
     try:
         make_directory(path.parent, 0o700, sync=True)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+    try:
         publish_bytes(path.parent, path.name, text.encode(), mode=0o600, sync=True)
         return True
     except FileExistsError:
         there = read_identity(path)
-    except OSError as exc:  # StoreError too, but this is no store
-        why = os.strerror(getattr(exc.__cause__ or exc, "errno", None) or errno.EIO)
-        raise InvalidSettingError(f"{path} cannot be written: {why}") from exc
+    except StoreError as exc:  # in words that are for stores
+        raise _unwritable(path, exc.__cause__) from exc
     if there != pair:
         raise InvalidSettingError(
             f"{path} holds another identity, {there.public}, which was kept; move it away to import this one"
         )
     return False
+
+
+def _unwritable(path: Path, exc: BaseException | None) -> InvalidSettingError:
+    why = exc.strerror if isinstance(exc, OSError) else None
+    return InvalidSettingError(f"{path} cannot be written: {why or exc}; mend that, and import again")
 
 
 def read_identity(path: Path) -> KeyPair:

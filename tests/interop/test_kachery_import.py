@@ -182,7 +182,7 @@ def test_what_is_no_directory_of_kachery_cloud_is_refused(
         "missing": tmp_path / "nowhere", "a file": tmp_path / "file", "empty path": "",
         "no such layout": tmp_path / "other", "the store": inside, "~": "~",
     }[what]  # fmt: skip
-    with pytest.raises(UnreadableSourceError, match="kachery-cloud|store itself"):
+    with pytest.raises(UnreadableSourceError, match=r"kachery-cloud|store itself"):
         import_kachery(store, given)
     assert not list(store.history())
 
