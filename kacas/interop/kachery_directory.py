@@ -3,7 +3,7 @@
 <directory>/
   sha1/ab/cd/ef/<sha1>                  contents; beside them <sha1>.<random>, left by writers that died
   linked_files/sha1/ab/cd/ef/<sha1>     JSON: path, size, mtime and sha1 of a file that stayed where it was
-  mutables/@folder/@folder/key          text
+  mutables/@folder/@folder/key          text; what is in @compute_sha1_cache is a cache of kachery-cloud's own
   private.pem, public.pem               the user's key pair
 
 Nothing in it is trusted: names may be others, what should be a file may be a pipe, and a record may say anything. Symbolic
@@ -27,6 +27,7 @@ _SHA1 = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _TEMPORARY = re.compile(r"[0-9a-f]{40}(\.tmp)?\.[0-9A-Za-z]{8,10}", re.ASCII)
 _DEPTH = 3  # directories above a content, each named by two of its digits
 _MAX_RECORD_SIZE = 64 << 10  # bytes; a path has 4,096 at most
+_HASH_CACHE = "@compute_sha1_cache"  # what files were hashed to, as their size and mtime say
 _CONTENTS, _LINKS, _MUTABLES = "sha1", "linked_files", "mutables"
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -47,6 +48,13 @@ class Linked(NamedTuple):
     sha1: bytes
     size: int
     mtime: float
+
+
+class Named(NamedTuple):
+    """A mutable. path: of the file that has its value; key: as kachery-cloud writes it, @folder/name, right or not."""
+
+    path: str
+    key: str
 
 
 class Strange(NamedTuple):
@@ -104,6 +112,30 @@ class KacheryDirectory:
             return
         for found in _files(top / _CONTENTS):
             yield found if isinstance(found, Strange) else _link(found.path, found.name)
+
+    def mutables(self) -> Iterator[Named | Strange]:
+        """Every mutable, but for the cache that is kept as such."""
+        top = str(self.path / _MUTABLES)
+        if os.path.islink(top):
+            yield Strange(top, "strange", "it is a symbolic link, which is not followed")
+            return
+        folders = [("", top)] if os.path.lexists(top) else []
+        while folders:
+            prefix, directory = folders.pop()
+            try:
+                with os.scandir(directory) as found:
+                    for entry in found:
+                        key = prefix + entry.name
+                        if entry.is_file(follow_symlinks=False):
+                            yield Named(entry.path, key)
+                        elif not entry.is_dir(follow_symlinks=False):
+                            yield Strange(entry.path, "strange", f"it is no mutable{_kind(entry)}")
+                        elif not entry.name.startswith("@"):
+                            yield Strange(entry.path, "strange", "folders of mutables begin with @")
+                        elif key != _HASH_CACHE:
+                            folders.append((f"{key}/", entry.path))
+            except OSError as exc:
+                yield _unreadable(directory, exc)
 
     def read_small(self, name: str, most: int) -> bytes:
         """The bytes of a file in the directory, at most so many. Raises OSError, ValueError if there are more."""

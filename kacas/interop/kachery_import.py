@@ -25,6 +25,7 @@ from kacas.formats.link import LinkedSource, adopted_path
 from kacas.ingest import identify
 from kacas.interop.import_report import ImportReport
 from kacas.interop.kachery_directory import KacheryDirectory, Linked, Stored, Strange
+from kacas.interop.kachery_mutables import import_mutables
 from kacas.interop.key_pair import kachery_key_pair, keep_key_pair
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Action, Kind, live
@@ -75,6 +76,7 @@ def import_kachery(
     report = ImportReport(str(source.path), others=source.others)
     importing = _Import(store, source, adopt, report, watcher)
     importing.run()
+    import_mutables(store, source, report)
     _import_key_pair(source, report, wanted=keys)
     return report
 
