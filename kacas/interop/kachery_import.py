@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
-from kacas.disk.identities import FileState, Identity
+from kacas.disk.identities import FileState, has_settled
 from kacas.errors import (
     CollisionError,
     InvalidSettingError,
@@ -21,6 +21,7 @@ from kacas.errors import (
     WrongIdentityError,
 )
 from kacas.formats.file import FileSource, file_layout
+from kacas.formats.known_files import KnownFiles
 from kacas.formats.link import LinkedSource, adopted_path
 from kacas.ingest import identify
 from kacas.interop.import_report import ImportReport
@@ -102,6 +103,7 @@ class _Import:
     ) -> None:
         self._repository = store.repository
         self._identities = store.identities
+        self._files = KnownFiles(store.identities, rehash=False)
         self._source = source
         self._adopt = adopt
         self._report = report
@@ -121,6 +123,7 @@ class _Import:
                     if size >= _BATCH_SIZE or count >= _BATCH_COUNT:
                         break
                     group = list(islice(found, _TOGETHER))
+            self._files.flush()
 
     def _found(self) -> Iterator[Stored | Linked | Strange]:
         return chain(self._source.contents(), self._source.links())
@@ -216,14 +219,18 @@ class _Import:
             self._report.here += 1
             self._report.here_size += found.size
             return
-        source = LinkedSource(place, sync=self._repository.volume.durable)
+        source = LinkedSource(place, sync=False)
         try:
-            synced_ns = source.sync()
+            status, synced_ns = self._files.sync(source.fileno(), os.fstat(source.fileno()))
+            source.state = FileState.of(status)
+            # The store has no copy: what was not synced for the identity cache, by itself or with all others, is synced here.
+            if self._repository.volume.durable and not (synced_ns and has_settled(source.state, synced_ns)):
+                source.make_durable()
             layout = file_layout(source)._asdict()
             entry = self._repository.put(
                 source, Kind.FILE, _label(found), adopted_path=os.fsencode(place), expected=found.sha1, **layout
             )
-            self._identities.put_many({source.state: Identity(entry.sha1, entry.root, entry.size)}, synced_ns)
+            self._files.remember(status, (entry.sha1, entry.root, entry.size), synced_ns)
             self._report.linked += 1
             self._report.linked_size += found.size
         finally:
