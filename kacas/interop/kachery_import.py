@@ -45,6 +45,8 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 class Watcher(Protocol):
     """Who is told how far the import has come; sizes in bytes."""
 
+    def __call__(self, stage: str, done: int, total: int | None) -> None: ...
+
     def expect(self, total: int | None) -> None: ...
 
     def begin(self, name: str) -> None: ...
@@ -111,8 +113,7 @@ class _Import:
 
     def run(self) -> None:
         if self._watcher is not None:
-            sizes = (found.size for found in self._found() if not isinstance(found, Strange))
-            self._watcher.expect(sum(sizes))
+            self._watcher.expect(self._total(self._watcher))
         found = self._sound()
         while group := list(islice(found, _TOGETHER)):
             with self._repository.batch():
@@ -124,6 +125,15 @@ class _Import:
                         break
                     group = list(islice(found, _TOGETHER))
             self._files.flush()
+
+    def _total(self, watcher: Watcher) -> int:
+        """Bytes of all that is there: a look at every name, which takes a while where there are millions."""
+        total = 0
+        found = self._found()
+        while group := list(islice(found, _TOGETHER)):
+            total += sum(one.size for one in group if not isinstance(one, Strange))
+            watcher("counting", total, None)
+        return total
 
     def _found(self) -> Iterator[Stored | Linked | Strange]:
         return chain(self._source.contents(), self._source.links())

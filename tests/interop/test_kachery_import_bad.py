@@ -15,6 +15,7 @@ from kacas.interop.import_report import ImportReport
 from kacas.interop.kachery_import import import_kachery
 from kacas.upkeep.verify import verify
 from tests.faults.children import NOBODY, become_nobody, run
+from tests.faults.test_bad_sources import OneHash
 from tests.interop.kachery import Kachery, sha1_of
 
 LARGE = random.Random(7).randbytes(3_000_000)
@@ -229,6 +230,24 @@ def test_what_may_not_be_read_is_named_and_a_read_only_directory_is_enough(open_
     assert report.counts == {"unreadable": 4}
     assert report.copied == 1
     assert kachery.state() == before
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_content_that_collides_with_a_linked_one_is_named_and_the_rest_comes_in(
+    store: Store, kachery: Kachery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    place = kachery.place("11" * 20)
+    place.write_bytes(LARGE[:size])
+    (tmp_path / "other").write_bytes(LARGE[::-1][:size])
+    with monkeypatch.context() as patch:
+        patch.setattr("kacas.ingest.new_sha1", OneHash)
+        linked = store.link_file(tmp_path / "other")
+        report = import_kachery(store, kachery.path)  # all else seems to be damaged meanwhile
+    assert [left.path for left in report.left_out if left.kind == "collision"] == [str(place)]
+    assert store.load_bytes(linked) == LARGE[::-1][:size]
+    report = import_kachery(store, kachery.path)
+    assert (report.counts, report.copied) == ({"damaged": 1}, 1)
+    assert store.load_bytes(f"sha1://{sha1_of(GOOD)}") == GOOD
 
 
 def test_no_more_than_ten_thousand_are_named_and_all_are_counted() -> None:

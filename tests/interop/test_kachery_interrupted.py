@@ -33,6 +33,9 @@ class Until:
         self.total: int | None = None
         self.done = 0
 
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        assert (stage, total) == ("counting", None)
+
     def expect(self, total: int | None) -> None:
         self.total = total
 
