@@ -156,7 +156,7 @@ class _Import:
         size = 0
         for found in group:
             if self._watcher is not None:
-                self._watcher.begin(_label(found) or found.sha1.hex())
+                self._watcher.begin(_label(found) or found.sha1.hex()[:12])
             if found.sha1 in here or batch.entries(found.sha1):
                 self._report.here += 1
                 self._report.here_size += found.size
