@@ -89,6 +89,7 @@ if TYPE_CHECKING:
         UnreadableSourceError,
         UnsupportedDataError,
         WriteError,
+        WrongIdentityError,
         WrongKindError,
     )
     from kacas.feeds import Feed
@@ -191,6 +192,7 @@ _HOME = {
         "UnreadableSourceError",
         "UnsupportedDataError",
         "WriteError",
+        "WrongIdentityError",
         "WrongKindError",
     ),
     "kacas.feeds": ("Feed",),
@@ -235,9 +237,9 @@ __all__ = [
     "MutableChange", "MutableConflictError", "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError",
     "NotFoundError", "NpyWriter", "ReadOnlyStoreError", "SegmentStats", "SizeLimitError", "SkippedWarning",
     "SourceChangedError", "Store", "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats",
-    "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongKindError", "batch", "create_feed",
-    "default_store", "delete_mutable", "delete_mutable_folder", "describe", "diff", "exists", "find", "forget",
-    "get_mutable", "history", "link_dir", "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir",
+    "UnreadableSourceError", "UnsupportedDataError", "WriteError", "WrongIdentityError", "WrongKindError", "batch",
+    "create_feed", "default_store", "delete_mutable", "delete_mutable_folder", "describe", "diff", "exists", "find",
+    "forget", "get_mutable", "history", "link_dir", "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir",
     "load_feed", "load_file", "load_json", "load_npy", "load_pkl", "load_text", "mutable_history", "npy_writer",
     "open_file", "open_h5", "open_npy", "set_mutable", "store_bytes", "store_dir", "store_file", "store_json",
     "store_npy", "store_pkl", "store_text",

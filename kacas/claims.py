@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 
 from kacas.content import Content
@@ -83,6 +83,27 @@ class Claims:
         for identity in found:
             batch.rely([confirmed[identity.root].pack_id, *named[identity]])
         return found
+
+    def keep_known(self, batch: Batch, labels: Mapping[bytes, bytes]) -> set[bytes]:
+        """Claim contents by SHA-1, those of which packs surely have every byte; returns which.
+
+        labels: for the claims; what the owner keeps already stays as it is.
+        """
+        published = self._lookup.entries_of_many(labels)
+        named = {
+            Identity(sha1, entry.root, entry.size): sha1
+            for sha1, entries in published.items()
+            for entry, _ in entries
+            if entry.names_layout
+        }
+        found = {identity.sha1: identity for identity in self.whole(batch, named)}
+        for sha1, (_, root, size) in found.items():
+            if not any(entry.owner == self.owner for entry in live([entry for entry, _ in published[sha1]])):
+                entry_id = secrets.token_bytes(ID_SIZE)
+                self.claim(
+                    batch, Entry(entry_id, sha1, root, size, time.time_ns(), Kind.FILE, self.owner, labels[sha1])
+                )
+        return set(found)
 
     def _is_complete(self, identity: Identity) -> bool:
         """Whether every payload of the tree is in a pack, seen now; that is remembered until damage or loss is found."""

@@ -166,6 +166,14 @@ class DamagedContentError(DamagedError):
         self.digest = digest
 
 
+class WrongIdentityError(DamagedError):
+    """Bytes that come with a SHA-1 have another one, `found`; they were not stored."""
+
+    def __init__(self, message: str, *, found: str) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 class AdoptedFileError(DamagedError):
     """Linked content cannot be read from its file. `path` names it; `state`: "missing", "changed" or "unreadable"."""
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from kacas.block_workers import BlockWorkers
+from kacas.errors import WrongIdentityError
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET, Cutter
 from kacas.model.digest import PayloadKind, chunk_digest, new_sha1
@@ -45,6 +46,11 @@ class Ingested(NamedTuple):
     sha1: bytes
     root: bytes
     size: int
+
+    def check(self, expected: bytes | None) -> None:
+        """Raises WrongIdentityError unless the SHA-1 is the expected one, if one is."""
+        if expected not in (None, self.sha1):
+            raise WrongIdentityError(f"the bytes have the SHA-1 {self.sha1.hex()}", found=self.sha1.hex())
 
 
 def identify(raw: bytes) -> Ingested:

@@ -147,11 +147,13 @@ class Repository:
         description: dict[str, object] | None = None,
         recipe: Recipe = ZSTD,
         adopted_path: bytes | None = None,
+        expected: bytes | None = None,
     ) -> Entry:
         """Store head and source as one content and claim it for the owner. Returns the claim.
 
         cutter: by default the store's for files; or the tiles of an array, whose header is the head. recipe: for chunks.
         adopted_path: of the file that the bytes come from, to leave its chunks there and store only what verifies them.
+        expected: the SHA-1 that it must have, else WrongIdentityError.
         Raises CollisionError, what the source raises, NewerFormatError if the store's cutter is unknown, and StoreError
         if the store cannot be written.
         """
@@ -163,13 +165,7 @@ class Repository:
             progress = self._stage("storing" if adopted_path is None else "linking")
             if isinstance(cutter, Tiling):
                 ingested = self._ingest_tiles.put(
-                    source,
-                    cutter,
-                    batch,
-                    head=head,
-                    description=description or {},
-                    recipe=recipe,
-                    progress=progress,
+                    source, cutter, batch, head=head, description=description or {}, recipe=recipe, progress=progress
                 )
             else:
                 ingested = self._ingest.put(
@@ -182,6 +178,7 @@ class Repository:
                     progress=progress,
                     store_chunks=adopted_path is None,
                 )
+            ingested.check(expected)
             entry = self._entry(ingested, kind, encoded_label)
             if adopted_path is not None:
                 self.claims.adopt(batch, entry, adopted_path)

@@ -54,8 +54,8 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Environment variables first, then the user's kacas.toml, then defaults. Raises InvalidSettingError."""
         env = os.environ if environment is None else environment
-        home = Path(env["HOME"]) if env.get("HOME") else Path.home()
-        config = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "kacas" / "kacas.toml"
+        home = _home(env)
+        config = _user_directory(env) / "kacas.toml"
         table = _read_user_file(config)
         values: dict[str, str] = {}
         sources: dict[str, str] = {}
@@ -81,6 +81,19 @@ class Settings:
     def fingerprint() -> tuple[str | None, ...]:
         """What `from_environment` depends on in the environment: cheap enough to ask at every call (2 µs)."""
         return tuple(map(os.environ.get, _INPUTS))
+
+
+def identity_file(environment: Mapping[str, str] | None = None) -> Path:
+    """Where the user's key pair is kept: beside the user's settings, never in a store."""
+    return _user_directory(os.environ if environment is None else environment) / "identity.toml"
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    return Path(env["HOME"]) if env.get("HOME") else Path.home()
+
+
+def _user_directory(env: Mapping[str, str]) -> Path:
+    return Path(env.get("XDG_CONFIG_HOME") or _home(env) / ".config") / "kacas"
 
 
 def _read_user_file(path: Path) -> dict[str, Any]:

@@ -127,6 +127,11 @@ class Store:
         return self._repository
 
     @property
+    def identities(self) -> Identities:
+        """What unchanged files are known to contain, for upkeep."""
+        return self._identities
+
+    @property
     def closed(self) -> bool:
         return self._repository.closed
 

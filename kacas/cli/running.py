@@ -27,7 +27,7 @@ EXIT_CODES = (
     ("5", "damaged, a linked file gone or changed, or two contents with one SHA-1; verify: not clean"),
     ("6", "made by a newer kacas, or with a codec that is not installed"),
     ("7", "not enough memory"),
-    ("8", "a file to be stored cannot be read, or changed meanwhile"),
+    ("8", "a file to be stored cannot be read, or changed meanwhile; import-kachery: something was left out"),
     ("9", "the store cannot be used: not there, not writable, disk full"),
     ("10", "doctor: a warning remains"),
     ("11", "doctor: a problem remains"),

@@ -24,12 +24,19 @@ class LinkedSource(FileSource):
         super().__init__(path)
         if sync:
             try:
-                os.fsync(self._fd)
-                self.state = FileState.of(os.fstat(self._fd))  # syncing a mapped file changes its time stamps
-            except OSError as exc:
-                if exc.errno not in _NO_SYNC:
-                    os.close(self._fd)
-                    raise self._unreadable(exc) from exc
+                self.make_durable()
+            except UnreadableSourceError:
+                os.close(self._fd)
+                raise
+
+    def make_durable(self) -> None:
+        """Sync the file; to be called before anything is read."""
+        try:
+            os.fsync(self._fd)
+            self.state = FileState.of(os.fstat(self._fd))  # syncing a mapped file changes its time stamps
+        except OSError as exc:
+            if exc.errno not in _NO_SYNC:
+                raise self._unreadable(exc) from exc
 
     def check_unchanged(self) -> None:
         try:

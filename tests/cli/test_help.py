@@ -41,6 +41,7 @@ def test_all_commands_of_the_documentation_are_there() -> None:
     named = {
         "init", "store", "link", "load", "cat", "info", "find", "forget", "log", "stats", "verify", "doctor", "index",
         "index rebuild", "index merge", "bench",
+        "import-kachery",
         "config", "version", "completion", "ls", "diff",
         "mutable", "mutable set", "mutable get", "mutable delete", "mutable list", "mutable history",
         "feed", "feed create", "feed append", "feed read", "feed follow",

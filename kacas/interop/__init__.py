@@ -1,0 +1,1 @@
+"""What other systems keep: read where they keep it, and taken over."""
