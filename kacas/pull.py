@@ -120,10 +120,11 @@ class Pull:
         """Chunks with where each begins; `use` gets all their bytes, in order."""
         if content.size <= _ALONE_BELOW:
             for window in self._windows(chunks):
-                self._land(window, self._take(content, window), use)
+                self._take(content, window)
+                self._land(window, use)
             return
         done = len(content.head)
-        flying: deque[tuple[_Window, Future[list[Payload]]]] = deque()
+        flying: deque[tuple[_Window, Future[None]]] = deque()
         pool = ThreadPoolExecutor(self._threads, "kacas-pull")
         try:
             for window in self._windows(chunks):
@@ -137,17 +138,15 @@ class Pull:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _land_first(
-        self, flying: deque[tuple[_Window, Future[list[Payload]]]], use: Callable[[memoryview], None] | None
-    ) -> int:
+    def _land_first(self, flying: deque[tuple[_Window, Future[None]]], use: Callable[[memoryview], None] | None) -> int:
         window, taking = flying.popleft()
-        self._land(window, taking.result(), use)
+        taking.result()
+        self._land(window, use)
         return window.size
 
-    def _land(self, window: _Window, payloads: list[Payload], use: Callable[[memoryview], None] | None) -> None:
+    def _land(self, window: _Window, use: Callable[[memoryview], None] | None) -> None:
         if use is not None:
             use(memoryview(window.buffer)[: window.size])
-        self._append(payloads)
         if len(self._free) <= self._threads:
             self._free.append(window.buffer)
 
@@ -163,10 +162,9 @@ class Pull:
                 filled += child.size
             yield _Window(buffer, size, pieces)
 
-    def _take(self, content: Content, window: _Window) -> list[Payload]:
-        """Fill the pieces with verified bytes; returns the payloads of those that are new here."""
+    def _take(self, content: Content, window: _Window) -> None:
+        """Fill the pieces with verified bytes, and append the payloads of those that are new here."""
         known = self._batch.known(piece.digest for piece in window.pieces)
-        payloads: list[Payload] = []
         here = [piece for piece in window.pieces if piece.digest in known]
         left = [piece for piece in window.pieces if piece.digest not in known]
         try:
@@ -181,7 +179,7 @@ class Pull:
                 if piece.digest not in made:
                     made.add(piece.digest)
                     payloads.append(_encoded(piece.digest, PayloadKind.CHUNK, piece.out))
-        return payloads
+        self._append(payloads)
 
     def _copied(
         self, pieces: Collection[Piece], kind: PayloadKind = PayloadKind.CHUNK

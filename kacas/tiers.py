@@ -82,10 +82,12 @@ class Tiers:
 
     def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """As `Layouts.readable`, and as `sequence`."""
-        spares = [_Behind(self._upstream, uri)] if self._upstream is not None else []
+        if self._upstream is None:
+            return list(self._layouts.readable(uri))
+        behind = _Behind(self._upstream, uri)
 
         def here(uri: Uri) -> list[tuple[Entry, Content]]:
-            return [(entry, content.with_spares(spares)) for entry, content in self._layouts.readable(uri)]
+            return [(entry, content.with_spares([behind])) for entry, content in self._layouts.readable(uri)]
 
         return self.first(uri, here, lambda there: list(there.readable(uri)))
 
