@@ -107,6 +107,18 @@ def test_what_is_stored_after_it_was_fetched_is_claimed(lab: kacas.Store, node: 
     assert purposes(node) == [Purpose.STORED, Purpose.FETCHED]  # the second pack has the claim alone
 
 
+def test_small_packs_of_what_was_fetched_are_merged_apart_from_stored_ones(lab: kacas.Store, node: kacas.Store) -> None:
+    texts = [f"text {number}" for number in range(32)]
+    uris = [lab.store_text(text) for text in texts[:20]]
+    for uri in uris:
+        node.load_text(uri)
+    uris += [node.store_text(text) for text in texts[20:]]
+    assert purposes(node) == [Purpose.STORED] * (12 + 1) + [Purpose.FETCHED] * (20 + 1)
+    assert [node.load_text(uri) for uri in uris] == texts
+    assert node.stats().contents == len(fetched_entries(node)) + 12 == 32
+    assert verify(node).clean
+
+
 def test_a_stored_directory_claims_its_members_though_they_were_fetched(
     lab: kacas.Store, node: kacas.Store, tmp_path: Path
 ) -> None:

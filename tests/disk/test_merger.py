@@ -22,7 +22,7 @@ from kacas.model.codec import Codec
 from kacas.model.digest import PayloadKind, checksum, chunk_digest
 from kacas.model.entry import Action, Entry
 from kacas.model.merging import MergeRule, sources_of, tier_of
-from kacas.model.pack_format import FOOTER_SIZE, HEADER_SIZE, PAYLOAD_HEADER_SIZE, PayloadHeader, Purpose, decode_header
+from kacas.model.pack_format import FOOTER_SIZE, HEADER_SIZE, PAYLOAD_HEADER_SIZE, PayloadHeader
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def entry(i: int, **fields: object) -> Entry:
     return Entry(os.urandom(16), b"%020d" % i, digest(i), 200, 1000 + i, 0, b"me", b"", **fields)  # type: ignore[arg-type]
 
 
-def write(volume: Volume, payloads: list[int], entries: list[Entry], purpose: Purpose = Purpose.STORED) -> bytes:
-    writer = PackWriter(volume, purpose)
+def write(volume: Volume, payloads: list[int], entries: list[Entry]) -> bytes:
+    writer = PackWriter(volume)
     header = [PayloadHeader(PayloadKind.CHUNK, Codec.RAW, 200, 200, digest(i)) for i in payloads]
     writer.append([(h, raw(i)) for h, i in zip(header, payloads, strict=True)])
     writer.finish([e.encode() for e in entries])
@@ -202,22 +202,6 @@ def test_a_source_that_is_not_good_is_left_out(
     more = write_singles(volume, range(10, 12))
     merge(lookup, merger)
     assert volume.list_packs() - {*more, made} <= set(packs)
-
-
-def test_packs_that_may_be_dropped_are_merged_apart_from_those_that_may_not(volume: Volume, open_host: Open) -> None:
-    lookup, merger = open_host()
-    lookup.rule = MergeRule(fan_in=6)
-    fetched = [write(volume, [i], [], Purpose.FETCHED) for i in range(3)]
-    stored = write_singles(volume, range(3, 5))
-    alone = write(volume, [5], [], 7)  # type: ignore[arg-type]  # of a purpose that is not known yet
-    merge(lookup, merger)
-    tables = ((pack_id, lookup.tables.read(pack_id)) for pack_id in volume.list_packs() - {alone})
-    made = {sources_of(table): pack_id for pack_id, table in tables if table}
-    for sources, purpose in ((fetched, Purpose.FETCHED), (stored, Purpose.STORED)):
-        header = volume.pack_path(made[frozenset(sources)]).read_bytes()[:HEADER_SIZE]
-        assert decode_header(header).purpose == purpose
-    assert len(volume.list_packs()) == 6 + 2
-    assert volume.list_orphans() == []
 
 
 def test_what_is_covered_is_not_opened_for_a_new_index_nor_for_a_miss(volume: Volume, open_host: Open) -> None:
