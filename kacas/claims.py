@@ -176,7 +176,7 @@ class Claims:
                     self.owner, b"", Action.FORGET, cancels=tuple(entry.entry_id for entry in ending),
                 )
             )  # fmt: skip
-        return Forgotten(str(uri), len(mine), tuple(others), any(entry.action == Action.MEMBER for entry in known))
+        return Forgotten(str(uri), len(mine), tuple(others), any(entry.is_member for entry in known))
 
     def history(self) -> Iterator[HistoryItem]:
         """What the owner stored, newest first."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from copy import copy
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kacas.disk.adopted import AdoptedFiles
-from kacas.errors import DamagedContentError, DamagedError, MissingPackageError
+from kacas.disk.memory import check_affordable
+from kacas.errors import DamagedContentError, DamagedError, InvalidRangeError, MissingPackageError
 from kacas.fetch import Fetch
 from kacas.model.codec import MIB
 from kacas.model.digest import PayloadKind
@@ -33,6 +35,14 @@ class _Children(NamedTuple):
         return _Children(children, list(accumulate(child.size for child in children)))
 
 
+class Spare(Protocol):
+    """Something else that has the bytes of a content: another layout, another store."""
+
+    def fills(self, start: int, out: memoryview) -> bool:
+        """Fill `out` with verified bytes from `start` on; False if that cannot be done."""
+        ...
+
+
 class Content:
     """One layout, a sequence of chunks, open for verified reading of any range. Thread-safe."""
 
@@ -48,16 +58,17 @@ class Content:
         self.root = root
         self.size = size
         self.tiling = manifest.tiling if manifest else None
+        self.is_one_chunk = manifest is None
         self._level = manifest.level if manifest else 0
         self.head = manifest.head if manifest else b""
         self._top = _Children.of(manifest.children if manifest else (Child(root, size),))
         self._nodes: dict[bytes, _Children] = {}
-        self._spares: tuple[Content, ...] = ()
+        self._spares: tuple[Spare, ...] = ()
 
-    def with_spares(self, spares: Iterable[Content]) -> Content:
-        """The same, which reads what it cannot read itself from other layouts of the same bytes."""
+    def with_spares(self, spares: Iterable[Spare]) -> Content:
+        """The same, which reads what it cannot read itself from others that have the same bytes."""
         found = copy(self)
-        found._spares = tuple(spares)
+        found._spares = (*self._spares, *spares)
         return found
 
     def read_into(self, start: int, out: memoryview) -> None:
@@ -74,6 +85,26 @@ class Content:
             except (DamagedError, MissingPackageError):
                 if not any(spare.fills(start, out[len(from_head) :]) for spare in self._spares):
                     raise
+
+    def read(self, start: int | None, stop: int | None, name: str) -> bytes:
+        """Bytes start:stop, as a slice. name: for messages. Raises InvalidRangeError, SizeLimitError before memory is taken."""
+        try:
+            first, last, _ = slice(start, stop).indices(self.size)
+        except TypeError as exc:
+            raise InvalidRangeError(
+                f"start and stop are whole numbers of bytes or None, not {start!r}, {stop!r}"
+            ) from exc
+        size = max(0, last - first)
+        if size == 0:
+            return b""
+        check_affordable(size, name)
+        # BytesIO hands its buffer out as bytes without the copy that bytes(bytearray) would make.
+        buffer = io.BytesIO()
+        buffer.seek(size - 1)
+        buffer.write(b"\0")
+        with buffer.getbuffer() as view:
+            self.read_into(first, view)
+        return buffer.getvalue()
 
     def fills(self, start: int, out: memoryview) -> bool:
         """As `read_into`; False if it cannot be read."""
@@ -133,6 +164,30 @@ class Content:
                 self._nodes = {}  # anew rather than in order: a lock would not survive a fork
             self._nodes[child.digest] = found
         return found
+
+    def read_chunks(self, pieces: Iterable[Piece]) -> None:
+        """Fill pieces that are chunks below the root, from wherever each is good. Raises as `Fetch.read_pieces`."""
+        self._fetch.read_pieces(pieces, adopted=self.adopted)
+
+    def in_order(self) -> Iterator[tuple[int, Child]]:
+        """Every chunk with where it begins in the content, front to back; what is repeated comes again. Of a sequence."""
+        at = len(self.head)
+        stack = [(child, self._level) for child in reversed(self._top.children)]
+        while stack:
+            child, level = stack.pop()
+            if level:
+                stack += [(below, level - 1) for below in reversed(self._node(child, level).children)]
+            else:
+                yield at, child
+                at += child.size
+
+    def tree(self) -> Iterator[tuple[bytes, PayloadKind, bytes]]:
+        """Digest, kind and raw bytes of the manifest and of every node below it; none if the root is that of a chunk."""
+        if not self.is_one_chunk:
+            yield self.root, PayloadKind.MANIFEST, payload_of(self._fetch, self.root, PayloadKind.MANIFEST)
+        for child, level in self.walk():
+            if level:
+                yield child.digest, PayloadKind.NODE, payload_of(self._fetch, child.digest, PayloadKind.NODE)
 
     def chunks(self) -> Iterator[Child]:
         """Every chunk; those of a repeated node once."""

@@ -37,7 +37,7 @@ def _open_default() -> Store:
             RuntimeWarning,
             stacklevel=4,
         )
-    return Store.open(settings.directory, settings=settings)
+    return Store.open(settings.directory, settings=settings, upstream=settings.upstream, store_in=settings.store_in)
 
 
 def _after_fork() -> None:

@@ -293,5 +293,11 @@ class StoreClosedError(KacasError, ValueError):
     """The store, batch or reader was closed, or belongs to another process (after fork)."""
 
 
+class LeaseLostError(KacasError):
+    """Another process took a lease over, as this one was silent for too long; what it did meanwhile does not count."""
+
+    exit_code = 9
+
+
 class SkippedWarning(UserWarning):
     """Parts of a directory were not stored: sockets and devices, or, with `partial`, what cannot be read."""

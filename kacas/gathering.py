@@ -250,7 +250,7 @@ class GatheringBatch(Batch):
             known = [known for known, _ in there] + super().entries(sha1)
             entry = _named(*wanted[sha1])
             self._claims.check_collision(self, entry, known)
-            if any(other.action == _MEMBER and other.root == entry.root for other in known):
+            if any(other.is_member and other.root == entry.root for other in known):
                 self.rely(pack_id for _, pack_id in there)
                 del wanted[sha1]
         ids = secrets.token_bytes(ID_SIZE * len(wanted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kacas.content import Content
 from kacas.disk.adopted import AdoptedFiles, adopted_files
@@ -33,10 +33,7 @@ class Layouts:
     def sequence(self, uri: Uri) -> tuple[Entry, Content]:
         """The newest that can be read and is a sequence that needs no file elsewhere; else the newest in tiles, else the
         newest. What it cannot read later it reads from the others. Raises as `readable`."""
-        found = list(self.readable(uri))
-        entry, content = min(found, key=lambda one: _reluctance(one[1]))
-        spares = [other for _, other in found if other is not content]
-        return entry, content.with_spares(spares) if spares else content
+        return best_first(self.readable(uri))
 
     def readable(self, uri: Uri) -> Iterator[tuple[Entry, Content]]:
         """Every layout that can be read, one at least, the newest first.
@@ -77,6 +74,21 @@ class Layouts:
             while len(self._contents) > _CONTENTS_KEPT:
                 self._contents.popitem(last=False)
         return content
+
+
+def ordered(layouts: Iterable[tuple[Entry, Content]]) -> list[tuple[Entry, Content]]:
+    """Those that cost least to read from front to back come first; each has the others as spares."""
+    found = sorted(layouts, key=lambda one: _reluctance(one[1]))
+    if len(found) == 1:
+        return found
+    return [
+        (entry, content.with_spares(other for _, other in found if other is not content)) for entry, content in found
+    ]
+
+
+def best_first(layouts: Iterable[tuple[Entry, Content]]) -> tuple[Entry, Content]:
+    """The first of `ordered`. There must be one."""
+    return ordered(layouts)[0]
 
 
 def _reluctance(content: Content) -> int:

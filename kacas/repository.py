@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import secrets
 import time
@@ -15,28 +14,30 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kacas.claims import Claims, has_same
 from kacas.content import Content
+from kacas.describing import described
 from kacas.disk.identities import Identity
 from kacas.disk.lookup import Lookup
-from kacas.disk.memory import check_affordable
 from kacas.disk.merger import Merger
 from kacas.disk.segment_maker import SegmentMaker
 from kacas.disk.statistics import count, count_segments
 from kacas.disk.volume import Volume
-from kacas.errors import InvalidRangeError, NotFoundError, StoreClosedError, WrongKindError
+from kacas.errors import NotFoundError, StoreClosedError, WrongKindError
 from kacas.fetch import Fetch
 from kacas.gathering import BatchScope, GatheringBatch
 from kacas.ingest import Ingest, Ingested, identify
 from kacas.ingest_tiles import TileIngest
 from kacas.layouts import Layouts
 from kacas.model.cuts import CHUNK_TARGET, Cutter
-from kacas.model.description import Claim, Description, Forgotten, HistoryItem, SegmentStats, StoreStats
+from kacas.model.description import Description, Forgotten, HistoryItem, SegmentStats, StoreStats
 from kacas.model.digest import ID_SIZE
 from kacas.model.encoder import ZSTD, Recipe
-from kacas.model.entry import Action, Entry, Kind, live
+from kacas.model.entry import Action, Entry, Kind
 from kacas.model.source import BufferSource, Source
 from kacas.model.tiling import Tiling
 from kacas.model.uri import Uri, label_bytes
 from kacas.small_chunks import SmallChunks
+from kacas.tiers import Tiers
+from kacas.upstream import Upstream
 
 if TYPE_CHECKING:
     from kacas.model.digest import Buffer
@@ -51,9 +52,18 @@ class Repository:
     """One store's content. Thread-safe; a batch belongs to the thread that opened it."""
 
     def __init__(
-        self, volume: Volume, cache: Path, *, owner: str, threads: int, memory: int, progress: Progress | None = None
+        self,
+        volume: Volume,
+        cache: Path,
+        *,
+        owner: str,
+        threads: int,
+        memory: int,
+        progress: Progress | None = None,
+        upstream: Upstream | None = None,
     ) -> None:
-        """cache: host-local. threads: encoders and decoders for one call. memory: bytes for buffers and caches."""
+        """cache: host-local. threads: encoders and decoders for one call. memory: bytes for buffers and caches.
+        upstream: where content comes from that is not here."""
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)
@@ -63,22 +73,33 @@ class Repository:
         self._merger = Merger(volume, self.lookup)
         self.segment_maker = SegmentMaker(volume, self.lookup)
         self._progress = progress
-        self._ingest = Ingest(threads, memory)
-        self._ingest_tiles = TileIngest(self._ingest, threads, cache, memory)
-        self._fetch = self._new_fetch()
-        self._layouts = Layouts(self.lookup, self._fetch)
-        self._small_chunks = SmallChunks(self.lookup)
+        self.upstream = upstream
+        self._begin()
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
         self.current_batch: ContextVar[GatheringBatch | None] = ContextVar("batch", default=None)
-        self._pid = os.getpid()
         self.closed = False
         self.segment_maker.make_if_due()
+
+    def _begin(self) -> None:
+        """Make what a forked child cannot take over: locks and pools, whose threads do not come along."""
+        self._pid = os.getpid()
+        self._ingest = Ingest(self._threads, self._memory)
+        self._ingest_tiles = TileIngest(self._ingest, self._threads, self.cache, self._memory)
+        self._fetch = Fetch(self.lookup, self._threads, room=self.room, kept=self._memory // _KEPT_SHARE)
+        self._layouts = Layouts(self.lookup, self._fetch)
+        self._small_chunks = SmallChunks(self.lookup)
+        self.tiers = Tiers(
+            self.volume, self.lookup, self._layouts, self.upstream, threads=self._threads, room=self.room,
+            report=self.report_progress, published=self._published,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Release index and files. Content that is open for reading stays readable; a new call is refused."""
         if not self.closed:
             self.closed = True
             self._fetch.close()
+            if self.upstream is not None:
+                self.upstream.close()
             self.segment_maker.close()
             self.lookup.close()
 
@@ -87,20 +108,11 @@ class Repository:
         """Bytes for what is put in order while it is read."""
         return self._memory // _ROOM_SHARE
 
-    def _new_fetch(self) -> Fetch:
-        return Fetch(self.lookup, self._threads, room=self.room, kept=self._memory // _KEPT_SHARE)
-
     def _check_open(self) -> None:
         if self.closed:
             raise StoreClosedError(f"the store at {self.volume.path} was closed; open it again")
         if os.getpid() != self._pid:
-            # Locks and pools of the parent mean nothing here; threads that held them did not come along.
-            self._pid = os.getpid()
-            self._ingest = Ingest(self._threads, self._memory)
-            self._ingest_tiles = TileIngest(self._ingest, self._threads, self.cache, self._memory)
-            self._fetch = self._new_fetch()
-            self._layouts = Layouts(self.lookup, self._fetch)
-            self._small_chunks = SmallChunks(self.lookup)
+            self._begin()
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -118,6 +130,9 @@ class Repository:
         batch.flush()
         self.claims.settle(batch)
         batch.finish()
+        self._published()
+
+    def _published(self) -> None:
         self._merger.merge_if_due()
         self.segment_maker.make_if_due()
 
@@ -280,12 +295,27 @@ class Repository:
         Raises NotFoundError when every table says so, a DamagedError or NewerFormatError when one cannot be read.
         """
         self._check_open()
-        return self._layouts.sequence(uri)
+        return self.tiers.sequence(uri)
 
-    def layouts(self, uri: Uri) -> list[Content]:
+    def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """Every layout that can be read, the newest first. Raises as `resolve`."""
         self._check_open()
-        return [content for _, content in self._layouts.readable(uri)]
+        return self.tiers.readable(uri)
+
+    def bring(self, uri: Uri) -> None:
+        """All of the content will be read: it is fetched if it is not here. Raises as `resolve`."""
+        self._check_open()
+        self.tiers.bring(uri)
+
+    def bring_tree(self, sha1: bytes) -> None:
+        """As `bring`, for a directory and all below it."""
+        self._check_open()
+        self.tiers.bring_tree(sha1)
+
+    def read_whole(self, uri: Uri) -> bytes:
+        """All bytes, of content that is fetched if it is not here. Raises as `read`."""
+        self.bring(uri)
+        return self.read(uri)
 
     def exists(self, uri: Uri) -> bool:
         """Whether the content can be loaded (its root is there; `verify` looks at every byte)."""
@@ -297,24 +327,7 @@ class Repository:
 
     def read(self, uri: Uri, start: int | None = None, stop: int | None = None) -> bytes:
         """Bytes start:stop, as a slice of the content. Raises SizeLimitError before memory is taken."""
-        _, content = self.resolve(uri)
-        try:
-            first, last, _ = slice(start, stop).indices(content.size)
-        except TypeError as exc:
-            raise InvalidRangeError(
-                f"start and stop are whole numbers of bytes or None, not {start!r}, {stop!r}"
-            ) from exc
-        size = max(0, last - first)
-        if size == 0:
-            return b""
-        check_affordable(size, str(uri))
-        # BytesIO hands its buffer out as bytes without the copy that bytes(bytearray) would make.
-        buffer = io.BytesIO()
-        buffer.seek(size - 1)
-        buffer.write(b"\0")
-        with buffer.getbuffer() as view:
-            content.read_into(first, view)
-        return buffer.getvalue()
+        return self.resolve(uri)[1].read(start, stop, str(uri))
 
     def begin_many(self, sizes: dict[bytes, int], worker: Executor) -> Callable[[], dict[bytes, Buffer]]:
         """Begin to read contents that are one chunk each, by SHA-1, in few large reads, which the worker does.
@@ -335,28 +348,13 @@ class Repository:
     # --- claims -----------------------------------------------------------------------------
 
     def describe(self, uri: Uri) -> Description:
-        """What is known of the content; raises as resolve."""
-        entry, content = self.resolve(uri)
-        self.lookup.refresh()  # claims that others made meanwhile
-        known = [known for known, _ in self.lookup.entries(uri.sha1)] or [entry]
-        sizes = self._fetch.sizes({content.root} | {child.digest for child, _ in content.walk()})
-        claims = tuple(
-            Claim(e.owner_text, e.time_ns / 1e9, e.label_text, e.kind_name, e.entry_id.hex()) for e in live(known)
-        )
-        chunks = {child.digest for child in content.chunks()}
-        return Description(
-            uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri,
-            sha1=uri.sha1.hex(),
-            root=content.root.hex(),
-            kind=entry.kind_name,
-            size=content.size,
-            chunks=len(chunks),
-            codecs=self._fetch.codecs(chunks),
-            stored_size=sum(sizes.values()),
-            claims=claims,
-            member=any(e.action == Action.MEMBER for e in known),
-            adopted=tuple(dict.fromkeys(e.label_text for e in live(known, Action.ADOPTED))),
-        )
+        """What is known of the content, here or else in the upstream; raises as `resolve`."""
+        self._check_open()
+        return self.tiers.first(uri, self._described, lambda upstream: upstream.describe(uri))
+
+    def _described(self, uri: Uri) -> Description:
+        entry, content = self._layouts.sequence(uri)
+        return described(self.lookup, self._fetch, uri, entry, content)
 
     def forget(self, uri: Uri) -> Forgotten:
         """End my claims on the content, naming their entries: a store that runs at the same time wins."""

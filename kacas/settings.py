@@ -17,6 +17,7 @@ from kacas.model.content_cuts import CONTENT_CUTTER
 STORE_FORMAT = 1
 DURABILITIES = ("full", "relaxed")
 SHARINGS = ("private", "group")
+STORE_IN = ("here", "upstream")
 _GIB = 1 << 30
 DEFAULT_MEMORY = 256 << 20
 LEAST_MEMORY = 64 << 20
@@ -28,6 +29,8 @@ _NAMES = {
     "threads": "KACAS_THREADS",
     "cache_size": "KACAS_CACHE_SIZE",
     "memory": "KACAS_MEMORY",
+    "upstream": "KACAS_UPSTREAM",
+    "store_in": "KACAS_STORE_IN",
 }
 _INPUTS = (*_NAMES.values(), "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGNAME", "USER")
 
@@ -40,6 +43,8 @@ class Settings:
     owner: whose claims my stores make. threads: encoders and decoders at work for one call.
     cache_size: bytes that materialised files may take before old ones are dropped.
     memory: bytes that a store may take for its buffers and caches, beside what the caller holds.
+    upstream: the store behind the default one: what is absent there is taken from it. None if there is none.
+    store_in: which of the two keeps what is put into the default store, "here" or "upstream".
     """
 
     directory: Path
@@ -48,6 +53,8 @@ class Settings:
     threads: int
     cache_size: int
     memory: int = DEFAULT_MEMORY
+    upstream: Path | None = None
+    store_in: str = "here"
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -74,6 +81,8 @@ class Settings:
             threads=_threads(values.get("threads")),
             cache_size=_size("cache_size", values["cache_size"]) if "cache_size" in values else 64 * _GIB,
             memory=_memory(values.get("memory")),
+            upstream=_upstream(values),
+            store_in=check_store_in(values.get("store_in", "here"), "upstream" in values),
             sources=sources,
         )
 
@@ -122,6 +131,26 @@ def _path(name: str, values: Mapping[str, str], default: Path) -> Path:
         return Path(text).expanduser().absolute() if text else default.absolute()
     except RuntimeError as exc:  # ~somebody who is not there
         raise InvalidSettingError(f"{_NAMES[name]} {text!r} is not a path that can be used: {exc}") from exc
+
+
+def _upstream(values: Mapping[str, str]) -> Path | None:
+    text = values.get("upstream")
+    if text is None:
+        return None
+    if "://" in text:
+        raise InvalidSettingError(
+            f"KACAS_UPSTREAM {text!r} must be the directory of a store; no other kind is known yet"
+        )
+    return _path("upstream", values, Path())
+
+
+def check_store_in(text: str, has_upstream: bool) -> str:
+    """The same. Raises InvalidSettingError if it is neither "here" nor "upstream", or there is no upstream."""
+    if text not in STORE_IN:
+        raise InvalidSettingError(f"KACAS_STORE_IN {text!r} must be 'here' or 'upstream'")
+    if text == "upstream" and not has_upstream:
+        raise InvalidSettingError("KACAS_STORE_IN is 'upstream', but the store has no upstream; set KACAS_UPSTREAM")
+    return text
 
 
 def _login() -> str:

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import Any, BinaryIO, TypeVar
 
 from numpy.typing import NDArray
 
+from kacas.changing_verbs import ChangingVerbs
 from kacas.disk.identities import Identities
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.records import Sequences
 from kacas.disk.volume import Sharing, Volume, open_volume
-from kacas.errors import InvalidSettingError, MutableNotFoundError, NotFoundError, StoreClosedError
-from kacas.feeds import Feed, Feeds
+from kacas.errors import InvalidSettingError, NotFoundError, StoreClosedError
 from kacas.formats import array_stream, file, hdf5, link, npy, objects, tree_link, tree_restore, tree_store
 from kacas.formats.lazy_array import LazyArray, open_npy
 from kacas.formats.npy_writer import NpyWriter
@@ -29,30 +29,39 @@ from kacas.model.description import (
     Forgotten,
     Hdf5Item,
     HistoryItem,
-    MutableChange,
     SegmentStats,
     StoreStats,
 )
 from kacas.model.tiling import Chunks
-from kacas.mutables import ANYTHING, Anything, Mutables
 from kacas.repository import Repository
-from kacas.settings import Settings
+from kacas.settings import Settings, check_store_in
+from kacas.upstream_store import StoreUpstream
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
 
 
-class Store:
+class Store(ChangingVerbs):
     """A directory of content, addressed by identity. A context manager; picklable; safe across threads and forks.
 
     >>> with Store.open("/data/lab/store") as store:      # doctest: +SKIP
     ...     uri = store.store_text("example text")
     """
 
-    def __init__(self, repository: Repository, settings: Settings, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        progress: Progress | None,
+        upstream: Path | Store | None = None,
+        store_in: str = "here",
+    ) -> None:
+        """Use `open`. upstream, store_in: as there; the repository has the upstream already."""
         self._repository = repository
         self._settings = settings
         self._progress = progress
+        self._upstream = upstream
+        self._store_in = store_in
         self._trees = Trees(repository)
         self._files = MaterialisedFiles(repository.cache, settings.cache_size)
         self._identities = Identities(repository.cache)
@@ -67,15 +76,22 @@ class Store:
         settings: Settings | None = None,
         durability: str | None = None,
         progress: Progress | None = None,
+        upstream: str | os.PathLike[str] | Store | None = None,
+        store_in: str = "here",
     ) -> Store:
         """Open the store at `path`; make it if it is not there and `create`.
 
         settings: default from the environment. durability: "full" (default) or "relaxed" (no syncs: faster,
         may lose the last seconds at a power cut); chosen when the store is made, for good.
         progress: called as progress(stage, done_bytes, total_bytes or None) during long work.
+        upstream: the store behind this one, from which comes what is absent here: whole content is fetched, parts are read
+        through. It is opened when it is needed; given as a Store, it stays open when this one is closed. store_in: which of
+        the two keeps what is put, "here" or "upstream"; a put returns when that one holds it.
         Raises StoreNotFoundError, StoreError, NewerFormatError, InvalidSettingError.
         """
-        return cls._on(open_volume(Path(path), create=create, durability=durability), settings, progress)
+        check_store_in(store_in, upstream is not None)
+        volume = open_volume(Path(path), create=create, durability=durability)
+        return cls._on(volume, settings, progress, upstream, store_in)
 
     @classmethod
     def create(
@@ -100,14 +116,26 @@ class Store:
         return cls._on(open_volume(Path(path), create=True, durability=durability, sharing=sharing), settings, None)
 
     @classmethod
-    def _on(cls, volume: Volume, settings: Settings | None, progress: Progress | None) -> Store:
+    def _on(
+        cls,
+        volume: Volume,
+        settings: Settings | None,
+        progress: Progress | None,
+        upstream: str | os.PathLike[str] | Store | None = None,
+        store_in: str = "here",
+    ) -> Store:
         settings = settings or Settings.from_environment()
-        chosen = settings.sources.get("cache_directory") != "default"
-        cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
-        repository = Repository(
-            volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress
-        )
-        return cls(repository, settings, progress)
+        behind = upstream if upstream is None or isinstance(upstream, Store) else Path(upstream).absolute()
+        source: StoreUpstream | None = None
+        if isinstance(behind, Store):
+            source = StoreUpstream(behind.path, lambda: behind._repository, behind._repository)
+        elif behind is not None:
+            source = StoreUpstream(
+                behind, lambda: _repository(open_volume(behind, create=False), settings, progress, None)
+            )
+        if source is not None:
+            source.check_behind(volume.path)
+        return cls(_repository(volume, settings, progress, source), settings, progress, behind, store_in)
 
     @property
     def path(self) -> Path:
@@ -149,14 +177,23 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path), self._settings)
+        return _reopen, (str(self.path), self._settings, self._upstream, self._store_in)
 
     def __repr__(self) -> str:
         return f"<kacas store {self.path}>"
 
+    def _keeper(self) -> Repository:
+        """The repository that keeps what is put. Raises StoreError if it is the upstream's, and that is not there."""
+        if self._store_in == "here":
+            return self._repository
+        if isinstance(self._upstream, Store):
+            return self._upstream._keeper()
+        assert isinstance(self._repository.upstream, StoreUpstream)
+        return self._repository.upstream.repository()
+
     def batch(self) -> AbstractContextManager[None]:
         """Publish many puts at once: `with store.batch(): ...`. Its URIs bind when the block ends without an error."""
-        return self._repository.batch()
+        return self._keeper().batch()
 
     # --- store ------------------------------------------------------------------------------
 
@@ -169,27 +206,27 @@ class Store:
         codec: str = "auto",
         chunks: Chunks | None = None,
     ) -> str:
-        return file.store_file(self._repository, self._identities, path, label, rehash, codec, chunks)
+        return file.store_file(self._keeper(), self._identities, path, label, rehash, codec, chunks)
 
     def link_file(self, path: str | os.PathLike[str], *, label: str | None = None) -> str:
-        return link.link_file(self._repository, self._identities, path, label)
+        return link.link_file(self._keeper(), self._identities, path, label)
 
     def store_stream(self, stream: BinaryIO, *, label: str | None = None) -> str:
-        return file.store_stream(self._repository, stream, label)
+        return file.store_stream(self._keeper(), stream, label)
 
     def store_bytes(self, data: bytes | bytearray | memoryview, *, label: str | None = None) -> str:
-        return objects.store_bytes(self._repository, data, label)
+        return objects.store_bytes(self._keeper(), data, label)
 
     def store_text(self, text: str, *, label: str | None = None) -> str:
-        return objects.store_text(self._repository, text, label)
+        return objects.store_text(self._keeper(), text, label)
 
     def store_json(self, value: Any, *, label: str | None = None) -> str:
-        return objects.store_json(self._repository, value, label)
+        return objects.store_json(self._keeper(), value, label)
 
     def store_npy(
         self, array: Any, *, label: str | None = None, codec: str = "auto", chunks: Chunks | None = None
     ) -> str:
-        return array_stream.store_array(self._repository, array, label, codec, chunks)
+        return array_stream.store_array(self._keeper(), array, label, codec, chunks)
 
     def npy_writer(
         self,
@@ -200,10 +237,10 @@ class Store:
         codec: str = "auto",
         chunks: Chunks | None = None,
     ) -> NpyWriter:
-        return NpyWriter(self._repository, shape, dtype, label, codec, chunks)
+        return NpyWriter(self._keeper(), shape, dtype, label, codec, chunks)
 
     def store_pkl(self, value: Any, *, label: str | None = None) -> str:
-        return objects.store_pkl(self._repository, value, label)
+        return objects.store_pkl(self._keeper(), value, label)
 
     def store_dir(
         self,
@@ -214,7 +251,7 @@ class Store:
         partial: bool = False,
         rehash: bool = False,
     ) -> str:
-        return tree_store.store_dir(self._repository, self._identities, path, label, exclude, partial, rehash)
+        return tree_store.store_dir(self._keeper(), self._identities, path, label, exclude, partial, rehash)
 
     def link_dir(
         self,
@@ -224,7 +261,7 @@ class Store:
         exclude: Iterable[str] = (),
         partial: bool = False,
     ) -> str:
-        return tree_link.link_dir(self._repository, self._identities, path, label, exclude, partial)
+        return tree_link.link_dir(self._keeper(), self._identities, path, label, exclude, partial)
 
     # --- load -------------------------------------------------------------------------------
 
@@ -232,7 +269,10 @@ class Store:
         return file.load_file(self._repository, self._files, self._trees.content_uri(uri), dest)
 
     def load_bytes(self, uri: str, start: int | None = None, stop: int | None = None) -> bytes:
-        return self._repository.read(self._trees.content_uri(uri), start, stop)
+        content = self._trees.content_uri(uri)
+        if start is None and stop is None:
+            return self._repository.read_whole(content)
+        return self._repository.read(content, start, stop)
 
     def load_text(self, uri: str) -> str:
         return objects.load_text(self._repository, self._trees.content_uri(uri))
@@ -305,10 +345,10 @@ class Store:
         return self._trees.described(npy.described(self._repository, self._trees.content_uri(uri, directory=True)))
 
     def forget(self, uri: str) -> Forgotten:
-        return self._repository.forget(self._trees.content_uri(uri, directory=True))
+        return self._keeper().forget(self._trees.content_uri(uri, directory=True))
 
     def history(self) -> Iterator[HistoryItem]:
-        return self._repository.history()
+        return self._keeper().history()
 
     def stats(self) -> StoreStats:
         return self._repository.stats()
@@ -332,52 +372,29 @@ class Store:
     # --- what changes -----------------------------------------------------------------------
 
     @property
-    def _mutables(self) -> Mutables:
-        return Mutables(self._open_sequences, self._settings.owner)
-
-    @property
-    def _feeds(self) -> Feeds:
-        return Feeds(self._open_sequences, self._settings.owner)
-
-    @property
     def _open_sequences(self) -> Sequences:
+        """Those of the last tier, which all share."""
         if self.closed:
             raise StoreClosedError(f"the store at {self.path} was closed; open it again")
+        if isinstance(self._upstream, Store):
+            return self._upstream._open_sequences
+        if isinstance(self._repository.upstream, StoreUpstream):
+            volume = self._repository.upstream.repository().volume
+            if self._sequences.volume is not volume:
+                self._sequences = Sequences(volume)
         return self._sequences
 
-    def set_mutable(self, key: str, value: str, *, expect: str | Anything | None = ANYTHING) -> None:
-        self._mutables.set(key, value, expect)
 
-    @overload
-    def get_mutable(self, key: str) -> str: ...
-    @overload
-    def get_mutable(self, key: str, *, default: T) -> str | T: ...
-    def get_mutable(self, key: str, *, default: T | Anything = ANYTHING) -> str | T:
-        try:
-            return self._mutables.get(key)
-        except MutableNotFoundError:
-            if default is ANYTHING:
-                raise
-            return default
-
-    def delete_mutable(self, key: str, *, expect: str | Anything | None = ANYTHING) -> bool:
-        return self._mutables.delete(key, expect)
-
-    def delete_mutable_folder(self, folder: str) -> int:
-        return self._mutables.delete_folder(folder)
-
-    def list_mutables(self, folder: str = "") -> list[str]:
-        return self._mutables.list(folder)
-
-    def mutable_history(self, key: str) -> Iterator[MutableChange]:
-        return self._mutables.history(key)
-
-    def create_feed(self) -> str:
-        return self._feeds.create()
-
-    def load_feed(self, uri: str) -> Feed:
-        return self._feeds.load(uri)
+def _reopen(path: str, settings: Settings, upstream: Path | Store | None, store_in: str) -> Store:
+    return Store.open(path, create=False, settings=settings, upstream=upstream, store_in=store_in)
 
 
-def _reopen(path: str, settings: Settings) -> Store:
-    return Store.open(path, create=False, settings=settings)
+def _repository(
+    volume: Volume, settings: Settings, progress: Progress | None, upstream: StoreUpstream | None
+) -> Repository:
+    chosen = settings.sources.get("cache_directory") != "default"
+    cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
+    return Repository(
+        volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress,
+        upstream=upstream,
+    )  # fmt: skip

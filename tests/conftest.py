@@ -21,7 +21,14 @@ settings.load_profile("kacas")
 @pytest.fixture(autouse=True)
 def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's store, cache or settings file."""
-    for name in ("KACAS_OWNER", "KACAS_THREADS", "KACAS_CACHE_SIZE", "KACAS_MEMORY"):
+    for name in (
+        "KACAS_OWNER",
+        "KACAS_THREADS",
+        "KACAS_CACHE_SIZE",
+        "KACAS_MEMORY",
+        "KACAS_UPSTREAM",
+        "KACAS_STORE_IN",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KACAS_DIR", str(tmp_path / "default-store"))
     monkeypatch.setenv("KACAS_CACHE_DIR", str(tmp_path / "cache"))

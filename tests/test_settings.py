@@ -27,6 +27,8 @@ owner = "file owner"
 threads = 3
 cache_size = "3G"
 memory = "100M"
+upstream = "/file/lab"
+store_in = "upstream"
 """
 ENVIRONMENT = {
     "KACAS_DIR": "/env/store",
@@ -35,6 +37,8 @@ ENVIRONMENT = {
     "KACAS_THREADS": "5",
     "KACAS_CACHE_SIZE": "5M",
     "KACAS_MEMORY": "1G",
+    "KACAS_UPSTREAM": "/env/lab",
+    "KACAS_STORE_IN": "here",
 }
 
 
@@ -51,14 +55,18 @@ def test_without_file_and_environment_the_defaults_hold(tmp_path: Path) -> None:
 
 def test_the_users_file_comes_before_the_defaults(tmp_path: Path) -> None:
     found = from_file(tmp_path, FILE)
-    expected = Settings(Path("/file/store"), Path("/file/cache"), "file owner", 3, 3 << 30, 100 << 20)
+    expected = Settings(
+        Path("/file/store"), Path("/file/cache"), "file owner", 3, 3 << 30, 100 << 20, Path("/file/lab"), "upstream"
+    )
     assert found == expected
     assert set(found.sources.values()) == {"file"}
 
 
 def test_the_environment_comes_before_the_users_file(tmp_path: Path) -> None:
     found = from_file(tmp_path, FILE, **ENVIRONMENT)
-    expected = Settings(Path("/env/store"), Path("/env/cache"), "env owner", 5, 5 << 20, 1 << 30)
+    expected = Settings(
+        Path("/env/store"), Path("/env/cache"), "env owner", 5, 5 << 20, 1 << 30, Path("/env/lab"), "here"
+    )
     assert found == expected
     assert set(found.sources.values()) == {"environment"}
 
@@ -73,6 +81,8 @@ def test_each_setting_is_taken_from_its_own_source(tmp_path: Path, variable: str
         "KACAS_THREADS": "threads",
         "KACAS_CACHE_SIZE": "cache_size",
         "KACAS_MEMORY": "memory",
+        "KACAS_UPSTREAM": "upstream",
+        "KACAS_STORE_IN": "store_in",
     }
     expected = dict.fromkeys(names.values(), "default") | {"threads": "file", "owner": "file"}
     assert found.sources == expected | {names[variable]: "environment"}
@@ -126,6 +136,8 @@ def test_a_size_may_have_a_unit(tmp_path: Path, text: str, size: int) -> None:
         *(("KACAS_THREADS", value) for value in ["0", "-1", "257", "many", "2.5", "٣", "0x2", "9" * 5000]),
         *(("KACAS_CACHE_SIZE", value) for value in ["-1", "much", "5X", "1.5G", "GiB", "9" * 16, "٣"]),
         *(("KACAS_MEMORY", value) for value in ["-1", "much", "63M", "0"]),
+        *(("KACAS_STORE_IN", value) for value in ["there", "Here", "upstream"]),
+        ("KACAS_UPSTREAM", "s3://bucket/store"),
         *(("KACAS_OWNER", value) for value in ["a\nb", "\x00", "o" * 257, "é" * 129, "\udc80", "a\x1b[31m"]),
         ("KACAS_DIR", "~no-such-user-on-this-host/store"),
         ("KACAS_CACHE_DIR", "~no-such-user-on-this-host/cache"),

@@ -86,7 +86,7 @@ def tiled(store: Store, uri: str) -> TiledContent:
 
 
 def layouts(store: Store, uri: str) -> list[Content]:
-    return store.repository.layouts(parse_uri(uri))
+    return [content for _, content in store.repository.readable(parse_uri(uri))]
 
 
 @on_one_store

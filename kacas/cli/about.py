@@ -27,8 +27,8 @@ def config(session: Session, as_json: bool) -> None:
     """Show every setting, its value and where it comes from.
 
     Settings come from the environment (KACAS_DIR, KACAS_CACHE_DIR, KACAS_OWNER, KACAS_THREADS,
-    KACAS_CACHE_SIZE, KACAS_MEMORY), else from ~/.config/kacas/kacas.toml (directory, cache_directory, ...), else they
-    are defaults. A store has settings of its own, chosen by init.
+    KACAS_CACHE_SIZE, KACAS_MEMORY, KACAS_UPSTREAM, KACAS_STORE_IN), else from ~/.config/kacas/kacas.toml (directory,
+    cache_directory, ...), else they are defaults. A store has settings of its own, chosen by init.
     """
     from kacas.errors import StoreNotFoundError
 

@@ -40,10 +40,13 @@ def info(session: Session, uri: str, as_json: bool) -> None:
         ("chunks", f"{found.chunks:,}{f' ({codecs})' if codecs else ''}"),
         ("stored", output.exact_size(found.stored_size) + ("" if found.adopted else f", ratio {found.ratio:.2f}")),
         ("root", found.root),
+        ("in", found.store + (", fetched from an upstream" if found.fetched else "")),
         *(("linked to", path) for path in found.adopted),
     ]
     if not found.claims:
         nobody = "nobody: it goes when the store is collected"
+        if found.fetched:
+            nobody = "nobody here: it is a copy"
         alone = "nobody for itself, as a part of a stored directory" if found.member else nobody
         pairs.append(("kept by", alone))
     for number, claim in enumerate(found.claims):

@@ -41,6 +41,7 @@ class Session:
         from kacas.store import Store
 
         settings = self.settings()
+        by_default = self.store_path is None  # a store that is named has no upstream
         with (
             self.bar,
             Store.open(
@@ -48,6 +49,8 @@ class Session:
                 create=False,
                 settings=settings,
                 progress=self.bar if self.bar.visible else None,
+                upstream=settings.upstream if by_default else None,
+                store_in=settings.store_in if by_default else "here",
             ) as store,
         ):
             yield store

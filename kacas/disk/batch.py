@@ -12,6 +12,7 @@ from kacas.disk.volume import Volume
 from kacas.errors import StoreClosedError, WriteError
 from kacas.model.entry import Action, Entry, decode_entry
 from kacas.model.location import Location
+from kacas.model.pack_format import Purpose
 
 PACK_SIZE = 256 << 20  # bytes; a fuller pack is published and the next one begun
 _PACK_PAYLOADS = 1 << 17  # bounds the memory that the table takes before it is written: 80 MiB with its entries
@@ -26,8 +27,9 @@ class Batch:
     A pack that fills up is published before the end: its chunks, and the entries of puts that are complete.
     """
 
-    def __init__(self, volume: Volume, lookup: Lookup) -> None:
+    def __init__(self, volume: Volume, lookup: Lookup, purpose: Purpose = Purpose.STORED) -> None:
         self._volume = volume
+        self._purpose = purpose
         self._lookup = lookup
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -63,7 +65,7 @@ class Batch:
         with self._lock:
             self._check_open()
             try:
-                self._writer = self._writer or PackWriter(self._volume)
+                self._writer = self._writer or PackWriter(self._volume, self._purpose)
                 records = self._writer.append(payloads, lasting=lasting)
             except BaseException as exc:
                 # A pack with a hole is never published, even if the caller goes on with other puts.
@@ -100,7 +102,7 @@ class Batch:
 
     def _publish_many_entries(self) -> None:
         if self._entries_size >= _PACK_ENTRIES_SIZE:
-            self._writer = self._writer or PackWriter(self._volume)
+            self._writer = self._writer or PackWriter(self._volume, self._purpose)
             self._publish()
 
     def has_entries(self, sha1s: Iterable[bytes]) -> set[bytes]:
@@ -170,7 +172,9 @@ class Batch:
         with self._lock:
             self._check_open()
             if self._entries and self._writer is None:
-                self._writer = PackWriter(self._volume)  # an entry is published even if every chunk was there
+                self._writer = PackWriter(
+                    self._volume, self._purpose
+                )  # an entry is published even if every chunk was there
             try:
                 if self._writer is not None:
                     self._publish()

@@ -19,6 +19,7 @@ from kacas.model.codec import Codec
 from kacas.model.digest import ID_SIZE, payload_digest
 from kacas.model.merging import RANDOM_SIZE, merged_entry, merged_pack_id, tier_of
 from kacas.model.pack_format import (
+    HEADER_SIZE,
     PAYLOAD_HEADER_SIZE,
     PackFormatError,
     Purpose,
@@ -66,8 +67,17 @@ class Merger:
     def _merge(self, small: list[bytes]) -> None:
         if not small:
             return
-        tier = tier_of(small[0]) + 1
-        writer = PackWriter(self._volume, pack_id=merged_pack_id(tier, secrets.token_bytes(RANDOM_SIZE)))
+        purposes = {pack_id: self._purpose(pack_id) for pack_id in small}
+        for purpose in Purpose:
+            self._merge_alike([pack_id for pack_id in small if purposes[pack_id] == purpose], purpose)
+        self._lookup.set_aside({pack_id for pack_id in small if purposes[pack_id] not in set(Purpose)})
+
+    def _merge_alike(self, small: list[bytes], purpose: Purpose) -> None:
+        """What was fetched may be dropped and fetched again, what was stored may not: they stay apart."""
+        if not small:
+            return
+        pack_id = merged_pack_id(tier_of(small[0]) + 1, secrets.token_bytes(RANDOM_SIZE))
+        writer = PackWriter(self._volume, purpose, pack_id)
         try:
             sources, entries = self._copy(small, writer)
             # What cannot be merged now must not be tried at every put.
@@ -100,6 +110,15 @@ class Merger:
             sources.append(pack_id)
         return sources, entries.values()
 
+    def _purpose(self, pack_id: bytes) -> int | None:
+        """None if it cannot be read."""
+        try:
+            header = memoryview(bytearray(HEADER_SIZE))
+            self._lookup.packs.get(pack_id).read_into(header, 0)
+            return decode_header(header).purpose
+        except (FileNotFoundError, DamagedPackError, PackFormatError):
+            return None
+
     def _read(self, pack_id: bytes) -> tuple[list[Payload], dict[bytes, bytes]]:
         """All that the pack holds: payloads as they are encoded, each checked, and entries by their ids.
 
@@ -112,8 +131,6 @@ class Merger:
         reader = self._lookup.packs.get(pack_id)
         data = memoryview(bytearray(reader.size))
         reader.read_into(data, 0)
-        if decode_header(data).purpose != Purpose.STORED:
-            raise PackFormatError("it may be dropped and fetched again, a merged pack may not")
         payloads = [_payload_of(data, record) for record in table.records.tolist()]
         return payloads, {entry.entry_id: bytes(encoded) for entry, encoded in table.encoded_entries()}
 

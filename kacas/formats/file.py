@@ -193,6 +193,7 @@ def store_stream(repository: Repository, stream: BinaryIO, label: str | None) ->
 
 def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: str | os.PathLike[str] | None) -> Path:
     """Write the content to `dest` (a path, or a directory to put it in), or into the host-local cache."""
+    repository.bring(uri)
     entry, content = repository.resolve(uri)
     label = uri.label or entry.label_text or uri.sha1.hex()
 
@@ -212,6 +213,7 @@ def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: 
 
 def map_npy(repository: Repository, files: MaterialisedFiles, uri: Uri) -> NDArray[Any]:
     """The array in the cached file, mapped read-only; every chunk was verified when the file was written."""
+    repository.bring(uri)
     array = open_npy(repository, uri)
     return array.mapped(load_file(repository, files, uri, None))
 

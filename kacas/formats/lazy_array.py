@@ -125,7 +125,7 @@ class LazyArray:
 
 def open_npy(repository: Repository, uri: Uri) -> LazyArray:
     """Open an array for reading by slices; raises WrongKindError if the content is no .npy file."""
-    layouts = repository.layouts(uri)
+    layouts = [content for _, content in repository.readable(uri)]
     content = layouts[0]
     try:
         header = _header_of(content)

@@ -40,7 +40,7 @@ def store_text(repository: Repository, text: str, label: str | None) -> str:
 def load_text(repository: Repository, uri: Uri) -> str:
     """The content as text. Raises WrongKindError if it is not UTF-8."""
     try:
-        return repository.read(uri).decode("utf-8")
+        return repository.read_whole(uri).decode("utf-8")
     except UnicodeDecodeError as exc:
         raise repository.wrong_kind(uri, f"it is not UTF-8 text (byte {exc.start})") from exc
 
@@ -63,7 +63,7 @@ def store_json(repository: Repository, value: Any, label: str | None) -> str:
 
 def load_json(repository: Repository, uri: Uri) -> Any:
     """The content parsed as JSON. Raises WrongKindError if it is not."""
-    data = repository.read(uri)
+    data = repository.read_whole(uri)
     try:
         return simplejson.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as exc:
@@ -77,7 +77,7 @@ def store_pkl(repository: Repository, value: Any, label: str | None) -> str:
 
 def load_pkl(repository: Repository, uri: Uri) -> Any:
     """Load plain data and NumPy arrays from a pickle; nothing in it can run code."""
-    data = repository.read(uri)
+    data = repository.read_whole(uri)
     try:
         return pickles.loads(data)
     except pickles.WrongKindError as exc:

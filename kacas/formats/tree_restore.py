@@ -75,6 +75,7 @@ class _Restore:
 
     def run(self, uri: DirectoryUri) -> None:
         """Restore everything; what cannot be read is named at the end, when the rest is there."""
+        self._repository.bring_tree(uri.sha1)
         top = self._trees.read(uri.sha1, str(uri))  # before anything is made
         totals = self._trees.totals(uri.sha1, str(uri))
         root = self._destination.open_root()

@@ -25,7 +25,8 @@ class Description:
     member: a directory was stored that it is a part of, and for which it is kept without claims of its own.
     shape, dtype: for arrays only, else None. tiles: the shape of an array's tiles, if it is stored in tiles, else None.
     adopted: paths of files that were linked and are read for the chunks that are in no pack. files, total_size: of all
-    below a directory (its own size is that of the document that lists its names), else None.
+    below a directory (its own size is that of the document that lists its names), else None. store: path of the store that
+    has it, which may be the upstream of the one that was asked. fetched: it came there from an upstream.
     """
 
     uri: str
@@ -44,6 +45,8 @@ class Description:
     total_size: int | None = None
     codecs: dict[str, int] = field(default_factory=dict)
     tiles: tuple[int, ...] | None = None
+    store: str = ""
+    fetched: bool = False
 
     @property
     def ratio(self) -> float:

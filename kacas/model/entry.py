@@ -98,6 +98,11 @@ class Entry(NamedTuple):
         return self.action in _LAYOUT_ACTIONS
 
     @property
+    def is_member(self) -> bool:
+        """Whether a stored directory keeps what it names. (One that was fetched names a layout of what nobody keeps here.)"""
+        return self.action == Action.MEMBER and self.origin == Origin.STORED
+
+    @property
     def kind_name(self) -> str:
         return Kind(self.kind).name.lower() if self.kind in Kind._value2member_map_ else f"kind-{self.kind}"
 

@@ -22,7 +22,7 @@ from kacas.model.codec import Codec
 from kacas.model.digest import PayloadKind, checksum, chunk_digest
 from kacas.model.entry import Action, Entry
 from kacas.model.merging import MergeRule, sources_of, tier_of
-from kacas.model.pack_format import FOOTER_SIZE, HEADER_SIZE, PAYLOAD_HEADER_SIZE, PayloadHeader, Purpose
+from kacas.model.pack_format import FOOTER_SIZE, HEADER_SIZE, PAYLOAD_HEADER_SIZE, PayloadHeader
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def entry(i: int, **fields: object) -> Entry:
     return Entry(os.urandom(16), b"%020d" % i, digest(i), 200, 1000 + i, 0, b"me", b"", **fields)  # type: ignore[arg-type]
 
 
-def write(volume: Volume, payloads: list[int], entries: list[Entry], purpose: Purpose = Purpose.STORED) -> bytes:
-    writer = PackWriter(volume, purpose)
+def write(volume: Volume, payloads: list[int], entries: list[Entry]) -> bytes:
+    writer = PackWriter(volume)
     header = [PayloadHeader(PayloadKind.CHUNK, Codec.RAW, 200, 200, digest(i)) for i in payloads]
     writer.append([(h, raw(i)) for h, i in zip(header, payloads, strict=True)])
     writer.finish([e.encode() for e in entries])
@@ -202,14 +202,6 @@ def test_a_source_that_is_not_good_is_left_out(
     more = write_singles(volume, range(10, 12))
     merge(lookup, merger)
     assert volume.list_packs() - {*more, made} <= set(packs)
-
-
-def test_packs_that_may_be_dropped_are_not_merged(volume: Volume, open_host: Open) -> None:
-    lookup, merger = open_host()
-    packs = [write(volume, [i], [], Purpose.FETCHED) for i in range(3)]
-    merge(lookup, merger)
-    assert volume.list_packs() == set(packs)
-    assert volume.list_orphans() == []
 
 
 def test_what_is_covered_is_not_opened_for_a_new_index_nor_for_a_miss(volume: Volume, open_host: Open) -> None:

@@ -1,0 +1,286 @@
+"""Tiers: content of this store, or else of the one behind it: read through, or fetched when all of it is wanted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from kacas.content import Content
+from kacas.disk.batch import Batch
+from kacas.disk.leases import Lease, Leases
+from kacas.disk.lookup import Lookup
+from kacas.disk.volume import Volume
+from kacas.errors import (
+    DamagedError,
+    KacasError,
+    LeaseLostError,
+    MissingPackageError,
+    NewerFormatError,
+    NoSpaceError,
+    NotFoundError,
+    ReadOnlyStoreError,
+    StoreError,
+)
+from kacas.layouts import Layouts, best_first, ordered
+from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.entry import Entry, Kind
+from kacas.model.pack_format import Purpose
+from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
+from kacas.model.uri import Uri
+from kacas.pull import Pull
+from kacas.upstream import Upstream
+
+T = TypeVar("T")
+Report = Callable[[str, int, int | None], None]
+_UNREADABLE = (NotFoundError, DamagedError, NewerFormatError, MissingPackageError)
+
+
+class Tiers:
+    """One store and what is behind it. Thread-safe; not across a fork."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        lookup: Lookup,
+        layouts: Layouts,
+        upstream: Upstream | None,
+        *,
+        threads: int,
+        room: int,
+        report: Report,
+        published: Callable[[], None],
+    ) -> None:
+        """threads, room: see Pull. report: of progress. published: is called after a pack was."""
+        self._volume = volume
+        self._lookup = lookup
+        self._layouts = layouts
+        self._upstream = upstream
+        self._threads = threads
+        self._room = room
+        self._report = report
+        self._published = published
+        self._leases = Leases(volume)
+        self._is_full = False
+        self.fetches = 0  # that this process published
+        self.given_up = 0  # that it left to another, having lost its lease
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def sequence(self, uri: Uri) -> tuple[Entry, Content]:
+        """As `Layouts.sequence`. What is damaged here is read from the upstream, without being asked again."""
+        if self._upstream is None:
+            return self._layouts.sequence(uri)
+        behind = _Behind(self._upstream, uri)
+
+        def here(uri: Uri) -> tuple[Entry, Content]:
+            entry, content = self._layouts.sequence(uri)
+            return entry, content.with_spares([behind])
+
+        return self.first(uri, here, lambda there: best_first(there.readable(uri)))
+
+    def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
+        """As `Layouts.readable`, and as `sequence`."""
+        if self._upstream is None:
+            return list(self._layouts.readable(uri))
+        behind = _Behind(self._upstream, uri)
+
+        def here(uri: Uri) -> list[tuple[Entry, Content]]:
+            return [(entry, content.with_spares([behind])) for entry, content in self._layouts.readable(uri)]
+
+        return self.first(uri, here, lambda there: list(there.readable(uri)))
+
+    def first(self, uri: Uri, here: Callable[[Uri], T], there: Callable[[Upstream], T]) -> T:
+        """What this store says, or, if it has nothing that is good, the upstream."""
+        try:
+            return here(uri)
+        except (NotFoundError, DamagedError) as exc:
+            if self._upstream is None:
+                raise
+            try:
+                return there(self._upstream)
+            except NotFoundError:
+                if isinstance(exc, DamagedError):
+                    raise exc from None
+                raise NotFoundError(
+                    f"{uri} is neither in the store at {self._volume.path} nor in {self._upstream.name}, which is its "
+                    "upstream; store it, or set KACAS_UPSTREAM to the store that has it",
+                    sha1=uri.sha1.hex(),
+                ) from exc
+
+    # --- fetching ---------------------------------------------------------------------------
+
+    def bring(self, uri: Uri) -> None:
+        """Have the whole content here: it is fetched, by one of all who want it. Where this store cannot be written, it is
+        left where it is, to be read through.
+
+        Raises NotFoundError if no tier has it, a DamagedError if none has it as it should be, StoreError.
+        """
+        upstream = self._upstream
+        if upstream is None or self._is_here(uri):
+            return
+        upstream.bring(uri)
+        size = self.sequence(uri)[0].size  # before a lease is taken: what nobody has is nobody's work
+        self._once(uri.sha1, lambda: self._is_here(uri), partial(self._fetch, upstream, uri), size)
+
+    def _is_here(self, uri: Uri) -> bool:
+        try:
+            self._layouts.sequence(uri)
+        except (NotFoundError, DamagedError):
+            return False
+        return True
+
+    def _fetch(self, upstream: Upstream, uri: Uri, lease: Lease) -> None:
+        """From the first of the upstream's layouts that is good."""
+        failure: KacasError | None = None
+        for entry, content in ordered(upstream.readable(uri)):
+            try:
+                self._publish(upstream, lease, entry.size, lambda pull: pull.content(entry, content))  # noqa: B023
+                return
+            except (DamagedError, MissingPackageError) as exc:
+                failure = failure or exc
+        assert failure is not None
+        raise failure
+
+    def _publish(self, upstream: Upstream, lease: Lease, size: int, copy: Callable[[Pull], None]) -> None:
+        """Publish what `copy` copies, unless somebody else has taken over by then."""
+
+        def step(done: int) -> None:
+            lease.check()
+            self._report("fetching", done, size)
+
+        batch = Batch(self._volume, self._lookup, Purpose.FETCHED)
+        try:
+            copy(Pull(upstream, self._lookup, batch, self._threads, self._room, step))
+            lease.confirm()
+            batch.finish()
+        except BaseException:
+            batch.discard()
+            raise
+        self.fetches += 1
+        self._published()
+
+    def _once(self, sha1: bytes, is_here: Callable[[], bool], fetch: Callable[[Lease], None], size: int) -> None:
+        """Let one process fetch it, this one perhaps, and wait until it is here."""
+
+        def waiting(holder: str) -> None:
+            self._report(f"waiting for {holder}, which fetches", 0, size)
+
+        try:
+            while True:
+                try:
+                    with self._leases.turn(f"fetch-{sha1.hex()}", is_here, waiting) as lease:
+                        if lease is not None:
+                            fetch(lease)
+                        return
+                except LeaseLostError:
+                    self.given_up += 1
+        except ReadOnlyStoreError:
+            pass  # then it is read through
+        except NoSpaceError as exc:
+            if not self._is_full:
+                self._is_full = True
+                warnings.warn(
+                    f"{exc} What is read comes from the upstream, and is not kept", RuntimeWarning, stacklevel=4
+                )
+
+    # --- directories ------------------------------------------------------------------------
+
+    def bring_tree(self, sha1: bytes) -> None:
+        """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
+        upstream = self._upstream
+        if upstream is None:
+            return
+        absent = self._absent(sha1)
+        if absent.size is None:
+            return
+        upstream.bring_tree(sha1)
+        self._once(
+            sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
+        )
+
+    def _absent(self, sha1: bytes) -> _Absent:
+        """What of a directory is not here, as far as its documents can be read."""
+        documents: dict[bytes, int] = {}
+        files: dict[bytes, int] = {}
+        stack = [sha1]
+        while stack:
+            current = stack.pop()
+            if current in documents:
+                continue
+            try:
+                _, content = self.sequence(Uri(current))
+                raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
+                content.read_into(0, raw)
+                entries = decode_tree(bytes(raw))
+            except (*_UNREADABLE, TreeError):
+                continue  # whoever restores the directory says so
+            documents[current] = content.size
+            for entry in entries:
+                if entry.type is EntryType.DIRECTORY:
+                    stack.append(entry.sha1)
+                elif entry.type is EntryType.FILE:
+                    files[entry.sha1] = entry.size
+        return _Absent(self._unknown(documents), self._unknown(files))
+
+    def _unknown(self, sizes: dict[bytes, int]) -> dict[bytes, int]:
+        known = self._lookup.roots(sizes)
+        return {sha1: size for sha1, size in sizes.items() if sha1 not in known}
+
+    def _fetch_tree(self, upstream: Upstream, sha1: bytes, lease: Lease) -> None:
+        absent = self._absent(sha1)
+
+        def copy(pull: Pull) -> None:
+            if sha1 in absent.documents:
+                self._copy_alone(upstream, pull, sha1)  # with its label
+            for kind, sizes in ((Kind.DIRECTORY, absent.documents), (Kind.FILE, absent.files)):
+                small = {one: size for one, size in sizes.items() if size <= CHUNK_TARGET and one != sha1}
+                done = pull.small(small, kind)
+                for one in sizes:
+                    if one not in done and one != sha1:
+                        self._copy_alone(upstream, pull, one)
+
+        self._publish(upstream, lease, absent.size or 0, copy)
+
+    @staticmethod
+    def _copy_alone(upstream: Upstream, pull: Pull, sha1: bytes) -> None:
+        try:
+            for entry, content in ordered(upstream.readable(Uri(sha1))):
+                try:
+                    pull.content(entry, content)
+                    return
+                except (DamagedError, MissingPackageError):
+                    continue
+        except _UNREADABLE:
+            return
+
+
+class _Absent(NamedTuple):
+    """Sizes by SHA-1."""
+
+    documents: dict[bytes, int]
+    files: dict[bytes, int]
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all of them; None if there are none."""
+        if not (self.documents or self.files):
+            return None
+        return sum(self.documents.values()) + sum(self.files.values())
+
+
+class _Behind:
+    """What the upstream has of a content, opened when that is needed."""
+
+    def __init__(self, upstream: Upstream, uri: Uri) -> None:
+        self._upstream = upstream
+        self._uri = uri
+
+    def fills(self, start: int, out: memoryview) -> bool:
+        """See Content."""
+        try:
+            best_first(self._upstream.readable(self._uri))[1].read_into(start, out)
+        except (*_UNREADABLE, StoreError):
+            return False
+        return True

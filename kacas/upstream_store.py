@@ -1,0 +1,107 @@
+"""The upstream that is a store: it is opened when something is absent in the store before it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from kacas.content import Content
+from kacas.disk.forked import Forked
+from kacas.encoded import encoded_payloads
+from kacas.errors import InvalidSettingError, StoreNotFoundError
+from kacas.model.description import Description
+from kacas.model.entry import Entry
+from kacas.model.uri import Uri
+from kacas.repository import Repository
+
+
+class StoreUpstream:
+    """A store behind another one. It may have an upstream of its own, from which comes what it has not."""
+
+    def __init__(self, path: Path, open_repository: Callable[[], Repository], found: Repository | None = None) -> None:
+        """open_repository: is called when it is first needed, and again if it failed: a server may be away. found: one that is
+        open, and whose owner closes it."""
+        self.path = path
+        self._open = open_repository
+        self._found = found
+        self._is_ours = found is None
+        self._renew()
+        self._forked = Forked(self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+
+    @property
+    def name(self) -> str:
+        """See Upstream."""
+        return str(self.path)
+
+    def repository(self) -> Repository:
+        """The store's, opened if need be. Raises StoreNotFoundError if it is not there, StoreError."""
+        self._forked.check()
+        with self._lock:
+            if self._found is None or (self._is_ours and self._found.closed):
+                try:
+                    self._found = self._open()
+                except StoreNotFoundError as exc:
+                    raise StoreNotFoundError(
+                        f"what is wanted is not here, and the upstream is not there: no store at {self.path}. Mount its file "
+                        "system, or set KACAS_UPSTREAM to where it is now",
+                        path=str(self.path),
+                    ) from exc
+            return self._found
+
+    def check_behind(self, path: Path) -> None:
+        """Raises InvalidSettingError if the store at `path` is this one, or one behind it: content would come from nowhere."""
+        if _is_same(self.path, path):
+            raise InvalidSettingError(
+                f"the store at {path} cannot be its own upstream; set KACAS_UPSTREAM to another one"
+            )
+        if self._found is not None and isinstance(self._found.upstream, StoreUpstream):
+            self._found.upstream.check_behind(path)
+
+    def bring(self, uri: Uri) -> None:
+        """See Upstream."""
+        self.repository().bring(uri)
+
+    def bring_tree(self, sha1: bytes) -> None:
+        """See Upstream."""
+        self.repository().bring_tree(sha1)
+
+    def readable(self, uri: Uri) -> Iterator[tuple[Entry, Content]]:
+        """See Upstream."""
+        return iter(self.repository().readable(uri))
+
+    def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
+        """See ChunkSource."""
+        repository = self.repository()
+        found = encoded_payloads(repository.lookup, digests)
+        if repository.upstream is not None and len(found) < len(digests):
+            found |= repository.upstream.get_many([digest for digest in digests if digest not in found])
+        return found
+
+    def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
+        """See Upstream."""
+        repository = self.repository()
+        found = repository.lookup.roots(sizes)
+        if repository.upstream is not None and len(found) < len(sizes):
+            found |= repository.upstream.roots({sha1: size for sha1, size in sizes.items() if sha1 not in found})
+        return found
+
+    def describe(self, uri: Uri) -> Description:
+        """See Upstream."""
+        return self.repository().describe(uri)
+
+    def close(self) -> None:
+        """See Upstream."""
+        if self._found is not None and self._is_ours:
+            self._found.close()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return one == other
