@@ -77,10 +77,11 @@ class Mutables:
         """What was set and deleted, newest first, as far back as it is kept. Raises as `get`, when it comes to it."""
         sequence = self._sequence(check_key(key))
         record = sequence.newest()
+        numbers = set(sequence.numbers())
         while record is not None:
             generation = self._generation(key, record)
             yield MutableChange(record.number, generation.value, record.time / 1e9, generation.owner)
-            if record.previous == NO_DIGEST or record.number - 1 not in sequence.numbers():
+            if record.previous == NO_DIGEST or record.number - 1 not in numbers:
                 return
             older = sequence.read(record.number - 1)
             # One that does not lead to the next was written by somebody who knew no better, and never counted.

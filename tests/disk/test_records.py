@@ -288,6 +288,24 @@ def test_a_directory_of_another_user_serves_though_it_makes_no_way(
     assert sorted(os.listdir(there)) == sorted([*holds, "key"])
 
 
+@pytest.mark.parametrize("filled", [True, False])
+def test_where_a_file_system_does_not_tell_names_apart_the_second_is_refused_in_words(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, filled: bool
+) -> None:
+    fill(open_sequence(volume, "refs/@Lab/key"), 1)
+    if not filled:
+        shutil.rmtree(volume.path / "refs/@Lab/key")
+    real = os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target.with_name("@Lab"))  # as a file system does that keeps cases and ignores them
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(StoreError, match="'@Lab'"):
+        open_sequence(volume, "refs/@lab/key").append(b"x")
+    assert os.listdir(volume.path / "refs") == ["@Lab"]
+
+
 def test_long_names_leave_room_for_those_of_temporaries(volume: Volume) -> None:
     sequence = open_sequence(volume, "refs/@" + "𝄞" * 63 + "/" + "x" * 255)
     assert fill(sequence, 1) == [sequence.newest()]
