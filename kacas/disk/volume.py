@@ -262,7 +262,6 @@ def _create(path: Path, durability: str, sharing: Sharing | None) -> str:
             durability=durability,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             file_system=file_system(path),
-            hard_links=_has_links(path),
         )
         if sharing is not None:
             settings = replace(settings, sharing="group", sticky=sharing.sticky, world_readable=sharing.world_readable)
@@ -271,6 +270,7 @@ def _create(path: Path, durability: str, sharing: Sharing | None) -> str:
             _hand_over(path, gid, volume.directory_mode)
         for name in _SHARED_PLACES if volume.shared else ("packs",):
             volume.make_directory(path / name)
+        settings = replace(settings, hard_links=_has_links(path))
         try:
             publish_bytes(path, _SETTINGS_NAME, settings.render().encode(), mode=volume.record_mode, sync=sync)
         except FileExistsError:
