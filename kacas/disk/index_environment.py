@@ -1,5 +1,6 @@
 """The LMDB environment of one index: where it lives, when it may be trusted, one per process, never across a fork.
 
+    index/<pid namespace>/users        who has it open: index_places
     index/<pid namespace>/current      JSON: generation, boot id, uid, inode of the data file, index version
     index/<pid namespace>/<generation>/data.mdb, lock.mdb
 
@@ -25,8 +26,8 @@ from typing import Any
 
 import lmdb
 
-from kacas.disk.durable import make_directory
 from kacas.disk.gate import Gate
+from kacas.disk.index_places import drop_unused, hold
 
 INDEX_VERSION = 4
 _MANY_OPEN = 64  # maps of a terabyte, of which a process can have 127
@@ -46,8 +47,10 @@ class IndexUnusableError(Exception):
 class Shared:
     """One LMDB environment of this process and how many Index objects use it."""
 
-    def __init__(self, environment: lmdb.Environment, generation: Path) -> None:
+    def __init__(self, environment: lmdb.Environment, generation: Path, hold: int) -> None:
+        """hold: the descriptor that keeps the directory from being dropped, closed with the environment."""
         self.environment = environment
+        self.hold = hold
         self.generation = generation
         self.users = 0
         self.closed = False
@@ -81,6 +84,7 @@ def _close(shared: Shared) -> None:
     with _gate.shut():
         shared.closed = True
         shared.environment.close()
+        os.close(shared.hold)
     _unmark(shared.generation)
 
 
@@ -132,6 +136,7 @@ def _after_fork_in_child() -> None:
     for shared in _open.values():
         shared.closed = True
         shared.environment.close()
+        os.close(shared.hold)  # the parent has it still
     _open.clear()
     _after_fork_in_parent()
     _gate = Gate()  # other threads' locks did not come along
@@ -150,12 +155,22 @@ def acquire(place: Path) -> Shared:
         shared = _open.get(str(place))
         if shared is None:
             try:
-                shared = Shared(*_open_current(place))
+                shared = _open_shared(place)
             except (lmdb.Error, OSError) as exc:
                 raise IndexUnusableError(f"the index in {place} cannot be opened: {exc}") from exc
             _open[str(place)] = shared
         shared.users += 1
         return shared
+
+
+def _open_shared(place: Path) -> Shared:
+    held = hold(place)
+    try:
+        drop_unused(place)
+        return Shared(*_open_current(place), held)
+    except BaseException:
+        os.close(held)
+        raise
 
 
 def release(place: Path, shared: Shared) -> None:
@@ -187,24 +202,20 @@ def renew(place: Path, broken: Shared) -> None:
             del _open[str(place)]
             _close(broken)
         try:
+            held = hold(place)
+        except OSError as exc:
+            raise IndexUnusableError(f"the index in {place} cannot be renewed: {exc}") from exc
+        try:
             if (sidecar := _read_sidecar(place)) is None or sidecar["generation"] == broken.generation.name:
                 _begin_generation(place, replace=True)
             shutil.rmtree(broken.generation, ignore_errors=True)
         except OSError as exc:
             raise IndexUnusableError(f"the index in {place} cannot be renewed: {exc}") from exc
-
-
-def place_in(cache: Path) -> Path:
-    """The index directory inside a store's host-local cache. LMDB's locks name pids: one for each pid namespace."""
-    try:
-        namespace = str(os.stat("/proc/self/ns/pid").st_ino)
-    except OSError:
-        namespace = "host"
-    return cache / "index" / namespace
+        finally:
+            os.close(held)
 
 
 def _open_current(place: Path) -> tuple[lmdb.Environment, Path]:
-    make_directory(place, 0o700, sync=False)
     sidecar = _read_sidecar(place)
     if sidecar is None or not _trusted(place, sidecar):
         # Without a sidecar two processes may begin at once: the first wins. A bad one is replaced.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import kacas
-from kacas.disk.index_environment import place_in
+from kacas.disk.index_places import place_in
 from kacas.model.merging import MergeRule
 from kacas.model.segment_rule import SegmentRule
 from tests.faults import contents
@@ -54,6 +54,8 @@ def said(directory: Path, cycle: str = "*") -> list[Event]:
 
 def open_here(store: Path, cache: Path, durability: str) -> kacas.Store:
     kacas.Store.open(store, durability=durability).close()
+    if durability == "relaxed":
+        os.sync()  # that there is a store at all
     opened = open_store(store, cache)
     # Merges and segments at a size that a few seconds reach.
     opened.repository.lookup.rule = MergeRule(fan_in=4)
@@ -148,7 +150,10 @@ def generation(cache: Path, store_id: str) -> list[str]:
     """The index that is there: its generation and boot, as the sidecar names them."""
     for directory in cache.glob(f"{store_id}-*"):
         if (current := place_in(directory) / "current").exists():
-            sidecar = json.loads(current.read_bytes())
+            try:
+                sidecar = json.loads(current.read_bytes())
+            except ValueError:
+                return ["torn"]  # nothing of an index is synced
             return [sidecar["generation"], sidecar["boot"]]
     return []
 
