@@ -8,7 +8,6 @@ CYCLE: a number; "last" looks at everything, large contents too, and stores noth
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -107,7 +106,7 @@ def write_directory(store: kacas.Store, label: str, draw: random.Random) -> Iter
             name, data = f"d{i % 3}/f{i}", contents.random_bytes(f"{label}-{i}", draw.randrange(300_000)).data
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(data)
-            members[name] = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+            members[name] = contents.sha1_of(data)
         uri = store.store_dir(root)
     yield {"uri": uri, "members": members, "size": 0}
 
@@ -127,14 +126,12 @@ def is_whole(store: kacas.Store, event: Event) -> bool:
         if "members" in event:
             with tempfile.TemporaryDirectory() as scratch:
                 root = store.load_dir(event["uri"], Path(scratch) / "tree")
-                return event["members"] == {name: sha1_of((root / name).read_bytes()) for name in event["members"]}
-        return sha1_of(store.load_bytes(event["uri"])) == event["sha1"]
+                return event["members"] == {
+                    name: contents.sha1_of((root / name).read_bytes()) for name in event["members"]
+                }
+        return contents.sha1_of(store.load_bytes(event["uri"])) == event["sha1"]
     except kacas.KacasError:
         return False
-
-
-def sha1_of(data: bytes) -> str:
-    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
 def look(store: kacas.Store, events: list[Event], cycle: str) -> Event:
