@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -29,6 +30,7 @@ from tests.faults import contents
 from tests.faults.examination import check_verified, open_store
 
 LARGE = 1 << 20
+SHARES = {"single": 8, "array": 3, "batch": 2, "directory": 2, "large": 1, "mutable": 4, "messages": 4}
 NOT_LARGE_SINCE = 2  # cycles whose large contents are read again
 
 Event = dict[str, Any]
@@ -66,7 +68,7 @@ def write(store: kacas.Store, draw: random.Random, cycle: str, say: Say) -> None
     """Store contents of all kinds, for ever."""
     for number in itertools.count():
         label = f"{cycle}-{number}"
-        kind = draw.choices(("single", "array", "batch", "directory", "large"), (8, 3, 2, 2, 1))[0]
+        kind = draw.choices(list(SHARES), list(SHARES.values()))[0]
         for event in WRITERS[kind](store, label, draw):
             say(cycle=int(cycle), **event)
 
@@ -111,7 +113,30 @@ def write_directory(store: kacas.Store, label: str, draw: random.Random) -> Iter
     yield {"uri": uri, "members": members, "size": 0}
 
 
+def write_mutable(store: kacas.Store, label: str, draw: random.Random) -> Iterator[Event]:
+    """It is set, or now and then deleted. What it will be is said first: it may have become so when the power failed."""
+    key, value = f"@power/n{draw.randrange(4)}", None if draw.random() < 0.2 else label
+    yield {"key": key, "value": value, "done": False}
+    if value is None:
+        store.delete_mutable(key)
+    else:
+        store.set_mutable(key, value)
+    yield {"key": key, "value": value, "done": True}
+
+
+def write_messages(store: kacas.Store, label: str, draw: random.Random) -> Iterator[Event]:
+    """To the one feed of this store; as with a mutable, what is not acknowledged may be there or not, all or nothing."""
+    numbers = [draw.randrange(1000) for _ in range(draw.randrange(1, 5))]
+    messages = [{"of": label, "number": number} for number in numbers]
+    feed = store.load_feed(store.get_mutable("@power/feed"))
+    yield {"feed": feed.uri, "messages": messages, "done": False}
+    feed.append_messages(messages)
+    yield {"feed": feed.uri, "messages": messages, "done": True}
+
+
 WRITERS = {
+    "mutable": write_mutable,
+    "messages": write_messages,
     "single": write_single,
     "array": write_array,
     "batch": write_batch,
@@ -140,7 +165,50 @@ def look(store: kacas.Store, events: list[Event], cycle: str) -> Event:
     first = 0 if cycle == "last" else int(cycle) - NOT_LARGE_SINCE
     claimed = [e for e in events if "uri" in e and (e["size"] < LARGE or e["cycle"] >= first)]
     lost = [event["uri"] for event in claimed if not is_whole(store, event)]
+    lost += [f"mutable {key}" for key in sorted(lost_mutables(store, events))]
+    lost += ["messages" for feed, told in messages_of(events).items() if not has_messages(store, feed, told)]
     return {"checked": len(claimed), "lost": lost}
+
+
+def lost_mutables(store: kacas.Store, events: list[Event]) -> set[str]:
+    """Those that are neither as they were acknowledged last nor as somebody began to set them since."""
+    allowed: dict[str, list[str | None]] = {}
+    for event in events:
+        if "key" in event:
+            key, value = event["key"], event["value"]
+            allowed[key] = [value] if event["done"] else [*allowed.get(key, [None]), value]
+    return {key for key, values in allowed.items() if value_of(store, key) not in values}
+
+
+def value_of(store: kacas.Store, key: str) -> str | None:
+    try:
+        return store.get_mutable(key, default=None)
+    except kacas.DamagedRecordError:
+        return "damaged"
+
+
+def messages_of(events: list[Event]) -> dict[str, list[Event]]:
+    """By feed, what was begun and what was acknowledged."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        if "feed" in event:
+            found.setdefault(event["feed"], []).append(event)
+    return found
+
+
+def has_messages(store: kacas.Store, feed: str, told: list[Event]) -> bool:
+    """All that was acknowledged, in order; between, what was begun and cut off, whole or not at all."""
+    try:
+        there = list(store.load_feed(feed).messages())
+    except kacas.KacasError:
+        return False
+    acknowledged = [event["messages"] for event in told if event["done"]]
+    for messages in [event["messages"] for event in told if not event["done"]]:
+        if there[: len(messages)] == messages:
+            there = there[len(messages) :]
+        elif messages in acknowledged:
+            return False
+    return there == []
 
 
 def generation(cache: Path, store_id: str) -> list[str]:
@@ -167,8 +235,13 @@ def run(store: Path, cache: Path, directory: Path, cycle: str, durability: str) 
             found = look(opened, events, cycle)
             if durability == "full":
                 check_verified(opened)
-            contents.text(f"again {cycle}").put(opened)
+            if not found["lost"]:
+                contents.text(f"again {cycle}").put(opened)
+                if opened.get_mutable("@power/feed", default=None) is None:
+                    opened.set_mutable("@power/feed", opened.create_feed())
             say(**found, temporaries=len(temporaries), free=shutil.disk_usage(store).free)
+            if found["lost"] and cycle != "last":
+                signal.pause()  # it has failed; nothing can be said of what is stored now
             if cycle != "last":
                 write(opened, random.Random(f"{contents.SEED}-{cycle}"), cycle, say)
     except BaseException:
