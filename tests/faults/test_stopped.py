@@ -7,13 +7,14 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from kacas.disk import index_turn
+from kacas.errors import MutableConflictError, WriteError
 from kacas.model.merging import MergeRule
 from tests.faults import contents, strace
 from tests.faults.children import fork
@@ -30,6 +31,11 @@ STEPS = {
 }
 
 
+CHANGES = {"list": "getdents64", "sync": "fsync", "link": "link,linkat", "unlink": "unlink,unlinkat"}
+KEY = "@lab/count"
+HOURS_S = 2 * 3600
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one content, to be copied: made once."""
@@ -39,12 +45,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "store"
 
 
-def stop_at(place: Path, workload: str, calls: str, n: int) -> strace.Traced | None:
-    """The workload, stopped at its n-th call; None if it makes fewer, and is done."""
+def stop_at(place: Path, work: Callable[[], None], calls: str, n: int) -> strace.Traced | None:
+    """What does this work and then says "done", stopped at its n-th call; None if it makes fewer, and is done."""
     log = place / f"log-{n}"
-    writer = strace.start(lambda: puts.run(workload, place), strace.inject(calls, f"signal=SIGSTOP:when={n}", log))
+    writer = strace.start(work, strace.inject(calls, f"signal=SIGSTOP:when={n}", log))
     while not (log.exists() and "--- stopped by SIGSTOP ---" in log.read_text()):
-        if {"done": True} in said(place):
+        if any("done" in event for event in said(place)):
             writer.wait().get()
             return None
         time.sleep(0.005)
@@ -75,7 +81,7 @@ def stop_at_each(base: Path, template: Path, calls: str, numbers: Iterable[int],
         place = base / str(n)
         place.mkdir(parents=True)
         shutil.copytree(template, place / "store")
-        writer = stop_at(place, workload, calls, n)
+        writer = stop_at(place, partial(puts.run, workload, place), calls, n)
         if writer is None:
             return stops
         try:
@@ -106,3 +112,78 @@ def test_a_writer_that_was_stopped_at_any_step_loses_nothing(
     tmp_path: Path, template: Path, calls: str, workload: str
 ) -> None:
     assert stop_at_each(tmp_path, template, calls, itertools.count(1), workload) >= 1
+
+
+def count_up(place: Path, times: int) -> None:
+    """Add one to a number that others add to as well, and then say so in a feed."""
+    with open_store(place / "store", place / f"cache-{os.getpid()}") as store:
+        feed = store.load_feed((place / "feed").read_text())
+
+        def add_one() -> None:
+            value = store.get_mutable(KEY)
+            store.set_mutable(KEY, str(int(value) + 1), expect=value)
+
+        added = sum(insist(add_one) for _ in range(times))
+        insist(lambda: feed.append_messages([{"by": os.getpid()}]))
+    puts.Say(place / "said")(done=True, added=added)
+
+
+def insist(change: Callable[[], object]) -> bool:
+    """Until it is done. False if the store says that it cannot tell whether it is."""
+    while True:
+        try:
+            change()
+            return True
+        except MutableConflictError:
+            continue  # others were faster
+        except WriteError as exc:
+            if "not known" in str(exc):
+                return False
+            assert "nothing was published" in str(exc)  # others took what was prepared for left behind
+
+
+def let_hours_pass(place: Path) -> None:
+    """As the server's clock says: what is there may be pruned."""
+    for path in (place / "store" / "refs").rglob("*"):
+        status = os.stat(path)
+        os.utime(path, (status.st_atime - HOURS_S, status.st_mtime - HOURS_S))
+
+
+@pytest.mark.parametrize("calls", CHANGES.values(), ids=CHANGES)
+def test_who_was_stopped_for_hours_while_it_changed_something_undoes_nothing(tmp_path: Path, calls: str) -> None:
+    stops = sum(stop_for_hours(tmp_path / str(n), calls, n) for n in (1, 2, 5))
+    assert stops >= 2
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("calls", CHANGES.values(), ids=CHANGES)
+def test_who_was_stopped_for_hours_at_any_step_undoes_nothing(tmp_path: Path, calls: str) -> None:
+    assert any(not stop_for_hours(tmp_path / str(n), calls, n) for n in range(1, 60))
+
+
+def stop_for_hours(place: Path, calls: str, n: int) -> bool:
+    """Whether there was an n-th call to stop at."""
+    place.mkdir()
+    with open_store(place / "store", place / "cache", create=True) as store:
+        store.set_mutable(KEY, "0")
+        (place / "feed").write_text(store.create_feed())
+    writer = stop_at(place, partial(count_up, place, 1), calls, n)
+    if writer is None:
+        return False
+    fork(partial(count_up, place, 40)).wait().get()
+    let_hours_pass(place)
+    fork(partial(count_up, place, 95)).wait().get()
+    names = os.listdir(place / "store" / "refs" / "@lab" / "count")
+    assert not {"1", "2"} & set(names), "nothing was pruned: the stopped writer is in no danger"
+    os.kill(writer.child.pid, signal.SIGCONT)
+    writer.wait().get()
+    with open_store(place / "store", place / "cache") as store:
+        added = sum(event["added"] for event in said(place))
+        assert added >= 135
+        assert store.get_mutable(KEY) in (str(added), "136"), "what was acknowledged was undone"
+        by = [message["by"] for message in store.load_feed((place / "feed").read_text()).messages()]
+        assert len(by) == 3
+        assert by.count(writer.child.pid) == 1
+        check_verified(store)
+    shutil.rmtree(place)
+    return True

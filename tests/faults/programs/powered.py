@@ -48,8 +48,8 @@ class Say:
 
 
 def said(directory: Path, cycle: str = "*") -> list[Event]:
-    """All whole lines of one cycle, or of all."""
-    files = sorted(directory.glob(f"{cycle}.said"))
+    """All whole lines of one cycle, or of all in order: by number, then the last."""
+    files = sorted(directory.glob(f"{cycle}.said"), key=lambda path: (len(path.stem), path.stem))
     return [json.loads(line) for path in files for line in path.read_bytes().split(b"\n")[:-1]]
 
 
