@@ -7,7 +7,8 @@ file's times, but one through a mapping sets them only when it makes a clean pag
 the content and not the times, until the page was written back. So a file is synced before it is hashed: then its pages
 are write-protected, and whoever writes through a mapping afterwards faults, which sets the times again. What changed
 less than two seconds before the sync may change again within the same tick of a coarse clock, and is not believed; nor
-is what claims to have changed in the future, which a clock that was set back leaves behind.
+is what claims to have changed in the future, which a clock that was set back leaves behind. Where another clock than this
+host's sets the times, that of a file server or of another client, the two may be an hour apart: then it is an hour.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _SETTLING_NS = 2_000_000_000
 _TIMES_TELL = frozenset(
     [0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0xCA451A4E, 0x794C7630, 0x6969, 0x00C36400, 0x0BD00BD0]
 )
+_OTHER_CLOCKS = frozenset([0x6969, 0x00C36400, 0x0BD00BD0])  # NFS, Ceph, Lustre
+_APART_NS = 3600 * 1_000_000_000
 
 _VERSION = 1
 _MOST_FILES = 4_000_000  # about 140 bytes each
@@ -78,12 +81,13 @@ class Identity(NamedTuple):
 def sync_source(fd: int) -> int | None:
     """Sync the regular file behind `fd`, before it is hashed, as the module says.
 
-    Returns the wall-clock time of the beginning, for `put_many`; None if nothing of the file may be remembered: it
-    cannot be synced, its file system does not tell of writes through mappings, or it has just been changed.
+    Returns the time of the beginning by the clock that sets its times, or earlier, for `put_many`; None if nothing of the
+    file may be remembered: it cannot be synced, its file system does not tell of writes through mappings, or it has just
+    been changed.
     """
-    begun_ns = time.time_ns()
+    begun_ns = _now_ns(fd)
     # What is too young is not synced either: its writer did not wait for the disk, and need not wait for it here.
-    if not _times_tell(fd) or not has_settled(FileState.of(os.fstat(fd)), begun_ns):
+    if begun_ns is None or not has_settled(FileState.of(os.fstat(fd)), begun_ns):
         return None
     try:
         _await_running_write(fd)
@@ -98,8 +102,8 @@ def sync_file_system(fd: int) -> int | None:
 
     A single write call that runs for more than two seconds is not waited for: large files want `sync_source`.
     """
-    begun_ns = time.time_ns()
-    if not _times_tell(fd) or not hasattr(_libc, "syncfs") or _libc.syncfs(fd):
+    begun_ns = _now_ns(fd)
+    if begun_ns is None or not hasattr(_libc, "syncfs") or _libc.syncfs(fd):
         return None
     return begun_ns
 
@@ -107,10 +111,15 @@ def sync_file_system(fd: int) -> int | None:
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _times_tell(fd: int) -> bool:
-    """By the type of the file system, the first word of what statfs says."""
+def _now_ns(fd: int) -> int | None:
+    """Now by the clock that sets the times of the file, or earlier; None if its file system does not tell of all changes.
+
+    By the type of the file system, the first word of what statfs says.
+    """
     status = (ctypes.c_long * 64)()
-    return _libc.fstatfs(fd, status) == 0 and status[0] & 0xFFFFFFFF in _TIMES_TELL
+    if _libc.fstatfs(fd, status) or (kind := status[0] & 0xFFFFFFFF) not in _TIMES_TELL:
+        return None
+    return time.time_ns() - (_APART_NS if kind in _OTHER_CLOCKS else 0)
 
 
 def _await_running_write(fd: int) -> None:

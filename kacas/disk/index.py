@@ -47,8 +47,6 @@ class Index:
         self._shared = index_environment.acquire(place)
         self._end = weakref.finalize(self, index_environment.abandon, place, self._shared)
         self._end.atexit = False
-        if not self._shared.tables:
-            self._shared.tables = self._open_tables()
         tables = self._shared.tables
         self._chunks, self._entries, self._log = tables["chunks"], tables["entries"], tables["log"]
         self._packs, self._pack_numbers = tables["packs"], tables["pack_numbers"]
@@ -56,18 +54,6 @@ class Index:
         self._whole, self._damaged = tables["whole"], tables["damaged"]
         self._held, self._suspects = tables["held"], tables["suspects"]
         self._intake = Intake(tables)
-
-    def _open_tables(self) -> dict[str, Any]:
-        def create(environment: lmdb.Environment) -> dict[str, Any]:
-            tables = {
-                name: environment.open_db(name.encode())
-                for name in ("entries", "log", "packs", "pack_numbers", "small", "whole", "held", "suspects")
-            }  # fmt: skip
-            for name in ("chunks", "covered", "damaged"):
-                tables[name] = environment.open_db(name.encode(), dupsort=True, dupfixed=True)
-            return tables
-
-        return self._run(create)
 
     def _run(self, work: Callable[[lmdb.Environment], T]) -> T:
         """LMDB's complaints (damage, full map, full disk) are all one thing to us: no help from the index."""
@@ -105,7 +91,7 @@ class Index:
         """Segments hold these packs, which are there: from now on, what is whole may rely on them until one is removed."""
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(self._held, write=True) as txn:
+            with self._shared.writing(self._held) as txn:
                 txn.cursor().putmulti([(pack_id, b"") for pack_id in sorted(pack_ids)])
 
         self._run(write)
@@ -120,7 +106,7 @@ class Index:
             return
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(write=True) as txn:
+            with self._shared.writing() as txn:
                 if txn.put(pack_id, b"", overwrite=False, db=self._suspects):
                     self._intake.set_sheds(txn, self._intake.sheds(txn) + 1)
 
@@ -130,7 +116,7 @@ class Index:
         """These tables are good, or gone."""
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(self._suspects, write=True) as txn:
+            with self._shared.writing(self._suspects) as txn:
                 for pack_id in pack_ids:
                     txn.delete(pack_id)
 
@@ -170,7 +156,7 @@ class Index:
         self._run(write)
 
     def _added(self, environment: lmdb.Environment, tables: list[tuple[bytes, Table]], rule: MergeRule) -> bool:
-        with environment.begin(write=True) as txn:
+        with self._shared.writing() as txn:
             numbered = self._intake.number(txn, tables)
             rows = rows_of((number, table) for number, _, table in numbered)
             if len(rows) <= _PER_TRANSACTION:
@@ -180,9 +166,9 @@ class Index:
             sheds = self._intake.sheds(txn)
         # A transaction keeps the pages that it changes in memory. Rows of a pack that was not entered are no hints.
         for part in rows.parts(_PER_TRANSACTION):
-            with environment.begin(write=True) as txn:
+            with self._shared.writing() as txn:
                 self._intake.put_rows(txn, part)
-        with environment.begin(write=True) as txn:
+        with self._shared.writing() as txn:
             if self._intake.sheds(txn) != sheds:
                 return False
             self._intake.enter(txn, numbered, rule)
@@ -218,7 +204,7 @@ class Index:
         """
 
         def write(environment: lmdb.Environment) -> bool:
-            with environment.begin(write=True) as txn:
+            with self._shared.writing() as txn:
                 left = set(txn.cursor(self._pack_numbers).iternext(keys=True, values=False)) - held
                 if not left <= {pack_id for pack_id, _ in kept}:
                     return False
@@ -241,7 +227,7 @@ class Index:
 
         def write(environment: lmdb.Environment) -> None:
             gone = set(pack_ids)
-            with environment.begin(write=True) as txn:
+            with self._shared.writing() as txn:
                 for pack_id in gone:
                     self._intake.take_out(txn, pack_id)
                     txn.delete(pack_id, db=self._covered)
@@ -273,7 +259,7 @@ class Index:
         """These are not small packs to be merged, whatever their size."""
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(write=True) as txn:
+            with self._shared.writing() as txn:
                 for key, pack_id in list(txn.cursor(self._small)):
                     if pack_id in pack_ids:
                         txn.delete(key, db=self._small)
@@ -321,7 +307,7 @@ class Index:
         """Remember that the payload at this place is not good, so that storing the content again heals it."""
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(write=True) as txn:
+            with self._shared.writing() as txn:
                 txn.drop(self._whole, delete=False)
                 txn.put(*mark_of(digest, location), db=self._damaged)
 
@@ -331,7 +317,7 @@ class Index:
         """Every payload below these roots was seen in packs just now. Holds until something is found damaged or gone."""
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(self._whole, write=True) as txn:
+            with self._shared.writing(self._whole) as txn:
                 txn.cursor().putmulti([(root, b"") for root in sorted(roots)])
 
         self._run(write)
@@ -349,7 +335,7 @@ class Index:
         """Something is missing: what was whole may not be."""
 
         def write(environment: lmdb.Environment) -> None:
-            with environment.begin(write=True) as txn:
+            with self._shared.writing() as txn:
                 txn.drop(self._whole, delete=False)
 
         self._run(write)

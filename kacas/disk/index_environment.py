@@ -1,7 +1,8 @@
 """The LMDB environment of one index: where it lives, when it may be trusted, one per process, never across a fork.
 
+    index/<pid namespace>/users        who has it open: index_places
     index/<pid namespace>/current      JSON: generation, boot id, uid, inode of the data file, index version
-    index/<pid namespace>/<generation>/data.mdb, lock.mdb
+    index/<pid namespace>/<generation>/data.mdb, lock.mdb, turn (index_turn), user.<pid>
 
 LMDB runs without sync (a crash of the machine voids the index: the boot id differs then) and without
 WRITEMAP, under which a full disk or a truncated file is SIGBUS and a stray write reaches the file.
@@ -19,14 +20,16 @@ import shutil
 import threading
 import time
 from collections import deque
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from kacas.disk.durable import make_directory
 from kacas.disk.gate import Gate
+from kacas.disk.index_places import drop_unused, hold
+from kacas.disk.index_turn import StuckError, Turn
 
 INDEX_VERSION = 4
 _MANY_OPEN = 64  # maps of a terabyte, of which a process can have 127
@@ -36,7 +39,11 @@ _MAX_READERS = 4096
 _YOUNG_S = 60
 _MAX_DEAD_USERS = 2  # since a process last closed it in order; then the index begins anew
 _LOCKS_SIZE = 64 * (_MAX_READERS + 64)  # a cache line for each reader, and the head
-_TABLES = 11
+# name → whether a key may have several values, of one size
+_TABLES = {
+    **dict.fromkeys(("entries", "log", "packs", "pack_numbers", "small", "whole", "held", "suspects"), False),
+    **dict.fromkeys(("chunks", "covered", "damaged"), True),
+}
 
 
 class IndexUnusableError(Exception):
@@ -46,12 +53,37 @@ class IndexUnusableError(Exception):
 class Shared:
     """One LMDB environment of this process and how many Index objects use it."""
 
-    def __init__(self, environment: lmdb.Environment, generation: Path) -> None:
+    def __init__(self, environment: lmdb.Environment, generation: Path, hold: int) -> None:
+        """hold: the descriptor that keeps the directory from being dropped, closed with the environment.
+
+        Raises StuckError, LMDB's errors.
+        """
         self.environment = environment
         self.generation = generation
         self.users = 0
         self.closed = False
-        self.tables: dict[str, Any] = {}
+        self._hold = hold
+        self._turn = Turn(generation)
+        try:
+            with self.writing() as txn:
+                self.tables = _open_tables(environment, txn)
+        except BaseException:
+            self._turn.close()
+            raise
+
+    def close(self) -> None:
+        """Nothing runs in it; of a forked child, only what it inherited is closed."""
+        self.closed = True
+        self.environment.close()
+        self._turn.close()
+        os.close(self._hold)
+
+    @contextmanager
+    def writing(self, table: Any = None) -> Iterator[lmdb.Transaction]:
+        """A transaction that writes, when it is our turn. Raises StuckError, LMDB's errors."""
+        environment = self.environment
+        with self._turn.taken(lambda: environment.info()["last_txnid"]), environment.begin(table, write=True) as txn:
+            yield txn
 
 
 # LMDB crashes when an environment is closed under a running transaction, and a child that inherits one
@@ -79,8 +111,7 @@ def opened(shared: Shared) -> lmdb.Environment:
 def _close(shared: Shared) -> None:
     """With _guard held: waits for running operations, then closes."""
     with _gate.shut():
-        shared.closed = True
-        shared.environment.close()
+        shared.close()
     _unmark(shared.generation)
 
 
@@ -130,8 +161,7 @@ def _after_fork_in_child() -> None:
     # the child closes what it inherited, which is idle, and opens its own when it needs one.
     global _gate
     for shared in _open.values():
-        shared.closed = True
-        shared.environment.close()
+        shared.close()
     _open.clear()
     _after_fork_in_parent()
     _gate = Gate()  # other threads' locks did not come along
@@ -150,12 +180,22 @@ def acquire(place: Path) -> Shared:
         shared = _open.get(str(place))
         if shared is None:
             try:
-                shared = Shared(*_open_current(place))
+                shared = _open_shared(place)
             except (lmdb.Error, OSError) as exc:
                 raise IndexUnusableError(f"the index in {place} cannot be opened: {exc}") from exc
             _open[str(place)] = shared
         shared.users += 1
         return shared
+
+
+def _open_shared(place: Path) -> Shared:
+    held = hold(place)
+    try:
+        drop_unused(place)
+        return _open_current(place, held)
+    except BaseException:
+        os.close(held)
+        raise
 
 
 def release(place: Path, shared: Shared) -> None:
@@ -187,50 +227,52 @@ def renew(place: Path, broken: Shared) -> None:
             del _open[str(place)]
             _close(broken)
         try:
+            held = hold(place)
+        except OSError as exc:
+            raise IndexUnusableError(f"the index in {place} cannot be renewed: {exc}") from exc
+        try:
             if (sidecar := _read_sidecar(place)) is None or sidecar["generation"] == broken.generation.name:
                 _begin_generation(place, replace=True)
             shutil.rmtree(broken.generation, ignore_errors=True)
         except OSError as exc:
             raise IndexUnusableError(f"the index in {place} cannot be renewed: {exc}") from exc
+        finally:
+            os.close(held)
 
 
-def place_in(cache: Path) -> Path:
-    """The index directory inside a store's host-local cache. LMDB's locks name pids: one for each pid namespace."""
-    try:
-        namespace = str(os.stat("/proc/self/ns/pid").st_ino)
-    except OSError:
-        namespace = "host"
-    return cache / "index" / namespace
-
-
-def _open_current(place: Path) -> tuple[lmdb.Environment, Path]:
-    make_directory(place, 0o700, sync=False)
+def _open_current(place: Path, held: int) -> Shared:
     sidecar = _read_sidecar(place)
     if sidecar is None or not _trusted(place, sidecar):
         # Without a sidecar two processes may begin at once: the first wins. A bad one is replaced.
         _begin_generation(place, replace=(place / "current").exists())
         if sidecar is not None:
             shutil.rmtree(place / sidecar["generation"], ignore_errors=True)
+    generation = _current(place)
     try:
-        environment, generation = _open_generation(place)
-        if not _is_cut_short(environment, generation) and len(_dead_users(generation)) < _MAX_DEAD_USERS:
-            (generation / f"user.{os.getpid()}").touch()
-            return environment, generation
-        environment.close()
-        raise lmdb.CorruptedError("the data file is cut short, or processes died over it")
-    except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError):
-        _begin_generation(place, replace=True)
-        environment, generation = _open_generation(place)
-        (generation / f"user.{os.getpid()}").touch()
-        return environment, generation
+        return _open_generation(generation, held)
+    except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError, StuckError):
+        if _current(place) == generation:
+            _begin_generation(place, replace=True)
+        return _open_generation(_current(place), held)
 
 
-def _open_generation(place: Path) -> tuple[lmdb.Environment, Path]:
+def _current(place: Path) -> Path:
     sidecar = _read_sidecar(place)
     if sidecar is None:
         raise OSError(errno.ENOENT, "the index was removed while it was opened", str(place))
-    generation = place / sidecar["generation"]
-    return _open_environment(generation), generation
+    return place / str(sidecar["generation"])
+
+
+def _open_generation(generation: Path, held: int) -> Shared:
+    environment = _open_environment(generation)
+    try:
+        if _is_cut_short(environment, generation) or len(_dead_users(generation)) >= _MAX_DEAD_USERS:
+            raise lmdb.CorruptedError("the data file is cut short, or processes died over it")
+        (generation / f"user.{os.getpid()}").touch()
+        return Shared(environment, generation, held)
+    except BaseException:
+        environment.close()
+        raise
 
 
 def _is_cut_short(environment: lmdb.Environment, generation: Path) -> bool:
@@ -321,13 +363,20 @@ def _reserve_locks(path: Path) -> None:
         os.close(fd)
 
 
+def _open_tables(environment: lmdb.Environment, txn: lmdb.Transaction) -> dict[str, Any]:
+    return {
+        name: environment.open_db(name.encode(), txn, dupsort=several, dupfixed=several)
+        for name, several in _TABLES.items()
+    }
+
+
 def _open_environment(generation: Path) -> lmdb.Environment:
     _reserve_locks(generation / "lock.mdb")
     failure: Exception | None = None
     for map_size in _MAP_SIZES:
         try:
             environment = lmdb.open(
-                str(generation), map_size=map_size, max_dbs=_TABLES, max_readers=_MAX_READERS, sync=False,
+                str(generation), map_size=map_size, max_dbs=len(_TABLES), max_readers=_MAX_READERS, sync=False,
                 metasync=False, writemap=False, mode=0o600,
             )  # fmt: skip
         except lmdb.MemoryError as exc:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from kacas.disk.durable import sync_directory, translate
 from kacas.disk.holding import hold
 from kacas.disk.index import Found, Index
-from kacas.disk.index_environment import place_in
+from kacas.disk.index_places import place_in
 from kacas.disk.index_user import IndexUser
 from kacas.disk.log import Pages, newest_first, pages_of
 from kacas.disk.pack_reader import OpenPacks

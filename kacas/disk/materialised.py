@@ -6,6 +6,7 @@ files/<sha1>/.<label>.json  its stat when it was handed out last, and the boot i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 from kacas.disk.durable import Temporary, make_directory, translate
 from kacas.errors import NoSpaceError
 
-_KEEP_S = 24 * 3600  # a path that was handed out stays good for a day at least
+_KEEP_S = 25 * 3600  # a path that was handed out stays good for a day at least, though a clock was an hour off
 _MAX_NAME_SIZE = 200  # bytes; file systems allow 255, the temporary's suffix needs some
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
 
@@ -122,7 +123,11 @@ class MaterialisedFiles:
         for newest, used, place in sorted(found):
             if total <= self._budget:
                 return
-            if now - newest > _KEEP_S:
+            if newest > now:  # by a clock that was set back since: its day begins now
+                for handed_out in (place, *place.glob(".*.json")):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.utime(handed_out)
+            elif now - newest > _KEEP_S:
                 shutil.rmtree(place, ignore_errors=True)
                 total -= used
 

@@ -7,13 +7,13 @@ new directory it takes one renaming of the directory, which is a quarter faster.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import stat
 from collections.abc import Container
 
+from kacas.disk.abandoned import is_abandoned, lock
 from kacas.errors import DestinationError
 
 TEMPORARY = b".kacas.tmp."
@@ -101,7 +101,7 @@ def stage(parent_fd: int, path: bytes) -> StagedPlace | None:
         # The sticky bit is our mark from the first moment: no directory of a tree is restored with it.
         os.mkdir(temporary, 0o777 | stat.S_ISVTX, dir_fd=parent_fd)
         fd = os.open(temporary, DIRECTORY, dir_fd=parent_fd)
-        if _lock(fd) is not False and _is_named(fd, temporary, parent_fd):
+        if lock(fd) is not False and _is_named(fd, temporary, parent_fd):
             return StagedPlace(fd, path, os.dup(parent_fd), temporary)
     except FileNotFoundError:
         pass  # swept between the two steps
@@ -130,10 +130,14 @@ def sweep(place: Place, names: Container[bytes]) -> None:
         except OSError:
             continue  # a file, perhaps of a process that is at work
         try:
-            # Whoever fills it has the lock. One that was completed meanwhile has its own name by now, and is no prey.
             marked = os.fstat(fd).st_mode & stat.S_ISVTX
-            if marked and _lock(fd) and _is_named(fd, encoded, place.fd):
-                _remove(fd, place.fd, encoded)
+            if marked and not _has_directories(fd) and is_abandoned(fd, place.fd, temporary_name()):
+                # Renamed first: whoever was stopped for long and goes on finds that it is gone, and what was completed
+                # meanwhile has its own name by now and is no prey.
+                gone = temporary_name()
+                os.rename(encoded, gone, src_dir_fd=place.fd, dst_dir_fd=place.fd)
+                if _is_named(fd, gone, place.fd):
+                    _remove(fd, place.fd, gone)
         except OSError:
             continue
         finally:
@@ -147,22 +151,15 @@ def _is_named(fd: int, name: bytes, parent_fd: int) -> bool:
         return False
 
 
-def _lock(fd: int) -> bool | None:
-    """False if another process has the lock; None where directories cannot be locked."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
+def _has_directories(fd: int) -> bool:
+    """Then it is none of ours."""
+    return any(stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode) for name in os.listdir(fd))
 
 
 def _remove(fd: int, parent_fd: int, name: bytes) -> None:
-    """Remove a staged directory: it holds files and links only. One that holds more is left."""
+    """Remove a staged directory: it holds files and links only."""
     for entry in os.listdir(fd):
         with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISDIR(os.stat(entry, dir_fd=fd, follow_symlinks=False).st_mode):
-                os.unlink(entry, dir_fd=fd)
+            os.unlink(entry, dir_fd=fd)
     with contextlib.suppress(OSError):
         os.rmdir(name, dir_fd=parent_fd)

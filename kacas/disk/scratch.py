@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import re
 import secrets
@@ -12,13 +11,13 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
+from kacas.disk.abandoned import is_abandoned, lock
 from kacas.disk.durable import make_directory, translate
-from kacas.disk.file_systems import is_network
 from kacas.errors import NoSpaceError, StoreError
 
 _FRONT = ".kacas-bench.tmp."  # with .tmp. in it, what makes a store takes it for a leftover of ours
 _NAME = re.compile(re.escape(_FRONT) + r"[0-9a-f]{16}", re.ASCII)
-_DEAD_AFTER_S = 3600  # where locks cannot be trusted: such work takes a minute
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_scratch(name: str) -> bool:
@@ -48,8 +47,8 @@ class Scratch:
             sweep(parent)
             atexit.register(self._remove)  # a signal may come where no `except` of ours is yet, or any more
             os.mkdir(self.path, 0o700)
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            _lock(self._fd)
+            self._fd = os.open(self.path, _DIRECTORY)
+            lock(self._fd)
             return self.path
         except BaseException as exc:
             self.remove()
@@ -101,45 +100,29 @@ def check_room(path: Path, size: int) -> None:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes of this user left in `parent`.
-
-    On a local disk, whoever works in such a directory has its lock. On a network file system locks may be of one host
-    only, so there it must be an hour old, by the clock of the server.
-    """
+    """Remove what killed processes of this user left in `parent`."""
     found = [name for name in os.listdir(parent) if is_scratch(name)]
     if not found:
         return
-    network = is_network(parent)
-    for name in found:
-        path = parent / name
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue  # another user's, or gone meanwhile
-        try:
-            if os.fstat(fd).st_uid == os.getuid() and (_is_old(fd, parent) if network else _lock(fd)):
-                _remove_tree(path)
-        except StoreError:
-            continue  # it is named by `kacas bench` of whoever may remove it
-        finally:
-            os.close(fd)
-
-
-def _is_old(fd: int, parent: Path) -> bool:
-    probe = parent / f"{_FRONT}{secrets.token_hex(8)}"
-    probe.touch(0o600)
+    parent_fd = os.open(parent, _DIRECTORY)
     try:
-        return probe.stat().st_mtime - os.fstat(fd).st_mtime > _DEAD_AFTER_S
+        for name in found:
+            try:
+                _sweep_one(parent, parent_fd, name)
+            except (OSError, StoreError):
+                continue  # another user's, or gone meanwhile; else it is named by `kacas bench` of whoever may remove it
     finally:
-        probe.unlink()
+        os.close(parent_fd)
 
 
-def _lock(fd: int) -> bool:
+def _sweep_one(parent: Path, parent_fd: int, name: str) -> None:
+    fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        probe = f"{_FRONT}{secrets.token_hex(8)}".encode()
+        if os.fstat(fd).st_uid == os.getuid() and is_abandoned(fd, parent_fd, probe):
+            _remove_tree(parent / name)
+    finally:
+        os.close(fd)
 
 
 def _remove_tree(path: Path) -> None:

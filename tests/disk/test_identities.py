@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -359,3 +360,21 @@ def test_threads_and_forked_children_use_one_cache_at_once(tmp_path: Path, ident
     found = identities.get_many(state(i) for first in range(1, 7) for i in range(1000 * first, 1000 * first + 200))
     assert len(found) > 600, "what was busy for long may be missing, most is there"
     assert all(found[state] == identity(state.inode - 1000) for state in found)
+
+
+@pytest.mark.parametrize("sync", [sync_source, sync_file_system])
+def test_where_another_clock_sets_the_times_a_file_is_believed_after_an_hour(
+    tmp_path: Path, identities: Identities, monkeypatch: pytest.MonkeyPatch, sync: Callable[[int], int | None]
+) -> None:
+    # The file server's clock may be behind ours: what it changed just now then looks as if it were old.
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    kind = (ctypes.c_long * 64)()
+    with open(tmp_path / "file", "rb") as file:
+        assert ctypes.CDLL(None).fstatfs(file.fileno(), kind) == 0
+        found = FileState.of(os.fstat(file.fileno()))
+        for other_clock in (False, True):
+            monkeypatch.setattr(module, "_OTHER_CLOCKS", frozenset([kind[0]] if other_clock else []))
+            for age_s, known in ((3590, not other_clock), (3610, True)):
+                monkeypatch.setattr(time, "time_ns", lambda age_s=age_s: found.ctime_ns + age_s * SECOND)
+                identities.put_many({found: identity(1)}, sync(file.fileno()))
+                assert (identities.get_many([found]) != {}) == known

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kacas
-from kacas.disk import index_environment
 from kacas.disk.index import Index
 from kacas.disk.index_environment import IndexUnusableError
+from kacas.disk.index_places import place_in
 from kacas.model.entry import Action, Entry
 from kacas.model.location import Location
 from kacas.model.pack_format import FOOTER_SIZE, Footer, PayloadHeader, Table, decode_table, encode_table
@@ -329,7 +329,7 @@ def test_a_place_that_cannot_be_a_directory_is_an_index_failure(tmp_path: Path) 
 
 
 def test_the_index_of_a_pid_namespace_has_its_own_place(tmp_path: Path) -> None:
-    place = index_environment.place_in(tmp_path)
+    place = place_in(tmp_path)
     assert place.parent == tmp_path / "index"
     if Path("/proc/self/ns/pid").exists():
         assert place.name == str(os.stat("/proc/self/ns/pid").st_ino)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kacas.disk import index_environment
 from kacas.disk.index import Index
+from kacas.disk.index_places import place_in
 from kacas.disk.lookup import Lookup
 from kacas.disk.pack_writer import PackWriter
 from kacas.disk.volume import Volume, open_volume
@@ -239,7 +239,7 @@ def test_a_destroyed_index_is_made_anew_from_the_tables(volume: Volume, tmp_path
     cache = tmp_path / "cache"
     cache.mkdir()
     Lookup(volume, cache).close()
-    (data,) = index_environment.place_in(cache).glob("*/data.mdb")
+    (data,) = place_in(cache).glob("*/data.mdb")
     with open(data, "r+b") as file:  # in place: the same inode
         file.truncate(0)
         file.write(damage)
@@ -288,7 +288,7 @@ def test_a_pack_that_is_good_again_is_no_suspect_from_the_first_look(volume: Vol
 
     def suspects() -> set[bytes]:
         lookup = Lookup(volume, cache)
-        index = Index(index_environment.place_in(cache))
+        index = Index(place_in(cache))
         try:
             return index.suspects()
         finally:

@@ -223,6 +223,15 @@ def test_beyond_the_budget_the_oldest_is_dropped_first(tmp_path: Path) -> None:
     assert get(files, contents[1]).read_bytes() == contents[1].data
 
 
+def test_a_file_of_a_clock_that_was_set_back_is_kept_for_a_day_and_not_until_then(tmp_path: Path) -> None:
+    files = MaterialisedFiles(tmp_path, 100)
+    path = get(files, Content(b"x" * 1000))
+    age(path, -300)
+    get(files, Content(b"new" * 1000))
+    assert path.exists()
+    assert all(entry.stat().st_mtime <= time.time() for entry in path.parent.glob(".*.json"))
+
+
 def test_handing_out_again_begins_the_day_anew(tmp_path: Path) -> None:
     files = MaterialisedFiles(tmp_path, 100)
     content = Content(b"x" * 1000)

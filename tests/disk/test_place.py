@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import kacas
+from kacas.disk import abandoned
 from kacas.disk.place import Place, StagedPlace, stage, sweep
 
 
@@ -93,6 +94,31 @@ def test_leftovers_are_swept_and_what_somebody_fills_is_not(parent: Place, tmp_p
     filled.complete()
     filled.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".kacas.tmp.file", "other"]
+
+
+def test_on_a_network_file_system_only_what_is_an_hour_old_is_swept(
+    parent: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There another host may have a lock that this one does not see.
+    monkeypatch.setattr(abandoned, "is_network", lambda path: True)
+    left = leave_behind(parent, tmp_path)
+    sweep(parent, ())
+    assert left.exists()
+    os.utime(left, (0, 0))
+    sweep(parent, ())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_was_swept_while_its_process_was_stopped_is_never_completed(
+    parent: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abandoned, "lock", lambda fd: True)  # as on another host
+    filled = staged(parent)
+    sweep(parent, ())
+    with pytest.raises(kacas.DestinationError, match="sub"):
+        filled.complete()
+    filled.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_belongs_there_is_not_swept(parent: Place, tmp_path: Path) -> None:

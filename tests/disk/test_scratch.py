@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kacas.disk import scratch
+from kacas.disk import abandoned
 from kacas.disk.scratch import Scratch, sweep
 from kacas.errors import NoSpaceError, ReadOnlyStoreError, StoreError
 
@@ -144,7 +144,7 @@ def test_what_another_process_works_in_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_on_a_network_file_system_only_what_is_old_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scratch, "is_network", lambda path: True)
+    monkeypatch.setattr(abandoned, "is_network", lambda path: True)
     young, old = (tmp_path / f".kacas-bench.tmp.{letter * 16}" for letter in "ab")
     young.mkdir()
     old.mkdir()

@@ -16,6 +16,10 @@ SEED = 20261122
 MIB = 1 << 20
 
 
+def sha1_of(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
 @dataclass(frozen=True)
 class Content:
     """verb: which store_* takes it. data: the exact bytes that the URI stands for."""
@@ -27,7 +31,7 @@ class Content:
 
     @property
     def sha1(self) -> str:
-        return hashlib.sha1(self.data, usedforsecurity=False).hexdigest()
+        return sha1_of(self.data)
 
     def put(self, store: kacas.Store) -> str:
         uri: str = getattr(store, f"store_{self.verb}")(self.value, label=self.label)

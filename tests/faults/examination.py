@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import kacas
-from kacas.disk import index_environment
 from kacas.disk.index import Index
+from kacas.disk.index_places import place_in
 from kacas.settings import Settings
 from kacas.upkeep.verify import VerifyReport, verify
 from tests.faults import contents
@@ -74,7 +74,7 @@ def check_verified(store: kacas.Store) -> VerifyReport:
 
 def check_index(store: kacas.Store) -> None:
     """The index knows exactly the packs that are there, by their tables or by the merged pack that covers them."""
-    index = Index(index_environment.place_in(store.repository.cache))
+    index = Index(place_in(store.repository.cache))
     try:
         assert index.pack_ids() | index.covered_ids() == store.repository.volume.list_packs()
     finally:

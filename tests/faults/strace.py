@@ -69,8 +69,26 @@ def _strace() -> list[str]:
 _PR_SET_PTRACER, _ANYBODY = 0x59616D61, -1
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A child under strace."""
+
+    child: children.Child
+    _tracer: subprocess.Popen[str]
+
+    def wait(self, timeout_s: float = 60) -> children.Outcome:
+        outcome = self.child.wait(timeout_s)
+        self._tracer.communicate(timeout=30)
+        return outcome
+
+
 def attach(function: Callable[[], Any], options: list[str]) -> children.Outcome:
     """Run the function in a forked child under strace: without the calls of a Python that starts."""
+    return start(function, options).wait()
+
+
+def start(function: Callable[[], Any], options: list[str]) -> Traced:
+    """As `attach`, without waiting for its end."""
     waiting, go = os.pipe()
 
     def begin() -> Any:
@@ -91,9 +109,7 @@ def attach(function: Callable[[], Any], options: list[str]) -> children.Outcome:
         os.write(go, b"x")
     finally:
         os.close(go)
-    outcome = child.wait()
-    tracer.communicate(timeout=30)
-    return outcome
+    return Traced(child, tracer)
 
 
 def inject(calls: str, fault: str, log: Path | str = "/dev/null") -> list[str]:

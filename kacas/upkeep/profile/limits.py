@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kacas.disk import index_environment
 from kacas.disk.index import Index
+from kacas.disk.index_places import place_in
 from kacas.formats.array_source import copy_bytes
 from kacas.model.codec import MIB, Codec
 from kacas.model.cuts import CHUNK_TARGET
@@ -94,7 +94,7 @@ def _read_rate(fd: int, size: int, buffer: memoryview) -> float:
 
 def index_limits(cache: Path, rows: int = INDEX_ROWS) -> list[Figure]:
     """Taking tables in, looking up, opening, in a host-local cache directory."""
-    place = index_environment.place_in(cache)
+    place = place_in(cache)
     digests = [secrets.token_bytes(DIGEST_SIZE) for _ in range(rows)]
     table = made_up_table(digests)
     index = Index(place)

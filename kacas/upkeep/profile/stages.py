@@ -9,9 +9,9 @@ import os
 import shutil
 from pathlib import Path
 
-from kacas.disk import index_environment
 from kacas.disk.durable import sync_directory
 from kacas.disk.index import Index
+from kacas.disk.index_places import place_in
 from kacas.disk.pack_writer import PackWriter
 from kacas.disk.volume import open_volume
 from kacas.formats.array_source import copy_bytes
@@ -45,7 +45,7 @@ class Stages:
         self._encoded: list[Encoded] = []
         self._volume = open_volume(directory, create=True, durability="relaxed")
         self._files = self._volume.path / "files"
-        self._index = Index(index_environment.place_in(cache))
+        self._index = Index(place_in(cache))
         self._published: list[tuple[bytes, Table]] = []
 
     def close(self) -> None:
