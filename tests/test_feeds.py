@@ -171,6 +171,23 @@ def test_a_flipped_bit_in_any_byte_is_noticed(store: kacas.Store, feed: kacas.Fe
     assert list(feed.messages()) == numbered(0, 1)
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [
+        b"",
+        MessageBatch(7, "ada", ()).encode(),
+        MessageBatch(0, "ada", (b"[1]",)).encode(),
+        MessageBatch(0, "ada", (b"{",)).encode(),
+    ],
+    ids=["empty", "another position", "no object", "no JSON"],
+)
+def test_a_sound_record_that_holds_no_messages_is_damage(store: kacas.Store, feed: kacas.Feed, batch: bytes) -> None:
+    name = f"feeds/{place(store, feed).name}"
+    Sequences(store.repository.volume).sequence(name, RecordKind.FEED).append(batch)
+    with pytest.raises(kacas.DamagedRecordError, match=f"{name}/2"):
+        list(feed.messages())
+
+
 def test_a_batch_that_was_removed_is_named(store: kacas.Store, feed: kacas.Feed) -> None:
     for number in range(6):
         feed.append_message({"n": number})

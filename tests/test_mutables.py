@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kacas
-from kacas.disk.records import Mark, Record, Sequence
+from kacas.disk.records import Mark, Record, RecordKind, Sequence, Sequences
 from kacas.mutables import ANYTHING
 from tests.faults import children
 from tests.faults.examination import open_store
@@ -111,6 +111,15 @@ def test_a_damaged_newest_generation_is_named_and_setting_it_anew_heals_it(store
     assert store.get_mutable("key") == "three"
     store.set_mutable("key", "four", expect="three")
     assert [change.value for change in store.mutable_history("key")] == ["four", "three"]
+
+
+@pytest.mark.parametrize("body", [b"", b"\x09\0\0\0", b"\0\0\xff\xff", b"\0\0\0\0\xff", b"\0\0\0\0" + b"x" * 100_001])
+def test_a_sound_record_that_holds_no_generation_is_damage(store: kacas.Store, body: bytes) -> None:
+    Sequences(store.repository.volume).sequence("refs/key", RecordKind.MUTABLE).append(body)
+    with pytest.raises(kacas.DamagedRecordError, match="refs/key/1"):
+        store.get_mutable("key")
+    store.set_mutable("key", "new")
+    assert store.get_mutable("key") == "new"
 
 
 def test_history_goes_as_far_back_as_it_is_kept(store: kacas.Store, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Sequences:
         """It has its mode when it gets its name: other users may be waiting to write into it."""
         temporary = path.with_name(temporary_name(path.name))
         try:
-            temporary.mkdir(0o700)
+            temporary.mkdir(0o700, exist_ok=True)  # its name is random: if it is there, a reply was lost
             mine = self._take_name(temporary, path, parent)
         except OSError as exc:
             raise translate(exc, path, "creating") from exc
@@ -117,8 +117,9 @@ class Sequences:
             os.rename(temporary, path)
             return True
         except OSError as exc:
-            temporary.rmdir()
-            # In a sticky directory, what another user has just made does not make way: EPERM.
+            with contextlib.suppress(FileNotFoundError):
+                temporary.rmdir()
+            # In a sticky directory, what another user has just made does not make way: EPERM. After a lost reply: ENOENT.
             if exc.errno in (errno.EEXIST, errno.ENOTEMPTY) or path.name in self.names(parent):
                 return False
             raise
