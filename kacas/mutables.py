@@ -113,8 +113,8 @@ class Mutables:
             return behind_damage(exc.number), ANYTHING  # whoever sets it anew, whatever it was, heals it
         if expect is not ANYTHING and found != expect:
             raise MutableConflictError(
-                f"the mutable {key!r} is {_shown(found)} and not {_shown(expect)}: it was changed meanwhile. "
-                "Get it, and try again",
+                f"the mutable {key!r} {'is not there' if found is None else f'has the value {_shown(found)}'}, where "
+                f"{'none' if expect is None else _shown(expect)} was expected: somebody changed it. Get it, and try again",
                 key=key,
                 expected=expect,
                 found=found,
@@ -144,7 +144,5 @@ class Mutables:
                 yield path
 
 
-def _shown(value: str | None) -> str:
-    if value is None:
-        return "not there"
+def _shown(value: str) -> str:
     return repr(value if len(value) <= 60 else value[:57] + "...")

@@ -17,7 +17,7 @@ import pytest
 import kacas
 from kacas.disk.records import RecordKind, Sequences
 from kacas.model.feed import MessageBatch
-from tests.faults import children, strace
+from tests.faults import children
 from tests.faults.examination import open_store
 
 
@@ -171,6 +171,23 @@ def test_a_flipped_bit_in_any_byte_is_noticed(store: kacas.Store, feed: kacas.Fe
     assert list(feed.messages()) == numbered(0, 1)
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [
+        b"",
+        MessageBatch(7, "ada", ()).encode(),
+        MessageBatch(0, "ada", (b"[1]",)).encode(),
+        MessageBatch(0, "ada", (b"{",)).encode(),
+    ],
+    ids=["empty", "another position", "no object", "no JSON"],
+)
+def test_a_sound_record_that_holds_no_messages_is_damage(store: kacas.Store, feed: kacas.Feed, batch: bytes) -> None:
+    name = f"feeds/{place(store, feed).name}"
+    Sequences(store.repository.volume).sequence(name, RecordKind.FEED).append(batch)
+    with pytest.raises(kacas.DamagedRecordError, match=f"{name}/2"):
+        list(feed.messages())
+
+
 def test_a_batch_that_was_removed_is_named(store: kacas.Store, feed: kacas.Feed) -> None:
     for number in range(6):
         feed.append_message({"n": number})
@@ -262,59 +279,3 @@ def test_a_lost_reply_of_link_doubles_no_message(
     feed.append_message({"n": 0})
     feed.append_message({"n": 1})
     assert list(feed.messages()) == numbered(0, 1)
-
-
-def append_many(store: Path, cache: Path, uri: str, worker: int, times: int) -> list[int]:
-    """Returns the positions that its messages got."""
-    with open_store(store, cache) as opened:
-        feed = opened.load_feed(uri)
-        return [feed.append_message({"worker": worker, "n": number}) for number in range(times)]
-
-
-def follow(store: Path, cache: Path, uri: str, count: int) -> list[dict[str, int]]:
-    with open_store(store, cache) as opened:
-        feed = opened.load_feed(uri)
-        found: list[dict[str, int]] = []
-        while len(found) < count and (some := feed.get_next_messages(timeout_s=60)):
-            found += some
-        return found
-
-
-def test_many_append_and_all_readers_read_all_once_in_one_order(store: kacas.Store, tmp_path: Path) -> None:
-    uri = store.create_feed()
-    arguments = (store.path, tmp_path / "cache", uri)
-    readers = [children.fork(lambda: follow(*arguments, 120)) for _ in range(2)]
-    writers = [children.fork(lambda worker=worker: append_many(*arguments, worker, 20)) for worker in range(6)]  # type: ignore[misc]
-    positions = [writer.wait().get() for writer in writers]
-    orders = [reader.wait().get() for reader in readers]
-    assert orders[0] == orders[1] == list(store.load_feed(uri).messages())
-    assert sorted((message["worker"], message["n"]) for message in orders[0]) == [
-        (worker, number) for worker in range(6) for number in range(20)
-    ]
-    for worker in range(6):
-        assert [orders[0][position] for position in positions[worker]] == [
-            {"worker": worker, "n": number} for number in range(20)
-        ]
-
-
-CALLS = ("fchmod", "fsync", "pwritev,pwritev2", "link,linkat", "unlink,unlinkat")
-
-
-@pytest.mark.parametrize("calls", CALLS)
-def test_a_kill_at_any_step_leaves_all_or_nothing_of_a_batch(store: kacas.Store, feed: kacas.Feed, calls: str) -> None:
-    known: list[dict[str, int]] = []
-    for n in range(1, 12):
-        outcome = strace.attach(
-            lambda n=n: [feed.append_messages(numbered(n, n)), feed.append_messages(numbered(-n))],  # type: ignore[misc]
-            strace.inject(calls, f"signal=SIGKILL:when={n}"),
-        )
-        found = list(store.load_feed(feed.uri).messages())
-        more = found[len(known) :]
-        assert found[: len(known)] == known
-        assert more in ([], numbered(n, n), numbered(n, n, -n))
-        assert outcome.killed_by or more == numbered(n, n, -n)
-        known = found
-        if not outcome.killed_by:
-            assert n > 1
-            return
-    pytest.fail("one append makes more calls than was thought")

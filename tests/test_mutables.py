@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import shutil
@@ -14,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kacas
+from kacas.disk.records import Mark, Record, RecordKind, Sequence, Sequences
 from kacas.mutables import ANYTHING
-from tests.faults import children, strace
+from tests.faults import children
 from tests.faults.examination import open_store
 
 HOUR_NS = 3600 * 10**9
@@ -113,6 +113,15 @@ def test_a_damaged_newest_generation_is_named_and_setting_it_anew_heals_it(store
     assert [change.value for change in store.mutable_history("key")] == ["four", "three"]
 
 
+@pytest.mark.parametrize("body", [b"", b"\x09\0\0\0", b"\0\0\xff\xff", b"\0\0\0\0\xff", b"\0\0\0\0" + b"x" * 100_001])
+def test_a_sound_record_that_holds_no_generation_is_damage(store: kacas.Store, body: bytes) -> None:
+    Sequences(store.repository.volume).sequence("refs/key", RecordKind.MUTABLE).append(body)
+    with pytest.raises(kacas.DamagedRecordError, match="refs/key/1"):
+        store.get_mutable("key")
+    store.set_mutable("key", "new")
+    assert store.get_mutable("key") == "new"
+
+
 def test_history_goes_as_far_back_as_it_is_kept(store: kacas.Store, tmp_path: Path) -> None:
     for number in range(1, 128):
         store.set_mutable("key", str(number))
@@ -133,6 +142,46 @@ def test_who_looked_long_ago_and_dies_at_once_leaves_nothing_that_counts(store: 
     (place / "1").write_bytes(kept)
     assert store.get_mutable("key") == "5"
     assert [change.value for change in store.mutable_history("key")] == ["5", "4", "3"]
+
+
+@pytest.mark.parametrize("expect", ["5", ANYTHING], ids=repr)
+def test_who_slept_while_others_went_on_and_pruned_changes_nothing_unseen(
+    store: kacas.Store, monkeypatch: pytest.MonkeyPatch, expect: str
+) -> None:
+    """Between looking and creating, two hours go by, two others set it, and its number is free again."""
+    for number in range(1, 6):
+        store.set_mutable("key", str(number))
+    create = Sequence.create
+
+    def others(self: Sequence, after: Mark, body: bytes) -> Record | None:
+        monkeypatch.setattr(Sequence, "create", create)
+        for number in ("6", "7"):
+            store.set_mutable("key", number)
+        for path in self.directory.iterdir():
+            os.utime(path, ns=(0, 0))
+        store.set_mutable("key", "8")
+        newest = self.newest()
+        assert newest
+        assert self.prune(1, newest) == 7
+        return create(self, after, body)
+
+    monkeypatch.setattr(Sequence, "create", others)
+    if expect is ANYTHING:
+        store.set_mutable("key", "mine")
+        assert [change.value for change in store.mutable_history("key")] == ["mine", "8"]
+    else:
+        with pytest.raises(kacas.MutableConflictError) as caught:
+            store.set_mutable("key", "mine", expect=expect)
+        assert caught.value.found == "8"
+    assert sorted(os.listdir(generations(store, "key"))) == (["8", "9"] if expect is ANYTHING else ["8"])
+
+
+def test_the_words_of_a_conflict_say_what_is_there(store: kacas.Store) -> None:
+    with pytest.raises(kacas.MutableConflictError, match="'key' is not there, where 'a' was expected"):
+        store.set_mutable("key", "b", expect="a")
+    store.set_mutable("key", "b")
+    with pytest.raises(kacas.MutableConflictError, match="'key' has the value 'b', where none was expected"):
+        store.set_mutable("key", "c", expect=None)
 
 
 def test_a_store_that_cannot_be_written_to_can_be_read(store: kacas.Store, tmp_path: Path) -> None:
@@ -168,158 +217,6 @@ def test_a_store_that_was_sent_to_another_process_shares_them(store: kacas.Store
     assert children.run(lambda: pickle.loads(pickle.dumps(store)).get_mutable("key")).get() == "one"
     children.run(lambda: store.set_mutable("key", "from a forked child")).get()
     assert store.get_mutable("key") == "from a forked child"
-
-
-def count_up(store: Path, cache: Path, times: int) -> int:
-    """Increment one counter by comparing and setting. Returns how often another was faster."""
-    conflicts = 0
-    with open_store(store, cache) as opened:
-        for _ in range(times):
-            while True:
-                found = opened.get_mutable("@shared/counter", default=None)
-                try:
-                    opened.set_mutable("@shared/counter", str(int(found or 0) + 1), expect=found)
-                    break
-                except kacas.MutableConflictError:
-                    conflicts += 1
-    return conflicts
-
-
-def test_many_processes_count_without_a_lost_update(store: kacas.Store, tmp_path: Path) -> None:
-    workers = [children.fork(lambda: count_up(store.path, tmp_path / "cache", 25)) for _ in range(6)]
-    conflicts = sum(worker.wait().get() for worker in workers)
-    assert store.get_mutable("@shared/counter") == "150"
-    assert [change.value for change in store.mutable_history("@shared/counter")] == [str(n) for n in range(150, 0, -1)]
-    assert conflicts > 0
-
-
-def test_of_many_who_make_one_exactly_one_succeeds(store: kacas.Store, tmp_path: Path) -> None:
-    def make(number: int) -> bool:
-        with open_store(store.path, tmp_path / "cache") as opened:
-            try:
-                opened.set_mutable("@new/@folder/key", str(number), expect=None)
-                return True
-            except kacas.MutableConflictError:
-                return False
-
-    workers = [children.fork(lambda number=number: make(number)) for number in range(6)]  # type: ignore[misc]
-    won = [number for number, worker in enumerate(workers) if worker.wait().get()]
-    assert [store.get_mutable("@new/@folder/key")] == [str(number) for number in won]
-
-
-CALLS = (
-    "mkdir,mkdirat",
-    "rename,renameat,renameat2",
-    "fchmod",
-    "chmod,fchmodat",
-    "fsync",
-    "pwritev,pwritev2",
-    "link,linkat",
-    "unlink,unlinkat",
-)
-
-
-@pytest.mark.parametrize("calls", CALLS)
-def test_a_kill_at_any_step_leaves_the_old_or_the_new_value(store: kacas.Store, calls: str) -> None:
-    store.set_mutable("@old/key", "old")
-    kills = 0
-    for n in range(1, 12):
-
-        def change(n: int = n) -> None:
-            store.set_mutable("@old/key", f"new {n}")
-            store.set_mutable(f"@new/@{n}/key", "first", expect=None)
-
-        before = store.get_mutable("@old/key")
-        outcome = strace.attach(change, strace.inject(calls, f"signal=SIGKILL:when={n}"))
-        kills += bool(outcome.killed_by)
-        assert store.get_mutable("@old/key") in ((f"new {n}",) if not outcome.killed_by else (before, f"new {n}"))
-        assert store.get_mutable(f"@new/@{n}/key", default="first") == "first"
-        store.set_mutable(f"@new/@{n}/key", "second")
-        assert store.get_mutable(f"@new/@{n}/key") == "second"
-        if not outcome.killed_by:
-            break
-    assert kills >= 1
-
-
-def test_no_name_is_looked_up_that_no_listing_showed(store: kacas.Store, tmp_path: Path) -> None:
-    """An NFS client that looked a name up and missed it goes on missing it, when others have made it long since."""
-    store.set_mutable("@a/there", "value")
-    feed = store.create_feed()
-
-    def work() -> None:
-        assert store.get_mutable("@a/@b/later", default=None) is None
-        assert store.list_mutables("@c") == []
-        store.set_mutable("@a/@b/later", "value", expect=None)
-        store.set_mutable("@a/there", "new", expect="value")
-        opened = store.load_feed(feed)
-        opened.append_message({})
-        assert opened.get_next_messages() == [{}]
-
-    log = tmp_path / "calls"
-    strace.attach(work, ["-y", "-o", str(log), "-e", "trace=%file"]).get()
-    lines = [line for line in log.read_text().splitlines() if str(store.path) in line]
-    assert len(lines) > 30
-    assert [line for line in lines if "ENOENT" in line] == []
-
-
-@pytest.mark.parametrize(
-    "calls, fault, kind",
-    [
-        ("pwritev,pwritev2", "error=ENOSPC", kacas.NoSpaceError),
-        ("fsync", "error=EIO", kacas.WriteError),
-        ("link,linkat", "error=EIO", kacas.WriteError),
-        ("link,linkat", "error=EDQUOT", kacas.NoSpaceError),
-        ("mkdir,mkdirat", "error=ENOSPC", kacas.NoSpaceError),
-        ("rename,renameat,renameat2", "error=EIO", kacas.WriteError),
-    ],
-)
-def test_a_call_that_fails_is_a_typed_error_and_the_value_stays(
-    store: kacas.Store, calls: str, fault: str, kind: type[kacas.StoreError]
-) -> None:
-    store.set_mutable("@old/key", "old")
-
-    def change() -> None:
-        with pytest.raises(kind):
-            store.set_mutable("@new/@folder/key", "new")
-        if "mkdir" not in calls and "rename" not in calls:
-            with pytest.raises(kind):
-                store.set_mutable("@old/key", "new", expect="old")
-
-    strace.attach(change, strace.inject(calls, fault)).get()
-    assert store.get_mutable("@old/key") == "old"
-    assert store.list_mutables() == ["@old/key"]
-    assert [name for name in os.listdir(generations(store, "@old/key")) if name.startswith(".")] == []
-    store.set_mutable("@new/@folder/key", "new")
-    store.set_mutable("@old/key", "new", expect="old")
-
-
-@pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO, errno.ETIMEDOUT], ids=errno.errorcode.get)
-def test_a_lost_reply_of_link_is_no_conflict(store: kacas.Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """The link is made, and the call answered with an error, as when a reply is lost and the request repeated."""
-    store.set_mutable("key", "old")
-    real = os.link
-
-    def link(source: Path, target: Path) -> None:
-        real(source, target)
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "link", link)
-    store.set_mutable("key", "new", expect="old")
-    store.set_mutable("key", "newer", expect="new")
-    assert [change.value for change in store.mutable_history("key")] == ["newer", "new", "old"]
-
-
-def test_without_links_they_are_refused_in_words_and_what_is_there_is_read(store: kacas.Store) -> None:
-    store.set_mutable("key", "old")
-
-    def change() -> None:
-        with pytest.raises(kacas.NoLinksError, match=r"neither link\(\) nor"):
-            store.set_mutable("key", "new")
-
-    options = ["-o", "/dev/null", "-e", "trace=?link,?linkat,?renameat2", "-e", "inject=?link,?linkat:error=EPERM"]
-    strace.attach(change, [*options, "-e", "inject=?renameat2:error=EINVAL"]).get()
-    assert store.get_mutable("key") == "old"
-    assert sorted(os.listdir(generations(store, "key"))) == ["1"]
 
 
 KEYS = ("key", "@a/key", "@a/@b/key", "@a/other")

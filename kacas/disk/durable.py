@@ -104,6 +104,13 @@ def _await_mode(path: Path, mode: int) -> None:
         time.sleep(_MODE_PAUSE_S)
 
 
+def temporary_name(name: str) -> str:
+    """For what will have this name; says who makes it."""
+    # A name may have 255 bytes, and ours is longer than the final one.
+    front = os.fsencode(name)[:_MAX_FRONT].decode("utf-8", "ignore")
+    return f".{front}.tmp.{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
 def writer_of(name: str) -> tuple[str, int] | None:
     """Host and process id of whoever writes, or wrote, the temporary of this name; ("", 0) if it does not tell; None if the
     name is not that of a temporary."""
@@ -123,9 +130,7 @@ class Temporary:
     ) -> None:
         """random_name: nobody else can have chosen the name, so a plain rename may stand in for a link."""
         self.final = directory / name
-        # A name may have 255 bytes, and ours is longer than the final one.
-        front = os.fsencode(name)[:_MAX_FRONT].decode("utf-8", "ignore")
-        self.path = directory / f".{front}.tmp.{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+        self.path = directory / temporary_name(name)
         self.size = 0
         self._sync = sync
         self._network = network

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kacas.disk.durable import Temporary, change_again_later, sync_directory, translate
+from kacas.disk.durable import Temporary, change_again_later, sync_directory, temporary_name, translate
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedRecordError, NewerFormatError, StoreError, WriteError
 from kacas.model.digest import ID_SIZE
@@ -44,7 +44,6 @@ from kacas.model.record import (
 __all__ = ["BEGINNING", "MAX_BODY_SIZE", "NO_DIGEST", "Mark", "Record", "RecordKind", "Sequence", "Sequences"]
 
 _NAME = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
-_MAX_FRONT = 50  # characters: a name may have 255 bytes
 _HOUR_NS = 3600 * 10**9
 _MOST_PRUNED = 256  # at once: who sets a value does not pay for a year
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
@@ -95,9 +94,9 @@ class Sequences:
 
     def _make_exactly(self, path: Path, parent: str) -> None:
         """It has its mode when it gets its name: other users may be waiting to write into it."""
-        temporary = path.with_name(f".{path.name[:_MAX_FRONT]}.tmp.{secrets.token_hex(8)}")
+        temporary = path.with_name(temporary_name(path.name))
         try:
-            temporary.mkdir(0o700)
+            temporary.mkdir(0o700, exist_ok=True)  # its name is random: if it is there, a reply was lost
             mine = self._take_name(temporary, path, parent)
         except OSError as exc:
             raise translate(exc, path, "creating") from exc
@@ -118,8 +117,9 @@ class Sequences:
             os.rename(temporary, path)
             return True
         except OSError as exc:
-            temporary.rmdir()
-            # In a sticky directory, what another user has just made does not make way: EPERM.
+            with contextlib.suppress(FileNotFoundError):
+                temporary.rmdir()
+            # In a sticky directory, what another user has just made does not make way: EPERM. After a lost reply: ENOENT.
             if exc.errno in (errno.EEXIST, errno.ENOTEMPTY) or path.name in self.names(parent):
                 return False
             raise

@@ -306,6 +306,21 @@ def test_where_a_file_system_does_not_tell_names_apart_the_second_is_refused_in_
     assert os.listdir(volume.path / "refs") == ["@Lab"]
 
 
+@pytest.mark.parametrize("call", ["mkdir", "rename"])
+def test_a_lost_reply_while_a_directory_is_made_is_no_error(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    real = getattr(os, call)
+
+    def repeated(*arguments: object) -> None:
+        real(*arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(os, call, repeated)
+    assert fill(open_sequence(volume), 1)
+    assert os.listdir(volume.path / "refs/@a/@b") == ["key"]
+
+
 def test_long_names_leave_room_for_those_of_temporaries(volume: Volume) -> None:
     sequence = open_sequence(volume, "refs/@" + "𝄞" * 63 + "/" + "x" * 255)
     assert fill(sequence, 1) == [sequence.newest()]
