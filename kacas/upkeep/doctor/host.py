@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kacas.disk.file_systems import recognise
 from kacas.disk.index import Index
-from kacas.disk.index_environment import IndexUnusableError, generation_of, place_in
+from kacas.disk.index_environment import IndexUnusableError, generation_of
+from kacas.disk.index_places import place_in
 from kacas.disk.materialised import MaterialisedFiles
 from kacas.disk.volume import Volume
 from kacas.errors import StoreError
