@@ -36,6 +36,8 @@ def cache_directory(parent: Path, packs: Path, store_id: str, *, chosen: bool) -
         try:
             if place != parent:
                 _private_directory(place)
+            if place.resolve().is_relative_to(packs.parent.resolve()):
+                raise OSError(errno.EINVAL, "it is inside the store, which others may share", str(place))
             found = _private_directory(place / name)
         except OSError as exc:
             reasons.append(exc)

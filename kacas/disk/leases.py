@@ -215,7 +215,7 @@ class Lease:
 
     def _end(self, record: Record) -> None:
         """Remove the records, the newest at last, and their directory; where we have no right to, say that it is free."""
-        if _remove(self._sequence.directory):
+        if remove(self._sequence.directory):
             return
         if self._sequence.numbers()[-1:] == [record.number]:
             self._sequence.create(record.mark, _body("free"))
@@ -232,7 +232,7 @@ class Lease:
             names = os.listdir(above)
             for name in random.sample(names, min(len(names), _MOST_CLEANED)):
                 if os.stat(above / name).st_mtime < before:
-                    _remove(above / name)
+                    remove(above / name)
         except OSError:
             pass  # others clean, too
 
@@ -268,7 +268,7 @@ def _is_gone(exc: StoreError) -> bool:
     return isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _GONE
 
 
-def _remove(directory: Path) -> bool:
+def remove(directory: Path) -> bool:
     """Remove what is in it, in the order of the numbers, and then itself. Whether it is gone."""
     try:
         names = os.listdir(directory)

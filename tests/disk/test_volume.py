@@ -189,6 +189,18 @@ def test_the_cache_directory_is_private_and_always_the_same(tmp_path: Path) -> N
     assert open_volume(tmp_path / "store", create=False).cache_directory(tmp_path / "cache") == place
 
 
+def test_a_cache_is_never_inside_of_the_store(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "store", create=True)
+    (tmp_path / "link").symlink_to(volume.path)
+    before = tree(volume.path)
+    for parent in (volume.path / "cache", volume.path, tmp_path / "link" / "cache"):
+        with pytest.warns(RuntimeWarning, match="it is inside the store"):
+            place = volume.cache_directory(parent)
+        assert place.parent == Path(f"/var/tmp/kacas-{os.getuid()}")
+    shutil.rmtree(place)
+    assert tree(volume.path) == before
+
+
 def test_a_copied_store_has_another_cache_and_a_moved_one_the_same(tmp_path: Path) -> None:
     volume = open_volume(tmp_path / "store", create=True)
     place = volume.cache_directory(tmp_path / "cache")

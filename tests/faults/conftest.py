@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import children
+import kacas
+from tests.faults import children, contents
+from tests.faults.lab import Lab, NoLabError, lab_in, people
 from tests.faults.specimen import Specimen, make
 
 Mount = Callable[[str, str], Path]
@@ -49,3 +51,23 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     for place in mounted:
         # Lazily: an index may still be mapped by a store that a failed test left open.
         subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture(scope="module")
+def members() -> Iterator[tuple[str, list[str]]]:
+    made = people()
+    try:
+        found = made.__enter__()
+    except NoLabError as exc:
+        pytest.skip(str(exc))
+    yield found
+    made.__exit__(None, None, None)
+
+
+@pytest.fixture
+def lab(open_place: Path, members: tuple[str, list[str]]) -> Lab:
+    # Modules are read by root: a user may not be let into the place where they are.
+    with kacas.Store.open(open_place / "warm") as store:
+        for content in (contents.array("warm", 3000), contents.text("warm")):
+            content.check(store, content.put(store))
+    return lab_in(open_place, *members)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import kacas
+from kacas.settings import Settings
+from kacas.upkeep.doctor.finding import Report
+from kacas.upkeep.doctor.run import examine
 from tests.faults import children
 
 _TRIES = 20  # another process may hold the lock of /etc/passwd
@@ -135,3 +142,55 @@ def _run(*command: str) -> None:
             return
         time.sleep(0.1)
     raise NoLabError(f"{' '.join(command)}: {done.stderr.strip() if done else ''}")
+
+
+def init(lab: Lab, *, sticky: bool = False, world_readable: bool = False) -> None:
+    lab.ada.act(
+        lambda: kacas.Store.create(lab.store, group=lab.group, sticky=sticky, world_readable=world_readable).close()
+    )
+
+
+def put(user: User, store: Path, text: str) -> str:
+    def store_it() -> str:
+        with kacas.Store.open(store, create=False) as opened:
+            return opened.store_text(text)
+
+    return str(user.act(store_it))
+
+
+def loaded(user: User, store: Path, uri: str) -> str:
+    def load() -> str:
+        with kacas.Store.open(store, create=False) as opened:
+            return opened.load_text(uri)
+
+    return str(user.act(load))
+
+
+def refused(user: User, store: Path) -> str:
+    """The words with which the user is kept from storing."""
+
+    def store_it() -> str:
+        with kacas.Store.open(store, create=False) as opened, pytest.raises(kacas.ReadOnlyStoreError) as caught:
+            opened.store_text("may this be stored?")
+        return str(caught.value)
+
+    return str(user.act(store_it))
+
+
+def doctor(user: User, store: Path, *, fix: bool = False) -> Report:
+    found = user.act(lambda: examine(store, Settings.from_environment(), fix=fix))
+    assert isinstance(found, Report)
+    return found
+
+
+def ids(report: Report) -> set[str]:
+    return {finding.id for finding in report.remaining}
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def everything_in(store: Path) -> Iterator[Path]:
+    yield store
+    yield from store.rglob("*")
