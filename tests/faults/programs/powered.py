@@ -1,19 +1,20 @@
 """What runs inside a machine that loses its power: it looks at what it said before, then stores and says so until it is cut off.
 
-    python -m tests.faults.programs.powered STORE CACHE SAID CYCLE DURABILITY
+    python -m tests.faults.programs.powered STORE CACHE SAID CYCLE DURABILITY [DEVICE COUNT]
 
 SAID: a directory of the host; each cycle has a file there, one JSON line for each event, in it before the next step begins.
-CYCLE: a number; "last" looks at everything, large contents too, and stores nothing.
+CYCLE: a number; "last" looks at everything, large contents too, and stores nothing. DEVICE: of dm-log-writes; its log gets the
+number of the line after each. COUNT: so many things are stored, then it ends.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -41,10 +42,15 @@ class Say:
     """The words that left this machine: whoever cuts it off reads them afterwards."""
 
     fd: int
+    device: str = ""
+    lines: int = 0
 
     def __call__(self, **event: Any) -> None:
         os.write(self.fd, json.dumps(event).encode() + b"\n")
         os.fsync(self.fd)
+        self.lines += 1
+        if self.device:
+            subprocess.run(["dmsetup", "message", self.device, "0", "mark", str(self.lines)], check=True)
 
 
 def said(directory: Path, cycle: str = "*") -> list[Event]:
@@ -64,9 +70,9 @@ def open_here(store: Path, cache: Path, durability: str) -> kacas.Store:
     return opened
 
 
-def write(store: kacas.Store, draw: random.Random, cycle: str, say: Say) -> None:
-    """Store contents of all kinds, for ever."""
-    for number in itertools.count():
+def write(store: kacas.Store, draw: random.Random, cycle: str, say: Say, count: int) -> None:
+    """Store contents of all kinds."""
+    for number in range(count):
         label = f"{cycle}-{number}"
         kind = draw.choices(list(SHARES), list(SHARES.values()))[0]
         for event in WRITERS[kind](store, label, draw):
@@ -223,9 +229,11 @@ def generation(cache: Path, store_id: str) -> list[str]:
     return []
 
 
-def run(store: Path, cache: Path, directory: Path, cycle: str, durability: str) -> None:
+def run(
+    store: Path, cache: Path, directory: Path, cycle: str, durability: str, device: str = "", count: str = "1000000"
+) -> None:
     events = said(directory)
-    say = Say(os.open(directory / f"{cycle}.said", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+    say = Say(os.open(directory / f"{cycle}.said", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), device)
     try:
         known_id = next((event["store"] for event in events if "store" in event), "")
         before = generation(cache, known_id) if known_id else []
@@ -243,11 +251,11 @@ def run(store: Path, cache: Path, directory: Path, cycle: str, durability: str) 
             if found["lost"] and cycle != "last":
                 signal.pause()  # it has failed; nothing can be said of what is stored now
             if cycle != "last":
-                write(opened, random.Random(f"{contents.SEED}-{cycle}"), cycle, say)
+                write(opened, random.Random(f"{contents.SEED}-{cycle}"), cycle, say, int(count))
     except BaseException:
         say(failed=traceback.format_exc())
         raise
 
 
 if __name__ == "__main__":
-    run(*map(Path, sys.argv[1:4]), *sys.argv[4:6])
+    run(*map(Path, sys.argv[1:4]), *sys.argv[4:])
