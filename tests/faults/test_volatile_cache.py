@@ -89,7 +89,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.timeout(600)
 def test_whatever_part_of_what_was_not_flushed_is_lost_what_was_acknowledged_is_there(place: Path) -> None:
     record(place, "full")
-    assert lost_after_cuts(place, 60, "full") == []
+    assert lost_after_cuts(place, 40, "full") == []
 
 
 @pytest.mark.heavy
