@@ -116,10 +116,14 @@ class Leases:
         except NoLinksError:
             return Lease(self._volume, sequence, None, begun)
         except StoreError as exc:
-            if _is_gone(exc):
-                return None  # the lease ended, and its directory went, just now
+            # Without a cause: what we had just made is not there, or has a name that we did not give it.
+            if exc.__cause__ is None or _is_gone(exc):
+                return None  # another lease ended, and its directory went, just now
             raise
-        return None if record is None else Lease(self._volume, sequence, record, begun)
+        if record is None:
+            _remove_directory(sequence.directory)  # who ended it could not, while our temporary was in it
+            return None
+        return Lease(self._volume, sequence, record, begun)
 
 
 class Lease:
@@ -180,9 +184,7 @@ class Lease:
 
     def _next(self, mine: Record) -> Record | None:
         """The next record, which we created; None if `mine` is not the newest any more."""
-        newest = self._sequence.newest()
-        # Compared by digest: if we slept, the lease may have ended, and another of the name may have begun.
-        if newest is None or newest.digest != mine.digest:
+        if not self._is_newest(mine):
             return None
         record = self._sequence.create(mine.mark, _body("held"))
         if record is None:
@@ -207,17 +209,26 @@ class Lease:
                 return
             self._released = True
             try:
-                if not self._lost and self._sequence.numbers()[-1:] == [record.number]:
+                if not self._lost and self._is_newest(record):
                     self._clean(record)
                     self._end(record)
-            except StoreError:
+            except (StoreError, DamagedRecordError, NewerFormatError):
                 pass  # the others wait for LEASE_S, as if we had died
+
+    def _is_newest(self, record: Record) -> bool:
+        """By its digest: if we slept, the lease may have ended, and another of the name begun, with the same numbers."""
+        newest = self._sequence.newest()
+        return newest is not None and newest.digest == record.digest
 
     def _end(self, record: Record) -> None:
         """Remove the records, the newest at last, and their directory; where we have no right to, say that it is free."""
-        if remove(self._sequence.directory):
+        for number in self._sequence.numbers():
+            if number <= record.number:
+                _unlink(self._sequence.directory / str(number))
+        # Temporaries stay: whoever is about to give one its name must not find it gone, and its inode another's record.
+        if _remove_directory(self._sequence.directory):
             return
-        if self._sequence.numbers()[-1:] == [record.number]:
+        if self._is_newest(record):
             self._sequence.create(record.mark, _body("free"))
         elif self._volume.network:
             later = threading.Timer(_LATER_S, _remove_directory, [self._sequence.directory])
@@ -232,7 +243,7 @@ class Lease:
             names = os.listdir(above)
             for name in random.sample(names, min(len(names), _MOST_CLEANED)):
                 if os.stat(above / name).st_mtime < before:
-                    remove(above / name)
+                    remove_old(above / name)
         except OSError:
             pass  # others clean, too
 
@@ -268,13 +279,13 @@ def _is_gone(exc: StoreError) -> bool:
     return isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _GONE
 
 
-def remove(directory: Path) -> bool:
-    """Remove what is in it, in the order of the numbers, and then itself. Whether it is gone."""
+def remove_old(directory: Path) -> bool:
+    """Remove what is in a lease of which nobody is alive, in the order of the numbers, and then itself. Whether it is gone."""
     try:
         names = os.listdir(directory)
     except OSError as exc:
         return exc.errno in _GONE
-    for name in sorted(names, key=lambda name: (name.isdigit(), len(name), name)):
+    for name in sorted(names, key=lambda name: (len(name), name)):
         _unlink(directory / name)
     return _remove_directory(directory)
 

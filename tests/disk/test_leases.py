@@ -88,20 +88,42 @@ def test_what_somebody_else_has_done_needs_no_lease(volume: Volume) -> None:
     assert left(volume) == []
 
 
-def test_of_many_that_want_it_one_has_it_at_a_time(volume: Volume, tmp_path: Path) -> None:
+def test_of_many_that_want_it_one_has_it_at_a_time(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hardly pause: each ends its lease, directory and all, while others begin theirs."""
+    monkeypatch.setattr(leases, "_FIRST_PAUSE_S", 0.0003)
+    monkeypatch.setattr(leases, "_LONGEST_PAUSE_S", 0.001)
     place = tmp_path / "inside"
 
     def enter() -> None:
-        for _ in range(5):
+        for _ in range(200):
             with Leases(volume).turn(NAME, never) as lease:
                 taken(lease)
                 place.mkdir()  # fails if somebody is inside
-                time.sleep(0.01)
                 place.rmdir()
 
-    for child in [fork(enter) for _ in range(6)]:
+    for child in [fork(enter) for _ in range(10)]:
         child.wait().get()
     assert left(volume) == []
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_was_stopped_does_not_end_the_lease_of_another(volume: Volume) -> None:
+    def stop() -> None:
+        with Leases(volume).turn(NAME, never):
+            os.kill(os.getpid(), 19)
+
+    child = fork(stop)
+    os.waitpid(child.pid, os.WUNTRACED)
+    with Leases(volume).turn(NAME, never):
+        pass
+    with Leases(volume).turn(NAME, never) as lease:
+        assert numbers(volume) == [1]  # as many as the one that was stopped
+        os.kill(child.pid, 18)
+        child.wait().get()
+        assert numbers(volume)
+        taken(lease).confirm()
 
 
 @pytest.mark.usefixtures("hasty")

@@ -59,13 +59,13 @@ def check_one_fetch(tmp_path: Path) -> None:
         assert os.listdir(store.path / "leases") == []
 
 
-def at_half(act: Callable[[], None]) -> Callable[[str, int, int | None], None]:
-    """Do it once, when half of what is fetched has come."""
+def at_half(act: Callable[[], None], share: float = 0.5) -> Callable[[str, int, int | None], None]:
+    """Do it once, when half of what is fetched has come, or another share."""
     done = False
 
     def progress(stage: str, size: int, total: int | None) -> None:
         nonlocal done
-        if stage == "fetching" and total and 2 * size > total and not done:
+        if stage == "fetching" and total and size >= share * total and not done:
             done = True
             act()
 
@@ -100,8 +100,10 @@ def test_when_who_fetches_is_killed_half_way_another_takes_over(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("hasty")
-def test_who_was_stopped_past_its_lease_leaves_the_work_to_others(tmp_path: Path, uri: str) -> None:
-    first = fork(lambda: load(tmp_path, uri, at_half(stop_myself)))
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_who_was_stopped_past_its_lease_leaves_the_work_to_others(tmp_path: Path, uri: str, share: float) -> None:
+    """Half-way, or when nothing was left to do but to publish."""
+    first = fork(lambda: load(tmp_path, uri, at_half(stop_myself, share)))
     until_stopped(first)
     children = [fork(lambda: load(tmp_path, uri)) for _ in range(3)]
     assert sum(child.wait(60).get()[0] for child in children) == 1

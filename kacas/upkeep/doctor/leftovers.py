@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kacas.disk.durable import HOST
-from kacas.disk.leases import remove
+from kacas.disk.leases import remove_old
 from kacas.disk.ownership import user_name
 from kacas.upkeep.doctor.finding import Finding, Severity
 from kacas.upkeep.doctor.walk import Found
@@ -55,7 +55,7 @@ class Leftovers:
             self._look_at_temporary(found, found.writer, age_s)
         elif found.is_directory and _LEASE.fullmatch(found.inside) and age_s > _DAY_S:
             # Whoever holds it renews it every few seconds, which changes the directory.
-            pile = self._ended if self._fix and remove(found.path) else self._leases
+            pile = self._ended if self._fix and remove_old(found.path) else self._leases
             pile.add(found)
 
     def _look_at_temporary(self, found: Found, writer: tuple[str, int], age_s: float) -> None:
