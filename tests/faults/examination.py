@@ -73,10 +73,11 @@ def check_verified(store: kacas.Store) -> VerifyReport:
 
 
 def check_index(store: kacas.Store) -> None:
-    """The index knows exactly the packs that are there, by their tables or by the merged pack that covers them."""
+    """The index knows exactly the packs that are there, by their tables, the merged pack that covers them or a segment."""
     index = Index(place_in(store.repository.cache))
     try:
-        assert index.pack_ids() | index.covered_ids() == store.repository.volume.list_packs()
+        known = index.pack_ids() | index.covered_ids() | index.held_ids()
+        assert known == store.repository.volume.list_packs()
     finally:
         index.close()
 
