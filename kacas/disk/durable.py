@@ -21,6 +21,8 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM)
 _READING = ("reading", "listing", "looking at")
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+PLAIN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""To open a directory that others may have exchanged for a link."""
 _IOV_MAX = 1024
 _RENAME_NOREPLACE = 1
 # Two changes of a directory within one clock tick hid the second from other NFS clients for over 100 s.
@@ -78,6 +80,24 @@ def _touch(directory: Path) -> None:
         pass  # somebody else's directory: the change is seen with the next one, or when the clients' caches expire
 
 
+def list_directory(path: Path) -> list[str]:
+    """The names in it, as a listing by path shows them. Raises OSError, also for a link to a directory."""
+    fd = os.open(path, PLAIN_DIRECTORY)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Of a directory that was made just now. Raises OSError if it was exchanged for a link: that leads to another's."""
+    fd = os.open(path, PLAIN_DIRECTORY)
+    try:
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
 def make_directory(path: Path, mode: int, *, sync: bool, parents_mode: int = 0o755) -> None:
     """Create a directory with an explicit mode, each name durable in its parent. parents_mode: of those that are missing."""
     if path.is_dir():
@@ -86,7 +106,7 @@ def make_directory(path: Path, mode: int, *, sync: bool, parents_mode: int = 0o7
         make_directory(path.parent, parents_mode, sync=sync, parents_mode=parents_mode)
     try:
         path.mkdir(mode)
-        path.chmod(mode)  # mkdir's mode is masked by umask
+        set_mode(path, mode)  # mkdir's mode is masked by umask
     except FileExistsError:
         if not path.is_dir():
             raise

@@ -7,6 +7,7 @@ is of a dead holder: who creates the next number has taken over. No two clocks a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from kacas.disk.durable import PLAIN_DIRECTORY
 from kacas.disk.records import BEGINNING, Mark, Record, RecordKind, Sequence, Sequences, behind_damage
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedRecordError, LeaseLostError, NewerFormatError, NoLinksError, StoreError
@@ -191,11 +193,9 @@ class Lease:
             return None
         numbers = self._sequence.numbers()
         if mine.number not in numbers:
-            _unlink(self._path(record))
+            self._remove([record.number])
             return None
-        for number in numbers:
-            if number < mine.number:
-                _unlink(self._sequence.directory / str(number))
+        self._remove([number for number in numbers if number < mine.number])
         return record
 
     def release(self) -> None:
@@ -222,9 +222,7 @@ class Lease:
 
     def _end(self, record: Record) -> None:
         """Remove the records, the newest at last, and their directory; where we have no right to, say that it is free."""
-        for number in self._sequence.numbers():
-            if number <= record.number:
-                _unlink(self._sequence.directory / str(number))
+        self._remove([number for number in self._sequence.numbers() if number <= record.number])
         # Temporaries stay: whoever is about to give one its name must not find it gone, and its inode another's record.
         if _remove_directory(self._sequence.directory):
             return
@@ -242,10 +240,13 @@ class Lease:
             above = self._sequence.directory.parent
             names = os.listdir(above)
             for name in random.sample(names, min(len(names), _MOST_CLEANED)):
-                if os.stat(above / name).st_mtime < before:
+                if os.stat(above / name, follow_symlinks=False).st_mtime < before:
                     remove_old(above / name)
         except OSError:
             pass  # others clean, too
+
+    def _remove(self, numbers: list[int]) -> None:
+        _remove_from(self._sequence.directory, [str(number) for number in numbers])
 
     def _path(self, record: Record) -> Path:
         return self._sequence.directory / str(record.number)
@@ -279,28 +280,36 @@ def _is_gone(exc: StoreError) -> bool:
     return isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _GONE
 
 
-def remove_old(directory: Path) -> bool:
-    """Remove what is in a lease of which nobody is alive, in the order of the numbers, and then itself. Whether it is gone."""
-    try:
-        names = os.listdir(directory)
-    except OSError as exc:
-        return exc.errno in _GONE
-    for name in sorted(names, key=lambda name: (len(name), name)):
-        _unlink(directory / name)
-    return _remove_directory(directory)
+def remove_old(directory: Path | str, parent_fd: int | None = None) -> bool:
+    """Remove what is in a lease of which nobody is alive, in the order of the numbers, and then itself. Whether it is gone.
+
+    parent_fd: the directory that it is in, if not all of its path is given. No link is followed.
+    """
+    return _remove_from(directory, None, parent_fd) and _remove_directory(directory, parent_fd)
 
 
-def _remove_directory(directory: Path) -> bool:
-    """Whether it is gone: it stays if somebody has begun a lease in it just now."""
+def _remove_from(directory: Path | str, names: list[str] | None, parent_fd: int | None = None) -> bool:
+    """Remove these names, or all. False if that is no directory: a member may have put a link to somebody's files there."""
     try:
-        os.rmdir(directory)
+        fd = os.open(directory, PLAIN_DIRECTORY, dir_fd=parent_fd)
     except OSError as exc:
         return exc.errno in _GONE
+    try:
+        names = os.listdir(fd) if names is None else names
+        for name in sorted(names, key=lambda name: (len(name), name)):
+            with contextlib.suppress(OSError):  # gone, or somebody else's in a directory from which only owners remove
+                os.unlink(name, dir_fd=fd)
+    except OSError as exc:
+        return exc.errno in _GONE
+    finally:
+        os.close(fd)
     return True
 
 
-def _unlink(path: Path) -> None:
+def _remove_directory(directory: Path | str, parent_fd: int | None = None) -> bool:
+    """Whether it is gone: it stays if somebody has begun a lease in it just now."""
     try:
-        os.unlink(path)
-    except OSError:
-        pass  # gone, or somebody else's in a directory from which only owners remove
+        os.rmdir(directory, dir_fd=parent_fd)
+    except OSError as exc:
+        return exc.errno in _GONE
+    return True

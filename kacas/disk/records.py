@@ -22,7 +22,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kacas.disk.durable import Temporary, change_again_later, sync_directory, temporary_name, translate
+from kacas.disk.durable import (
+    Temporary,
+    change_again_later,
+    list_directory,
+    set_mode,
+    sync_directory,
+    temporary_name,
+    translate,
+)
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedRecordError, NewerFormatError, StoreError, WriteError
 from kacas.model.digest import ID_SIZE
@@ -72,7 +80,7 @@ class Sequences:
             self._seen.add(directory)
         path = self.volume.path / directory
         try:
-            return os.listdir(path)
+            return list_directory(path) if directory else os.listdir(path)
         except FileNotFoundError as exc:
             self._seen.discard(directory)
             if not directory:
@@ -113,7 +121,7 @@ class Sequences:
     def _take_name(self, temporary: Path, path: Path, parent: str) -> bool:
         """Rename a new directory; False if the name is taken. One that is taken and empty is as good, and makes way."""
         try:
-            temporary.chmod(self.volume.directory_mode)  # mkdir's mode is masked by umask
+            set_mode(temporary, self.volume.directory_mode)  # mkdir's mode is masked by umask
             os.rename(temporary, path)
             return True
         except OSError as exc:

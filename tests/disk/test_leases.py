@@ -12,7 +12,7 @@ from kacas.disk import leases
 from kacas.disk.leases import Lease, Leases
 from kacas.disk.records import RecordKind, Sequences
 from kacas.disk.volume import Volume, open_volume
-from kacas.errors import LeaseLostError, ReadOnlyStoreError
+from kacas.errors import LeaseLostError, ReadOnlyStoreError, StoreError
 from tests.faults.children import become_nobody, fork, run
 
 NAME = "fetch-0000"
@@ -293,3 +293,24 @@ def test_a_lease_that_nobody_has_any_more_is_not_renewed_for_ever(volume: Volume
     del lease
     with Leases(volume).turn(NAME, never) as other:
         taken(other).check()
+
+
+def test_a_link_among_the_leases_is_not_followed_and_nothing_is_removed_where_it_leads(
+    volume: Volume, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "thesis"
+    elsewhere.mkdir()
+    for name in ("1", "chapter"):
+        (elsewhere / name).write_text("years of work")
+    long_ago = time.time() - 7200
+    os.utime(elsewhere, (long_ago, long_ago))
+    place = volume.path / "leases"
+    with Leases(volume).turn("other", never):
+        (place / NAME).symlink_to(elsewhere)
+        os.utime(place / NAME, (long_ago, long_ago), follow_symlinks=False)
+    # Who released a lease cleaned up, and has looked at the link.
+    assert sorted(os.listdir(elsewhere)) == ["1", "chapter"]
+    with pytest.raises(StoreError, match=NAME), Leases(volume).turn(NAME, never):
+        pass
+    assert not leases.remove_old(place / NAME)
+    assert sorted(os.listdir(elsewhere)) == ["1", "chapter"]

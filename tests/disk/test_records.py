@@ -338,7 +338,8 @@ def test_no_name_is_looked_up_that_no_listing_showed(
     shown: set[str] = {str(volume.path)}
     real_list, real_open, real_stat = os.listdir, open, os.stat
 
-    def listing(path: Path) -> list[str]:
+    def listing(path: Path | int) -> list[str]:
+        path = path if isinstance(path, Path) else Path(f"/proc/self/fd/{path}").readlink()
         assert str(path) in shown, f"{path} was listed, but nothing showed it"
         names = real_list(path)
         shown.update(os.path.join(path, name) for name in names)

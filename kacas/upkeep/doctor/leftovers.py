@@ -55,7 +55,7 @@ class Leftovers:
             self._look_at_temporary(found, found.writer, age_s)
         elif found.is_directory and _LEASE.fullmatch(found.inside) and age_s > _DAY_S:
             # Whoever holds it renews it every few seconds, which changes the directory.
-            pile = self._ended if self._fix and remove_old(found.path) else self._leases
+            pile = self._ended if self._fix and remove_old(found.path.name, found.parent_fd) else self._leases
             pile.add(found)
 
     def _look_at_temporary(self, found: Found, writer: tuple[str, int], age_s: float) -> None:
@@ -108,11 +108,12 @@ def _is_alive(pid: int) -> bool:
 
 
 def _removed(found: Found) -> bool:
+    """By the open directory: the path may lead elsewhere by now."""
     try:
         if found.is_directory:
-            shutil.rmtree(found.path)
+            shutil.rmtree(found.path.name, dir_fd=found.parent_fd)
         else:
-            os.unlink(found.path)
+            os.unlink(found.path.name, dir_fd=found.parent_fd)
     except FileNotFoundError:
         return True
     except OSError:

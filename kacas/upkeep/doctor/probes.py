@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from kacas.disk.durable import HOST, rename_no_replace, sync_directory
+from kacas.disk.durable import HOST, PLAIN_DIRECTORY, rename_no_replace, sync_directory
 from kacas.disk.file_systems import recognise
 from kacas.disk.ownership import user_name
 from kacas.disk.volume import Volume
@@ -110,8 +111,8 @@ class Probes:
             )
 
     def _modes(self, place: Path) -> None:
-        _touch(place / "mode")
-        os.chmod(place / "mode", self._volume.record_mode)
+        with _new(place / "mode") as file:
+            os.fchmod(file.fileno(), self._volume.record_mode)
         kept = stat.S_IMODE(os.stat(place / "mode").st_mode)
         self._says(
             "modes", kept == self._volume.record_mode, f"a file of mode {self._volume.record_mode:04o} has {kept:04o}",
@@ -155,7 +156,7 @@ class Probes:
     def _sync(self, place: Path) -> None:
         begun = time.monotonic()
         try:
-            with open(place / "sync", "wb") as file:
+            with _new(place / "sync") as file:
                 file.write(b"x")
                 file.flush()
                 os.fsync(file.fileno())
@@ -225,19 +226,31 @@ def _not_tried(volume: Volume, exc: OSError) -> Finding:
 
 @contextmanager
 def _place(volume: Volume) -> Iterator[Path]:
-    """A directory for the time, with the store's mode; its name is that of a temporary, for whoever finds it."""
+    """A directory for the time; its name is that of a temporary, for whoever finds it.
+
+    Of nobody else, and reached by its descriptor: members could put links where a file is tried, and root may be who tries.
+    """
     place = volume.path / f".doctor.tmp.{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
     os.mkdir(place, 0o700)
     try:
-        with contextlib.suppress(OSError):
-            os.chmod(place, volume.directory_mode)
-        yield place
+        fd = os.open(place, PLAIN_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):
+                os.fchmod(fd, 0o700 | volume.directory_mode & stat.S_ISGID)
+            by_descriptor = Path(f"/proc/self/fd/{fd}")
+            yield by_descriptor if by_descriptor.is_dir() else place
+        finally:
+            os.close(fd)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _new(path: Path) -> BinaryIO:
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
 def _touch(path: Path) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    _new(path).close()
 
 
 def _kept_s(path: Path) -> str:

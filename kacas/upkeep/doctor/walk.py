@@ -17,12 +17,16 @@ _DEEPEST = 128
 
 @dataclass(frozen=True)
 class Found:
-    """A name in the store. inside: its path below the store, "" for the store itself. writer: of a temporary (host, pid)."""
+    """A name in the store. inside: its path below the store, "" for the store itself. writer: of a temporary (host, pid).
+
+    parent_fd: the directory that it was seen in, open while it is looked at; -1 for the store itself.
+    """
 
     path: Path
     inside: str
     status: os.stat_result
     writer: tuple[str, int] | None
+    parent_fd: int = -1
 
     @property
     def is_directory(self) -> bool:
@@ -59,7 +63,7 @@ def walk(store: Path, say: Callable[[str], None], closed: list[Path]) -> Iterato
                     if seen % _SAY_EACH == 0:
                         say(f"files and directories: {seen:,}")
                     name = f"{directory.inside}/{entry.name}".lstrip("/")
-                    found = Found(directory.path / entry.name, name, status, writer_of(entry.name))
+                    found = Found(directory.path / entry.name, name, status, writer_of(entry.name), fd)
                     yield found
                     if found.is_directory and found.writer is None and depth < _DEEPEST:
                         waiting.append((found, depth + 1))
