@@ -134,7 +134,7 @@ class Store(ChangingVerbs):
                 behind, lambda: _repository(open_volume(behind, create=False), settings, progress, None)
             )
         if source is not None:
-            source.check_behind(volume.path)
+            source.serve(volume.path)
         return cls(_repository(volume, settings, progress, source), settings, progress, behind, store_in)
 
     @property
