@@ -184,8 +184,8 @@ class Store(ChangingVerbs):
 
     def _keeper(self) -> Repository:
         """The repository that keeps what is put. Raises StoreError if it is the upstream's, and that is not there."""
-        if self._store_in == "here":
-            return self._repository
+        if self._store_in == "here" or self.closed:
+            return self._repository  # which refuses, if it was closed
         if isinstance(self._upstream, Store):
             return self._upstream._keeper()
         assert isinstance(self._repository.upstream, StoreUpstream)

@@ -255,6 +255,18 @@ def test_a_store_cannot_be_its_own_upstream(tmp_path: Path, lab: kacas.Store) ->
         kacas.Store.open(lab.path, upstream=middle)
 
 
+def test_a_store_with_an_upstream_that_was_closed_refuses_every_call(tmp_path: Path, lab: kacas.Store) -> None:
+    node = kacas.Store.open(tmp_path / "node", upstream=lab.path, store_in="upstream")
+    uri = node.store_text("text")
+    node.close()
+    for call in (
+        lambda: node.store_text("more"), lambda: list(node.history()), lambda: node.forget(uri), node.batch,
+        lambda: node.load_text(uri),
+    ):  # fmt: skip
+        with pytest.raises(kacas.StoreClosedError):
+            call()
+
+
 def test_an_upstream_that_is_not_there_is_named_and_what_is_here_is_served(tmp_path: Path) -> None:
     with kacas.Store.open(tmp_path / "node", upstream=tmp_path / "nfs" / "lab") as node:
         uri = node.store_text("here")
