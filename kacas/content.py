@@ -71,6 +71,11 @@ class Content:
         found._spares = (*self._spares, *spares)
         return found
 
+    @property
+    def has_spares(self) -> bool:
+        """Whether `read_into` can turn to others."""
+        return bool(self._spares)
+
     def read_into(self, start: int, out: memoryview) -> None:
         """Fill `out` with the bytes from `start` on. The range must lie inside the content."""
         stop = start + len(out)

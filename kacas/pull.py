@@ -11,12 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kacas.content import Content
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
-from kacas.errors import DamagedContentError, DamagedError
+from kacas.errors import DamagedError, WrongIdentityError
 from kacas.fetch import Fetch
 from kacas.ingest import Payload
 from kacas.layouts import open_content
@@ -33,6 +33,7 @@ _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread reads and decodes before it ta
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
 _GROUP_COUNT = 512
 
+T = TypeVar("T")
 Step = Callable[[int], None]
 
 
@@ -75,11 +76,10 @@ class Pull:
                 sha1.update(window)
                 self._step(entry.size)
         if sha1.digest() != entry.sha1:
-            raise DamagedContentError(
+            raise WrongIdentityError(
                 f"the upstream {self._upstream.name} has other content under the SHA-1 {entry.sha1.hex()} (root "
                 f"{entry.root.hex()}); nothing was kept. Look there with: kacas verify",
-                sha1=entry.sha1.hex(),
-                digest=entry.root.hex(),
+                found=sha1.digest().hex(),
             )
         self._batch.note_whole(entry.root)
         self._batch.add_entry(_fetched(entry.sha1, entry.root, entry.size, entry.kind, entry.label))
@@ -88,14 +88,13 @@ class Pull:
         """Append contents that are one chunk each, by SHA-1, and entries that name them. Returns those that were found and
         are right; `content` finds out what is wrong with the others."""
         done: set[bytes] = set()
-        roots = list(self._upstream.roots(sizes).items())
-        for first in range(0, len(roots), _GROUP_COUNT):
-            group = dict(roots[first : first + _GROUP_COUNT])
-            pieces = [Piece(root, sizes[sha1], 0, memoryview(bytearray(sizes[sha1]))) for sha1, root in group.items()]
+        roots = self._upstream.roots(sizes)
+        for group in _groups((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()):
+            pieces = [Piece(root, size, 0, memoryview(bytearray(size))) for _, (root, size) in group]
             good, payloads = self._copied(pieces)
             self._append(payloads)
             entries = []
-            for sha1, piece in zip(group, pieces, strict=True):
+            for (sha1, _), piece in zip(group, pieces, strict=True):
                 found = new_sha1()
                 found.update(piece.out)
                 if piece.digest in good and found.digest() == sha1:
@@ -222,8 +221,9 @@ class Pull:
             self._batch.append(new)
 
 
-def _groups(chunks: Iterable[tuple[int, Child]]) -> Iterator[list[tuple[int, Child]]]:
-    group: list[tuple[int, Child]] = []
+def _groups(chunks: Iterable[tuple[T, Child]]) -> Iterator[list[tuple[T, Child]]]:
+    """Chunks that are copied together, each with what it is called or where it begins."""
+    group: list[tuple[T, Child]] = []
     size = 0
     for at, child in chunks:
         if group and (size + child.size > _WINDOW_SIZE or len(group) >= _GROUP_COUNT):

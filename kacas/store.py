@@ -134,7 +134,7 @@ class Store(ChangingVerbs):
                 behind, lambda: _repository(open_volume(behind, create=False), settings, progress, None)
             )
         if source is not None:
-            source.check_behind(volume.path)
+            source.serve(volume.path)
         return cls(_repository(volume, settings, progress, source), settings, progress, behind, store_in)
 
     @property
@@ -184,8 +184,8 @@ class Store(ChangingVerbs):
 
     def _keeper(self) -> Repository:
         """The repository that keeps what is put. Raises StoreError if it is the upstream's, and that is not there."""
-        if self._store_in == "here":
-            return self._repository
+        if self._store_in == "here" or self.closed:
+            return self._repository  # which refuses, if it was closed
         if isinstance(self._upstream, Store):
             return self._upstream._keeper()
         assert isinstance(self._repository.upstream, StoreUpstream)

@@ -22,6 +22,7 @@ from kacas.errors import (
     NotFoundError,
     ReadOnlyStoreError,
     StoreError,
+    WrongIdentityError,
 )
 from kacas.layouts import Layouts, best_first, ordered
 from kacas.model.cuts import CHUNK_TARGET
@@ -182,7 +183,7 @@ class Tiers:
             if not self._is_full:
                 self._is_full = True
                 warnings.warn(
-                    f"{exc} What is read comes from the upstream, and is not kept", RuntimeWarning, stacklevel=4
+                    f"{exc}. What is read comes from the upstream, and is not kept", RuntimeWarning, stacklevel=4
                 )
 
     # --- directories ------------------------------------------------------------------------
@@ -245,15 +246,24 @@ class Tiers:
 
     @staticmethod
     def _copy_alone(upstream: Upstream, pull: Pull, sha1: bytes) -> None:
+        """From the first layout that is good; without one, it is left out.
+
+        Raises WrongIdentityError for other content under the SHA-1: what is left out is read through, where no SHA-1 is compared.
+        """
+        wrong: WrongIdentityError | None = None
         try:
             for entry, content in ordered(upstream.readable(Uri(sha1))):
                 try:
                     pull.content(entry, content)
                     return
+                except WrongIdentityError as exc:
+                    wrong = exc
                 except (DamagedError, MissingPackageError):
                     continue
         except _UNREADABLE:
-            return
+            pass
+        if wrong is not None:
+            raise wrong
 
 
 class _Absent(NamedTuple):

@@ -27,6 +27,7 @@ class StoreUpstream:
         self._open = open_repository
         self._found = found
         self._is_ours = found is None
+        self._before: Path | None = None
         self._renew()
         self._forked = Forked(self._renew)
 
@@ -44,7 +45,7 @@ class StoreUpstream:
         with self._lock:
             if self._found is None or (self._is_ours and self._found.closed):
                 try:
-                    self._found = self._open()
+                    self._found = self._checked(self._open())
                 except StoreNotFoundError as exc:
                     raise StoreNotFoundError(
                         f"what is wanted is not here, and the upstream is not there: no store at {self.path}. Mount its file "
@@ -53,14 +54,36 @@ class StoreUpstream:
                     ) from exc
             return self._found
 
-    def check_behind(self, path: Path) -> None:
-        """Raises InvalidSettingError if the store at `path` is this one, or one behind it: content would come from nowhere."""
-        if _is_same(self.path, path):
-            raise InvalidSettingError(
-                f"the store at {path} cannot be its own upstream; set KACAS_UPSTREAM to another one"
-            )
-        if self._found is not None and isinstance(self._found.upstream, StoreUpstream):
-            self._found.upstream.check_behind(path)
+    def serve(self, path: Path) -> None:
+        """The store at `path` is before this one.
+
+        Raises InvalidSettingError if it is this one, or one behind it: content would come from nowhere. Of one that is not open
+        only the path is compared, until it is opened: a look at a file server that is away takes for ever.
+        """
+        self._before = path
+        if self.path == path:
+            raise _own_upstream(path)
+        if self._found is not None:
+            self._check_behind(self._found, path)
+
+    def _checked(self, found: Repository) -> Repository:
+        if self._before is not None:
+            try:
+                self._check_behind(found, self._before)
+            except InvalidSettingError:
+                found.close()
+                raise
+        return found
+
+    def _check_behind(self, found: Repository, path: Path) -> None:
+        if os.path.samefile(found.volume.path, path):
+            raise _own_upstream(path)
+        behind = found.upstream
+        if isinstance(behind, StoreUpstream):
+            if behind.path == path:
+                raise _own_upstream(path)
+            if behind._found is not None:
+                self._check_behind(behind._found, path)
 
     def bring(self, uri: Uri) -> None:
         """See Upstream."""
@@ -100,8 +123,5 @@ class StoreUpstream:
             self._found.close()
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return one == other
+def _own_upstream(path: Path) -> InvalidSettingError:
+    return InvalidSettingError(f"the store at {path} cannot be its own upstream; set KACAS_UPSTREAM to another one")

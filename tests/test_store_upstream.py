@@ -15,7 +15,7 @@ import kacas
 from kacas.model.entry import Origin
 from kacas.model.pack_format import Purpose
 from kacas.upkeep.verify import verify
-from tests.upstreams import fetched_entries, fetched_packs, flip_payload, packs, purposes
+from tests.upstreams import fetched_entries, fetched_packs, packs, purposes
 
 ROWS = np.arange(900_000, dtype=np.int32).reshape(3000, 300)
 
@@ -218,51 +218,6 @@ def test_a_linked_file_of_the_upstream_is_fetched_with_its_bytes(
     assert verify(node).clean
 
 
-def test_content_that_is_damaged_here_is_read_from_the_upstream(lab: kacas.Store, node: kacas.Store) -> None:
-    uri = lab.store_npy(ROWS, codec="zstd")
-    node.load_npy(uri)
-    flip_payload(node, 2)
-    with kacas.Store.open(node.path) as alone, pytest.raises(kacas.DamagedPackError):
-        alone.load_npy(uri)
-    assert np.array_equal(node.load_npy(uri), ROWS)
-
-
-def test_damage_in_the_upstream_is_named_and_nothing_is_kept(lab: kacas.Store, node: kacas.Store) -> None:
-    uri = lab.store_npy(ROWS, codec="zstd")
-    flip_payload(lab, 2)
-    with pytest.raises(kacas.DamagedPackError) as caught:
-        node.load_npy(uri)
-    assert caught.value.pack == packs(lab)[0].stem
-    assert caught.value.digest
-    assert packs(node) == []
-    assert os.listdir(node.path / "leases") == []
-
-
-def test_of_damaged_content_the_next_good_copy_in_the_upstream_is_taken(lab: kacas.Store, node: kacas.Store) -> None:
-    uri = lab.store_npy(ROWS, codec="zstd")
-    flip_payload(lab, 2)
-    assert lab.store_npy(ROWS, chunks=(100, 100)) == uri  # another layout, whose chunks are others
-    assert np.array_equal(node.load_npy(uri), ROWS)
-    assert len(fetched_packs(node)) == 1
-    assert verify(node).clean
-
-
-def test_an_upstream_that_lies_about_the_sha1_is_refused(lab: kacas.Store, node: kacas.Store) -> None:
-    honest, other = lab.store_npy(ROWS, codec="zstd"), "sha1://" + "12" * 20
-    from kacas.disk.batch import Batch
-
-    repository = lab.repository
-    entry = repository.resolve(kacas.model.uri.parse_uri(honest))[0]
-    batch = Batch(repository.volume, repository.lookup)
-    batch.add_entry(entry._replace(entry_id=os.urandom(16), sha1=bytes.fromhex("12" * 20)))
-    batch.finish()
-    with pytest.raises(
-        kacas.DamagedContentError, match=f"the upstream {lab.path} has other content under the SHA-1 1212"
-    ):
-        node.load_npy(other)
-    assert packs(node) == []
-
-
 def test_a_third_store_behind_the_second_works_and_each_keeps_what_passes(tmp_path: Path, lab: kacas.Store) -> None:
     uri = lab.store_npy(ROWS)
     place = tmp_path / "place"
@@ -287,12 +242,29 @@ def test_a_third_store_behind_the_second_works_and_each_keeps_what_passes(tmp_pa
 def test_a_store_cannot_be_its_own_upstream(tmp_path: Path, lab: kacas.Store) -> None:
     (tmp_path / "link").symlink_to(lab.path)
     with pytest.raises(kacas.InvalidSettingError, match="its own upstream"):
-        kacas.Store.open(lab.path, upstream=tmp_path / "link")
+        kacas.Store.open(lab.path, upstream=lab.path)
+    with (
+        kacas.Store.open(lab.path, upstream=tmp_path / "link") as linked,
+        pytest.raises(kacas.InvalidSettingError, match="its own upstream"),
+    ):
+        linked.exists("sha1://" + "0" * 40)
     with (
         kacas.Store.open(tmp_path / "middle", upstream=lab) as middle,
         pytest.raises(kacas.InvalidSettingError, match="its own upstream"),
     ):
         kacas.Store.open(lab.path, upstream=middle)
+
+
+def test_a_store_with_an_upstream_that_was_closed_refuses_every_call(tmp_path: Path, lab: kacas.Store) -> None:
+    node = kacas.Store.open(tmp_path / "node", upstream=lab.path, store_in="upstream")
+    uri = node.store_text("text")
+    node.close()
+    for call in (
+        lambda: node.store_text("more"), lambda: list(node.history()), lambda: node.forget(uri), node.batch,
+        lambda: node.load_text(uri),
+    ):  # fmt: skip
+        with pytest.raises(kacas.StoreClosedError):
+            call()
 
 
 def test_an_upstream_that_is_not_there_is_named_and_what_is_here_is_served(tmp_path: Path) -> None:

@@ -99,10 +99,16 @@ class Leases:
         return Sequences(self._volume).sequence(f"{DIRECTORY}/{name}", RecordKind.LEASE)
 
     def _look(self, name: str) -> Seen:
+        sequence = self._sequence(name)
         try:
-            record = self._sequence(name).newest()
+            record = sequence.newest()
         except DamagedRecordError as exc:
             return Seen(behind_damage(exc.number), f"somebody whose record cannot be read: {exc}")
+        except NewerFormatError as exc:
+            # Of a newer kacas, which may be alive, and die, like any other.
+            return Seen(
+                behind_damage(max(sequence.numbers(), default=0)), f"somebody whose record cannot be read: {exc}"
+            )
         except StoreError as exc:
             if _is_gone(exc):
                 return _FREE

@@ -52,12 +52,16 @@ class ArrayLayouts:
         _first_good(self._contents, lambda content: content.read_into(self._header.size + start, out))
 
     def read_scattered(self, in_order: NDArray[Any]) -> bool:
-        """Fill an array that lies in several pieces, axes in memory order; False if the layout can be read into one only."""
+        """Fill an array that lies in several pieces, axes in memory order; False if the layout can be read into one only,
+        or cannot be read as it is."""
         boxes = [content for content in self._contents if isinstance(content, TiledContent) and content in self._tiled]
         if len(boxes) < len(self._contents):
             return False
         whole = [range(length) for length in in_order.shape]
-        _first_good(boxes, lambda content: content.read_box(whole, in_order))
+        try:
+            _first_good(boxes, lambda content: content.read_box(whole, in_order))
+        except (DamagedError, MissingPackageError):
+            return False  # piece by piece, spares can help
         return True
 
     def read_box(self, positions: Sequence[Positions], box: NDArray[Any]) -> None:
@@ -65,7 +69,14 @@ class ArrayLayouts:
         contents = self._contents
         if self._tiled and len(contents) > 1:
             contents = sorted(contents, key=lambda content: self._cost(content, positions))
-        _first_good(contents, lambda content: self._read_box(content, positions, box))
+        try:
+            _first_good(contents, lambda content: self._read_box(content, positions, box))
+        except (DamagedError, MissingPackageError):
+            # A spare has ranges of bytes, not boxes.
+            spared = next((content for content in contents if content.has_spares), None)
+            if spared is None:
+                raise
+            self._read_ranges(spared, positions, box)
 
     def _cost(self, content: Content, positions: Sequence[Positions]) -> int:
         item_size = self._header.dtype.itemsize
@@ -77,8 +88,11 @@ class ArrayLayouts:
         if isinstance(content, TiledContent) and content in self._tiled:
             content.read_box(positions, box)
         else:
-            size = self._header.size
-            fill_box(box, positions, self._shape, lambda start, out: content.read_into(size + start, out))
+            self._read_ranges(content, positions, box)
+
+    def _read_ranges(self, content: Content, positions: Sequence[Positions], box: NDArray[Any]) -> None:
+        size = self._header.size
+        fill_box(box, positions, self._shape, lambda start, out: content.read_into(size + start, out))
 
 
 def _first_good(contents: Sequence[C], read: Callable[[C], None]) -> None:

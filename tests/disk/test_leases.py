@@ -10,7 +10,7 @@ import pytest
 
 from kacas.disk import leases
 from kacas.disk.leases import Lease, Leases
-from kacas.disk.records import RecordKind, Sequences
+from kacas.disk.records import Record, RecordKind, Sequences
 from kacas.disk.volume import Volume, open_volume
 from kacas.errors import LeaseLostError, ReadOnlyStoreError, StoreError
 from tests.faults.children import become_nobody, fork, run
@@ -258,6 +258,20 @@ def test_a_record_that_is_damaged_is_taken_over_after_a_while(volume: Volume) ->
     with Leases(volume).turn(NAME, never) as lease:
         taken(lease).confirm()
         assert numbers(volume)[-1] == 9
+    assert left(volume) == []
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_record_of_a_newer_kacas_is_taken_over_when_it_stays_the_newest(volume: Volume) -> None:
+    Sequences(volume).make(f"leases/{NAME}")
+    newer = bytearray(Record(RecordKind.LEASE, 7, 0, bytes(16), bytes(16), bytes(32), b"{}").encode())
+    newer[8] = 9  # the version
+    (volume.path / "leases" / NAME / "7").write_bytes(newer)
+    told: list[str] = []
+    with Leases(volume).turn(NAME, never, told.append) as lease:
+        taken(lease).confirm()
+        assert numbers(volume)[-1] == 9
+    assert "format version 9" in told[0]
     assert left(volume) == []
 
 

@@ -1,0 +1,111 @@
+"""Damage and lies: a store and its upstream heal each other, and what is not what its SHA-1 says is not kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kacas
+from kacas.disk.batch import Batch
+from kacas.model.entry import Entry, Kind
+from kacas.model.source import BufferSource
+from kacas.model.uri import Uri, parse_any_uri, parse_uri
+from kacas.upkeep.verify import verify
+from tests.upstreams import fetched_packs, flip_payload, packs
+
+ROWS = np.arange(900_000, dtype=np.int32).reshape(3000, 300)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[kacas.Store]:
+    with kacas.Store.open(tmp_path / "lab") as store:
+        yield store
+
+
+@pytest.fixture
+def node(tmp_path: Path, lab: kacas.Store) -> Iterator[kacas.Store]:
+    with kacas.Store.open(tmp_path / "node", upstream=lab.path) as store:
+        yield store
+
+
+def claim_as(store: kacas.Store, entry: Entry, sha1: bytes) -> None:
+    """Say that the entry's content has another SHA-1."""
+    batch = Batch(store.repository.volume, store.repository.lookup)
+    batch.add_entry(entry._replace(entry_id=os.urandom(16), sha1=sha1))
+    batch.finish()
+
+
+def test_content_that_is_damaged_here_is_read_from_the_upstream(lab: kacas.Store, node: kacas.Store) -> None:
+    uri = lab.store_npy(ROWS, codec="zstd")
+    node.load_npy(uri)
+    flip_payload(node, 2)
+    with kacas.Store.open(node.path) as alone, pytest.raises(kacas.DamagedPackError):
+        alone.load_npy(uri)
+    assert np.array_equal(node.load_npy(uri), ROWS)
+
+
+def test_damage_in_the_upstream_is_named_and_nothing_is_kept(lab: kacas.Store, node: kacas.Store) -> None:
+    uri = lab.store_npy(ROWS, codec="zstd")
+    flip_payload(lab, 2)
+    with pytest.raises(kacas.DamagedPackError) as caught:
+        node.load_npy(uri)
+    assert caught.value.pack == packs(lab)[0].stem
+    assert caught.value.digest
+    assert packs(node) == []
+    assert os.listdir(node.path / "leases") == []
+
+
+def test_of_damaged_content_the_next_good_copy_in_the_upstream_is_taken(lab: kacas.Store, node: kacas.Store) -> None:
+    uri = lab.store_npy(ROWS, codec="zstd")
+    flip_payload(lab, 2)
+    assert lab.store_npy(ROWS, chunks=(100, 100)) == uri  # another layout, whose chunks are others
+    assert np.array_equal(node.load_npy(uri), ROWS)
+    assert len(fetched_packs(node)) == 1
+    assert verify(node).clean
+
+
+def test_an_upstream_that_lies_about_the_sha1_is_refused(lab: kacas.Store, node: kacas.Store) -> None:
+    honest, other = lab.store_npy(ROWS, codec="zstd"), "sha1://" + "12" * 20
+    claim_as(lab, lab.repository.resolve(parse_uri(honest))[0], bytes.fromhex("12" * 20))
+    with pytest.raises(
+        kacas.WrongIdentityError, match=f"the upstream {lab.path} has other content under the SHA-1 1212"
+    ):
+        node.load_npy(other)
+    assert packs(node) == []
+
+
+@pytest.mark.parametrize("size", [7, 700_000])
+def test_a_directory_with_a_member_about_whose_sha1_the_upstream_lies_is_refused(
+    lab: kacas.Store, node: kacas.Store, tmp_path: Path, size: int
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "member").write_bytes(b"honest!" * (size // 7))
+    with kacas.Store.open(tmp_path / "honest") as honest:
+        uri = honest.store_dir(place)
+        document = honest.repository.read(Uri(parse_any_uri(uri).sha1))
+    lab.repository.put(BufferSource(document), Kind.DIRECTORY, "place")
+    lie = lab.repository.resolve(parse_uri(lab.store_bytes(b"LYING!!" * (size // 7))))[0]
+    sha1 = hashlib.sha1((place / "member").read_bytes()).digest()
+    claim_as(lab, lie, sha1)
+    with pytest.raises(kacas.WrongIdentityError, match=f"other content under the SHA-1 {sha1.hex()}"):
+        node.load_dir(uri, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert packs(node) == []
+
+
+def test_tiles_that_are_damaged_here_are_read_from_the_upstream(lab: kacas.Store, node: kacas.Store) -> None:
+    uri = lab.store_npy(ROWS, chunks=(100, 100), codec="zstd")
+    node.load_npy(uri)
+    flip_payload(node, 5)
+    lazy = node.open_npy(uri)
+    assert np.array_equal(lazy[::3, 5:700], ROWS[::3, 5:700])
+    out = np.zeros((ROWS.shape[0], 2 * ROWS.shape[1]), ROWS.dtype)[:, ::2]
+    assert np.array_equal(node.load_npy(uri, out=out), ROWS)
+    with kacas.Store.open(node.path) as alone, pytest.raises(kacas.DamagedPackError):
+        alone.open_npy(uri)[:]
