@@ -101,14 +101,14 @@ def test_of_many_that_want_it_one_has_it_at_a_time(
     place = tmp_path / "inside"
 
     def enter() -> None:
-        for _ in range(200):
+        for _ in range(100):
             with Leases(volume).turn(NAME, never) as lease:
                 taken(lease)
                 place.mkdir()  # fails if somebody is inside
                 place.rmdir()
 
     for child in [fork(enter) for _ in range(10)]:
-        child.wait().get()
+        child.wait(240).get()
     assert left(volume) == []
 
 
