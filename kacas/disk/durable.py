@@ -235,9 +235,10 @@ class Temporary:
             os.link(self.path, self.final)
             return True
         except OSError as exc:
-            # A lost reply: the name is there and it is our file.
+            # A lost reply: the name is there and it is our file. If ours is gone, its inode may be somebody else's file by now.
             try:
-                if os.stat(self.final).st_ino == inode:
+                ours = exc.errno != errno.ENOENT or self._random_name
+                if ours and os.stat(self.final).st_ino == inode:
                     return True
             except OSError:
                 pass  # not there: the link's own error is the one to report

@@ -246,3 +246,12 @@ def test_more_parts_than_the_kernel_takes_at_once_arrive_in_order(tmp_path: Path
     publish.append(many)
     publish.publish()
     assert (tmp_path / "a").read_bytes() == b"".join(many)
+
+
+def test_a_file_that_was_swept_is_not_taken_for_another_that_has_its_inode_now(tmp_path: Path) -> None:
+    temporary = Temporary(tmp_path, "7", mode=0o444, sync=False)
+    temporary.append([b"mine"])
+    os.link(temporary.path, tmp_path / "7")  # what a reused inode looks like
+    os.unlink(temporary.path)
+    with pytest.raises(WriteError):
+        temporary.publish()
