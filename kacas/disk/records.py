@@ -77,7 +77,7 @@ class Sequences:
             parent, _, name = directory.rpartition("/")
             if name not in self.names(parent):
                 return []
-            self._seen.add(directory)
+            self._enter(directory)
         path = self.volume.path / directory
         try:
             return list_directory(path) if directory else os.listdir(path)
@@ -86,8 +86,20 @@ class Sequences:
             if not directory:
                 raise StoreError(f"{path} is gone; restore the store or open another", path=str(path)) from exc
             return []
+        except NotADirectoryError as exc:
+            raise self._strange(path, "no directory") from exc
         except OSError as exc:
             raise translate(exc, path, "listing") from exc
+
+    def _enter(self, directory: str) -> None:
+        """A link is not followed: what kacas writes and prunes there would be outside of the store."""
+        path = self.volume.path / directory
+        if path.is_symlink():
+            raise self._strange(path, "a symbolic link, which is not followed")
+        self._seen.add(directory)
+
+    def _strange(self, path: Path, what: str) -> StoreError:
+        return StoreError(f"{path} is {what}, where the store keeps a directory; move it away", path=str(path))
 
     def make(self, directory: str) -> None:
         """Make a directory below the store, its parents too, where a listing does not show it. Raises StoreError."""
@@ -98,7 +110,7 @@ class Sequences:
         path = self.volume.path / directory
         if name not in self.names(parent):
             self._make_exactly(path, parent)
-        self._seen.add(directory)
+        self._enter(directory)
 
     def _make_exactly(self, path: Path, parent: str) -> None:
         """It has its mode when it gets its name: other users may be waiting to write into it."""

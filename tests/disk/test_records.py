@@ -328,8 +328,24 @@ def test_long_names_leave_room_for_those_of_temporaries(volume: Volume) -> None:
 
 def test_a_file_in_the_place_of_a_directory_is_a_typed_error(volume: Volume, sequence: Sequence) -> None:
     (volume.path / "refs").write_bytes(b"")
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="is no directory, where the store keeps a directory; move it away"):
         sequence.append(b"x")
+
+
+@pytest.mark.parametrize("link", ["refs", "refs/@a", "refs/@a/@b", "refs/@a/@b/key"])
+def test_a_link_that_leads_out_of_the_store_is_not_followed(
+    volume: Volume, sequence: Sequence, tmp_path: Path, link: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    place = volume.path / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(outside)
+    for failing in (sequence.numbers, lambda: sequence.append(b"x"), lambda: sequence.create(BEGINNING, b"x")):
+        with pytest.raises(StoreError, match="symbolic link") as caught:
+            failing()
+        assert str(place) in str(caught.value)
+    assert not list(outside.iterdir())
 
 
 def test_no_name_is_looked_up_that_no_listing_showed(
