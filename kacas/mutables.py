@@ -70,7 +70,10 @@ class Mutables:
         return sum(self._change(key, None, ANYTHING) for key in self.keys(check_folder(folder)))
 
     def list(self, folder: str) -> list[str]:
-        """The keys of all that are below a folder and not deleted, sorted; "" is the folder of all."""
+        """The keys of all that are below a folder and not deleted, sorted; "" is the folder of all.
+
+        One whose newest record is damaged is among them: `get` tells what is wrong with it.
+        """
         return sorted(key for key in self.keys(check_folder(folder)) if self._is_there(key))
 
     def history(self, key: str) -> Iterator[MutableChange]:
@@ -131,8 +134,11 @@ class Mutables:
             raise self._sequence(key).damaged(record.number, str(exc)) from exc
 
     def _is_there(self, key: str) -> bool:
-        newest = self._sequence(key).newest()
-        return newest is not None and self._generation(key, newest).value is not None
+        try:
+            newest = self._sequence(key).newest()
+            return newest is not None and self._generation(key, newest).value is not None
+        except DamagedRecordError:
+            return True
 
     def keys(self, folder: str) -> Iterator[str]:
         """All that ever had a value and are below the folder."""

@@ -93,6 +93,19 @@ def test_a_key_may_not_lead_out_of_the_store(store: kacas.Store, tmp_path: Path)
     assert not (tmp_path / "outside").exists()
 
 
+@pytest.mark.parametrize("link", ["refs", "refs/@a", "refs/@a/@b", "refs/@a/@b/key"])
+def test_a_link_that_leads_out_of_the_store_is_not_followed(store: kacas.Store, tmp_path: Path, link: str) -> None:
+    (outside := tmp_path / "outside").mkdir()
+    place = store.path / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(outside)
+    for failing in (store.get_mutable, store.delete_mutable, lambda key: store.set_mutable(key, "x")):
+        with pytest.raises(kacas.StoreError, match="symbolic link") as caught:
+            failing("@a/@b/key")
+        assert str(place) in str(caught.value)
+    assert not list(outside.iterdir())
+
+
 def test_a_damaged_newest_generation_is_named_and_setting_it_anew_heals_it(store: kacas.Store) -> None:
     store.set_mutable("key", "one")
     store.set_mutable("key", "two")
@@ -107,6 +120,7 @@ def test_a_damaged_newest_generation_is_named_and_setting_it_anew_heals_it(store
         with pytest.raises(kacas.DamagedRecordError) as caught:
             failing()
         assert caught.value.path == str(newest)
+    assert store.list_mutables() == ["key"]
     store.set_mutable("key", "three")
     assert store.get_mutable("key") == "three"
     store.set_mutable("key", "four", expect="three")

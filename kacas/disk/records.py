@@ -86,20 +86,22 @@ class Sequences:
             if not directory:
                 raise StoreError(f"{path} is gone; restore the store or open another", path=str(path)) from exc
             return []
-        except NotADirectoryError as exc:
-            raise self._strange(path, "no directory") from exc
         except OSError as exc:
             raise translate(exc, path, "listing") from exc
 
     def _enter(self, directory: str) -> None:
         """A link is not followed: what kacas writes and prunes there would be outside of the store."""
         path = self.volume.path / directory
-        if path.is_symlink():
-            raise self._strange(path, "a symbolic link, which is not followed")
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return  # gone again
+        except OSError as exc:
+            raise translate(exc, path, "looking at") from exc
+        if not stat.S_ISDIR(mode):
+            what = "a file or a symbolic link, which is not followed"
+            raise StoreError(f"{path} is {what}; a directory belongs there: move it away", path=str(path))
         self._seen.add(directory)
-
-    def _strange(self, path: Path, what: str) -> StoreError:
-        return StoreError(f"{path} is {what}, where the store keeps a directory; move it away", path=str(path))
 
     def make(self, directory: str) -> None:
         """Make a directory below the store, its parents too, where a listing does not show it. Raises StoreError."""
@@ -211,15 +213,8 @@ class Sequence:
         """
         if after.number >= MAX_NUMBER:
             raise self.damaged(after.number, "no number is left behind it")
-        record = Record(
-            self._kind,
-            after.number + 1,
-            time.time_ns(),
-            secrets.token_bytes(ID_SIZE),
-            self._subject,
-            after.digest,
-            body,
-        )
+        write_id, now_ns = secrets.token_bytes(ID_SIZE), time.time_ns()
+        record = Record(self._kind, after.number + 1, now_ns, write_id, self._subject, after.digest, body)
         data = record.encode()
         record = replace(record, digest=decode_record(data).digest)
         self._sequences.make(self.name)
@@ -363,6 +358,8 @@ class Sequence:
                 raise
             if exc.errno == errno.ESTALE:
                 return None
+            if exc.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO):  # ENXIO: a socket
+                raise self.damaged(number, "it is not a file") from exc
             raise translate(exc, path, "reading") from exc
 
     def _decode(self, number: int, data: bytes) -> Record:

@@ -127,14 +127,18 @@ def test_a_file_that_is_too_long_is_refused_before_it_is_read(sequence: Sequence
         sequence.newest()
 
 
-@pytest.mark.parametrize("kind", ["pipe", "directory", "link"])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link", "loop"])
 def test_what_is_no_file_is_refused_at_once(sequence: Sequence, kind: str) -> None:
     fill(sequence, 1)
     path = sequence.directory / "2"
-    {"pipe": os.mkfifo, "directory": os.mkdir, "link": lambda path: os.symlink("/dev/zero", path)}[kind](path)
-    with pytest.raises((DamagedRecordError, StoreError)) as caught:
+    if kind in ("link", "loop"):
+        path.symlink_to("/dev/zero" if kind == "link" else path)
+    else:
+        {"pipe": os.mkfifo, "directory": os.mkdir}[kind](path)
+    with pytest.raises(DamagedRecordError, match="it is not a file") as caught:
         sequence.newest()
     assert str(path) in str(caught.value)
+    assert sequence.create(behind_damage(caught.value.number), b"x")
 
 
 def test_a_file_with_the_last_number_ends_the_sequence_in_words(sequence: Sequence) -> None:
@@ -328,24 +332,8 @@ def test_long_names_leave_room_for_those_of_temporaries(volume: Volume) -> None:
 
 def test_a_file_in_the_place_of_a_directory_is_a_typed_error(volume: Volume, sequence: Sequence) -> None:
     (volume.path / "refs").write_bytes(b"")
-    with pytest.raises(StoreError, match="is no directory, where the store keeps a directory; move it away"):
+    with pytest.raises(StoreError, match="a directory belongs there: move it away"):
         sequence.append(b"x")
-
-
-@pytest.mark.parametrize("link", ["refs", "refs/@a", "refs/@a/@b", "refs/@a/@b/key"])
-def test_a_link_that_leads_out_of_the_store_is_not_followed(
-    volume: Volume, sequence: Sequence, tmp_path: Path, link: str
-) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    place = volume.path / link
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(outside)
-    for failing in (sequence.numbers, lambda: sequence.append(b"x"), lambda: sequence.create(BEGINNING, b"x")):
-        with pytest.raises(StoreError, match="symbolic link") as caught:
-            failing()
-        assert str(place) in str(caught.value)
-    assert not list(outside.iterdir())
 
 
 def test_no_name_is_looked_up_that_no_listing_showed(
