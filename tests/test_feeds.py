@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,11 +123,20 @@ def test_much_comes_in_parts_of_bounded_size(feed: kacas.Feed) -> None:
     assert all(len(part) < 14 for part in parts)
 
 
+def nested(depth: int) -> dict[str, Any]:
+    message: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        message = {"n": message}
+    return message
+
+
 def test_what_cannot_be_a_message_is_refused_and_nothing_is_appended(feed: kacas.Feed) -> None:
-    for wrong in ({"n": math.nan}, "text", [1], {"n": b"x"}, {"n": "x" * (1 << 20)}):
+    for wrong in ({"n": math.nan}, "text", [1], {"n": b"x"}, {"n": "x" * (1 << 20)}, nested(201)):
         with pytest.raises(kacas.UnsupportedDataError):
             feed.append_messages([{"n": 0}, wrong])  # type: ignore[list-item]
     assert feed.message_count() == 0
+    feed.append_messages([nested(200), {"n": [{}] * 300}])
+    assert feed.get_next_messages() == [nested(200), {"n": [{}] * 300}]
 
 
 def test_a_feed_that_is_not_there_is_not_made(store: kacas.Store, feed: kacas.Feed) -> None:

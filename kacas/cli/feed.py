@@ -147,10 +147,17 @@ def _from_stdin() -> Iterator[list[str]]:
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LONGEST_LINE:
                 raise click.UsageError("a line of standard input is too long for a message")
-            if texts := [line.decode("utf-8", "replace") for line in lines if line.strip()]:
+            if texts := [_text(line) for line in lines if line.strip()]:
                 yield texts
     if rest.strip():
-        yield [rest.decode("utf-8", "replace")]
+        yield [_text(rest)]
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise click.UsageError(f"{line[:80]!r} is not UTF-8, which messages are") from exc
 
 
 feed.add_section("Commands", create, append, read, follow)

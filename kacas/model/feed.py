@@ -15,6 +15,7 @@ from kacas.model.record import MAX_BODY_SIZE
 SCHEME = "kachery-feed://"
 MAX_MESSAGE_SIZE = 1 << 20  # bytes of JSON
 MAX_BATCH_MESSAGES = 10_000
+MAX_DEPTH = 200  # of objects and arrays in each other: every reader's parser goes so deep
 MAX_OWNER_SIZE = 256
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FRONT = struct.Struct("<QIHxx")  # first message, number of messages, owner size
@@ -77,7 +78,17 @@ def encode_message(message: object) -> bytes:
             f"the message has {len(data):,} bytes, at most {MAX_MESSAGE_SIZE:,} are taken; "
             "store what is large, and append its URI"
         )
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _is_deeper(message):
+        raise UnsupportedDataError(f"the message has more than {MAX_DEPTH} objects and arrays in each other")
     return data
+
+
+def _is_deeper(message: Message) -> bool:
+    level: list[Any] = [message]
+    for _ in range(MAX_DEPTH):
+        parts = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [part for of_one in parts for part in of_one if isinstance(part, dict | list | tuple)]
+    return bool(level)
 
 
 def decode_message(data: bytes) -> Message:

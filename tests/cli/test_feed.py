@@ -34,6 +34,13 @@ def test_lines_of_stdin_are_messages(kacas: Runner, uri: str) -> None:
     assert [message["n"] for message in kacas("feed", "read", uri).objects] == list(range(3001))
 
 
+def test_a_line_that_is_not_utf_8_is_refused_and_not_altered(kacas: Runner, uri: str) -> None:
+    answer = kacas("feed", "append", uri, "-", stdin=b'{"name": "caf\xe9"}\n')
+    assert answer.code == 2
+    assert "not UTF-8" in answer.error
+    assert kacas("feed", "read", uri).out == b""
+
+
 @pytest.mark.parametrize("message", ["no json", "[1]", "3", '{"a": NaN}', ""])
 def test_what_is_no_json_object_is_refused_and_nothing_appended(kacas: Runner, uri: str, message: str) -> None:
     answer = kacas("feed", "append", uri, '{"good": 1}', message)
