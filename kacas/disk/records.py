@@ -77,7 +77,7 @@ class Sequences:
             parent, _, name = directory.rpartition("/")
             if name not in self.names(parent):
                 return []
-            self._enter(directory)
+            self._seen.add(directory)
         path = self.volume.path / directory
         try:
             return list_directory(path) if directory else os.listdir(path)
@@ -86,22 +86,11 @@ class Sequences:
             if not directory:
                 raise StoreError(f"{path} is gone; restore the store or open another", path=str(path)) from exc
             return []
+        except NotADirectoryError as exc:
+            what = "a file or a symbolic link, which is not followed"
+            raise StoreError(f"{path} is {what}; a directory belongs there: move it away", path=str(path)) from exc
         except OSError as exc:
             raise translate(exc, path, "listing") from exc
-
-    def _enter(self, directory: str) -> None:
-        """A link is not followed: what kacas writes and prunes there would be outside of the store."""
-        path = self.volume.path / directory
-        try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
-            return  # gone again
-        except OSError as exc:
-            raise translate(exc, path, "looking at") from exc
-        if not stat.S_ISDIR(mode):
-            what = "a file or a symbolic link, which is not followed"
-            raise StoreError(f"{path} is {what}; a directory belongs there: move it away", path=str(path))
-        self._seen.add(directory)
 
     def make(self, directory: str) -> None:
         """Make a directory below the store, its parents too, where a listing does not show it. Raises StoreError."""
@@ -112,7 +101,7 @@ class Sequences:
         path = self.volume.path / directory
         if name not in self.names(parent):
             self._make_exactly(path, parent)
-        self._enter(directory)
+        self._seen.add(directory)
 
     def _make_exactly(self, path: Path, parent: str) -> None:
         """It has its mode when it gets its name: other users may be waiting to write into it."""
