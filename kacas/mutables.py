@@ -142,12 +142,15 @@ class Mutables:
 
     def keys(self, folder: str) -> Iterator[str]:
         """All that ever had a value and are below the folder."""
-        for name in self._sequences.names(f"{_TOP}/{folder}" if folder else _TOP):
-            path = f"{folder}/{name}" if folder else name
-            if name.startswith("@"):
-                yield from self.keys(path)
-            elif not name.startswith("."):
-                yield path
+        folders = [folder]
+        while folders:
+            folder = folders.pop()
+            for name in self._sequences.names(f"{_TOP}/{folder}" if folder else _TOP):
+                path = f"{folder}/{name}" if folder else name
+                if name.startswith("@"):
+                    folders.append(path)  # as deep as anybody made them
+                elif not name.startswith("."):
+                    yield path
 
 
 def _shown(value: str) -> str:

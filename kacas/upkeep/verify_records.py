@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kacas.disk.records import BEGINNING, RecordKind, Sequence, Sequences
 from kacas.disk.volume import Volume
-from kacas.errors import DamagedRecordError, NewerFormatError
+from kacas.errors import DamagedRecordError, NewerFormatError, StoreError
 from kacas.feeds import Feeds
 from kacas.model.feed import BatchFormatError, decode_batch, decode_message
 from kacas.model.mutable import GenerationFormatError, decode_generation
@@ -27,10 +27,27 @@ class RecordProblem:
 def check_records(volume: Volume) -> Iterator[RecordProblem | None]:
     """For each record what is wrong with it, or None."""
     sequences = Sequences(volume)
+    yield from _going_on("refs", "", _check_mutables(sequences))
+    yield from _going_on("feeds", "", _check_feeds(sequences))
+
+
+def _going_on(name: str, uri: str, checks: Iterator[RecordProblem | None]) -> Iterator[RecordProblem | None]:
+    """A place that cannot be listed is a problem there, and what else there is is checked."""
+    try:
+        yield from checks
+    except StoreError as exc:
+        yield RecordProblem("damaged", name, uri, str(exc))
+
+
+def _check_mutables(sequences: Sequences) -> Iterator[RecordProblem | None]:
     for key in Mutables(sequences, "").keys(""):
-        yield from _check_mutable(sequences.sequence(f"refs/{key}", RecordKind.MUTABLE))
+        sequence = sequences.sequence(f"refs/{key}", RecordKind.MUTABLE)
+        yield from _going_on(sequence.name, "", _check_mutable(sequence))
+
+
+def _check_feeds(sequences: Sequences) -> Iterator[RecordProblem | None]:
     for uri, sequence in Feeds(sequences, "").all():
-        yield from _check_feed(sequence, uri)
+        yield from _going_on(sequence.name, uri, _check_feed(sequence, uri))
 
 
 def _check_mutable(sequence: Sequence) -> Iterator[RecordProblem | None]:
@@ -39,7 +56,7 @@ def _check_mutable(sequence: Sequence) -> Iterator[RecordProblem | None]:
             record = sequence.read(number)
             if record is not None:  # pruned meanwhile
                 decode_generation(record.body)
-        except (DamagedRecordError, NewerFormatError, GenerationFormatError) as exc:
+        except (DamagedRecordError, NewerFormatError, GenerationFormatError, StoreError) as exc:
             yield _problem(sequence, number, "", exc)
         else:
             yield None
@@ -68,7 +85,7 @@ def _check_feed(sequence: Sequence, uri: str) -> Iterator[RecordProblem | None]:
             if before is not None and number - 1 not in missing and follows != before:
                 raise sequence.damaged(number, "it does not follow the one before it, or that is not what was written")
             before = (record.digest, batch.stop)
-        except (DamagedRecordError, NewerFormatError, BatchFormatError) as exc:
+        except (DamagedRecordError, NewerFormatError, BatchFormatError, StoreError) as exc:
             before = None
             yield _problem(sequence, number, uri, exc)
         else:
@@ -77,7 +94,6 @@ def _check_feed(sequence: Sequence, uri: str) -> Iterator[RecordProblem | None]:
 
 def _problem(sequence: Sequence, number: int, uri: str, exc: Exception) -> RecordProblem:
     kind = "newer" if isinstance(exc, NewerFormatError) else "damaged"
-    message = (
-        str(exc) if isinstance(exc, DamagedRecordError | NewerFormatError) else str(sequence.damaged(number, str(exc)))
-    )
+    is_in_words = not isinstance(exc, BatchFormatError | GenerationFormatError)
+    message = str(exc) if is_in_words else str(sequence.damaged(number, str(exc)))
     return RecordProblem(kind, f"{sequence.name}/{number}", uri, message)

@@ -80,3 +80,23 @@ def test_a_batch_that_was_altered_with_its_check_is_noticed(store: Store, uri: s
 def test_a_record_of_a_newer_kacas_is_no_damage(store: Store, uri: str) -> None:
     change(store.path / "refs/@a/key/3", lambda data: data[:8] + b"\x09" + data[9:])
     assert the_problem(verify(store)).kind == "newer"
+
+
+def test_a_file_among_the_mutables_is_named_and_the_rest_is_checked(store: Store, uri: str) -> None:
+    (store.path / "refs" / "stray").touch()
+    (store.path / "feeds" / ("ab" * 16)).touch()
+    change(store.path / "refs/@a/key/2", lambda data: data[:-1] + b"x")
+    change(place_of(store, uri) / "2", lambda data: data[:-1] + b"x")
+    report = verify(store)
+    assert {problem.record for problem in report.problems} == {
+        "refs/stray", "feeds/" + "ab" * 16, "refs/@a/key/2", f"feeds/{uri[-32:]}/2",
+    }  # fmt: skip
+
+
+def test_folders_may_be_deeper_than_the_stack_of_python(store: Store, uri: str) -> None:
+    folder = store.path / "refs"
+    for _ in range(1100):
+        folder = folder / "@a"
+        folder.mkdir(exist_ok=True)
+    assert verify(store).clean
+    assert store.list_mutables() == ["@a/key"]

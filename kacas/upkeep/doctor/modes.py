@@ -6,7 +6,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kacas.disk.ownership import closed_to_group, group_name, user_name
@@ -19,7 +19,10 @@ _NAMED = 3  # examples
 
 @dataclass(frozen=True)
 class _Ill:
-    """A way to be wrong. gid: the group it should have, or None. mode: that it should have, or None."""
+    """A way to be wrong. gid: the group it should have, or None. mode: that it should have, or None.
+
+    twin: it has other names as well, so it may be no file of the store, but one that a member put in root's way.
+    """
 
     id: str
     severity: Severity
@@ -27,6 +30,7 @@ class _Ill:
     why: str
     gid: int | None
     mode: int | None
+    twin: bool = False
 
 
 @dataclass
@@ -55,6 +59,8 @@ class Modes:
         illness = self._judge(found)
         if illness is None:
             return
+        if not found.is_directory and found.status.st_nlink > 1:
+            illness = replace(illness, twin=True)
         ward = self._wards.setdefault((illness, found.status.st_uid), _Ward(found.is_directory))
         if self._fix and _mend(found, illness):
             ward.mended += 1
@@ -107,6 +113,13 @@ class Modes:
                 mine = os.geteuid() in (0, uid)
                 counted = f"{ward.count:,} {noun if ward.count == 1 else nouns} of {owner}"
                 named = ", ".join(map(str, ward.paths)) + (", ..." if ward.count > len(ward.paths) else "")
+                if illness.twin:
+                    yield Finding(
+                        illness.id, illness.severity,
+                        f"{counted} with other names elsewhere {'is' if ward.count == 1 else 'are'} {illness.what}: {named}",
+                        illness.why, "look what it is: doctor leaves it alone, as it may be no file of the store", owner,
+                    )  # fmt: skip
+                    continue
                 yield Finding(
                     illness.id, illness.severity, f"{counted} {'is' if ward.count == 1 else 'are'} {illness.what}: {named}",
                     illness.why, "run: kacas doctor --fix" if mine else f"{owner}, or root, runs what follows",
@@ -150,8 +163,8 @@ def _judge_private(mode: int, found: Found) -> _Ill | None:
 
 
 def _mend(found: Found, illness: _Ill) -> bool:
-    """Whether it could be: only the owner and root may. What has other names as well may be no file of the store."""
-    if not found.is_directory and found.status.st_nlink > 1:
+    """Whether it could be: only the owner and root may."""
+    if illness.twin:
         return False
     try:
         fd = open_same(found.path, found.status, getattr(os, "O_PATH", os.O_RDONLY))

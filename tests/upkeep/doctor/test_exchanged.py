@@ -9,8 +9,10 @@ from pathlib import Path
 
 import kacas
 from kacas.disk.volume import open_volume
+from kacas.settings import Settings
 from kacas.upkeep.doctor.leftovers import Leftovers
 from kacas.upkeep.doctor.probes import Probes
+from kacas.upkeep.doctor.run import examine
 from kacas.upkeep.doctor.walk import walk
 from tests.faults.children import fork
 
@@ -86,3 +88,14 @@ def test_what_doctor_tries_is_out_of_the_reach_of_members(store: kacas.Store, tm
         assert (outside / name).read_text() == "not of the store"
         assert (outside / name).stat().st_mode & 0o777 == 0o640
     assert outside.stat().st_mode & 0o777 == 0o755
+
+
+def test_nobody_is_told_to_mend_a_file_that_has_other_names(store: kacas.Store, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o640)
+    os.link(secret, store.path / "packs" / "twin")
+    (finding,) = examine(store.path, Settings.from_environment(), fix=True).findings
+    assert (finding.id, finding.commands, finding.fixed) == ("file-mode", (), False)
+    assert "other names" in finding.what
+    assert "--fix" not in finding.do
+    assert secret.stat().st_mode & 0o777 == 0o640
