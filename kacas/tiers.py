@@ -13,6 +13,7 @@ from kacas.disk.leases import Lease, Leases
 from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.errors import (
+    AccessDeniedError,
     DamagedError,
     KacasError,
     LeaseLostError,
@@ -177,7 +178,7 @@ class Tiers:
                         return
                 except LeaseLostError:
                     self.given_up += 1
-        except ReadOnlyStoreError:
+        except (ReadOnlyStoreError, AccessDeniedError):
             pass  # then it is read through
         except NoSpaceError as exc:
             if not self._is_full:
