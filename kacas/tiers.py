@@ -72,15 +72,22 @@ class Tiers:
 
     def sequence(self, uri: Uri) -> tuple[Entry, Content]:
         """As `Layouts.sequence`. What is damaged here is read from the upstream, without being asked again."""
+        return self.first(uri, self._here, lambda there: best_first(there.readable(uri)))
+
+    def whole(self, uri: Uri) -> tuple[Entry, Content]:
+        """As `sequence`, of what will be read as a whole: see `bring`."""
+        if self._upstream is not None:
+            try:
+                return self._here(uri)  # hits are looked up once
+            except (NotFoundError, DamagedError):
+                self.bring(uri)
+        return self.sequence(uri)
+
+    def _here(self, uri: Uri) -> tuple[Entry, Content]:
+        entry, content = self._layouts.sequence(uri)
         if self._upstream is None:
-            return self._layouts.sequence(uri)
-        behind = _Behind(self._upstream, uri)
-
-        def here(uri: Uri) -> tuple[Entry, Content]:
-            entry, content = self._layouts.sequence(uri)
-            return entry, content.with_spares([behind])
-
-        return self.first(uri, here, lambda there: best_first(there.readable(uri)))
+            return entry, content
+        return entry, content.with_spares([_Behind(self._upstream, uri)])
 
     def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """As `Layouts.readable`, and as `sequence`."""
