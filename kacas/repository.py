@@ -314,8 +314,8 @@ class Repository:
 
     def read_whole(self, uri: Uri) -> bytes:
         """All bytes, of content that is fetched if it is not here. Raises as `read`."""
-        self.bring(uri)
-        return self.read(uri)
+        self._check_open()
+        return self.tiers.whole(uri)[1].read(None, None, str(uri))
 
     def exists(self, uri: Uri) -> bool:
         """Whether the content can be loaded (its root is there; `verify` looks at every byte)."""

@@ -13,6 +13,7 @@ from kacas.disk.leases import Lease, Leases
 from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.errors import (
+    AccessDeniedError,
     DamagedError,
     KacasError,
     LeaseLostError,
@@ -71,15 +72,22 @@ class Tiers:
 
     def sequence(self, uri: Uri) -> tuple[Entry, Content]:
         """As `Layouts.sequence`. What is damaged here is read from the upstream, without being asked again."""
+        return self.first(uri, self._here, lambda there: best_first(there.readable(uri)))
+
+    def whole(self, uri: Uri) -> tuple[Entry, Content]:
+        """As `sequence`, of what will be read as a whole: see `bring`."""
+        if self._upstream is not None:
+            try:
+                return self._here(uri)  # hits are looked up once
+            except (NotFoundError, DamagedError):
+                self.bring(uri)
+        return self.sequence(uri)
+
+    def _here(self, uri: Uri) -> tuple[Entry, Content]:
+        entry, content = self._layouts.sequence(uri)
         if self._upstream is None:
-            return self._layouts.sequence(uri)
-        behind = _Behind(self._upstream, uri)
-
-        def here(uri: Uri) -> tuple[Entry, Content]:
-            entry, content = self._layouts.sequence(uri)
-            return entry, content.with_spares([behind])
-
-        return self.first(uri, here, lambda there: best_first(there.readable(uri)))
+            return entry, content
+        return entry, content.with_spares([_Behind(self._upstream, uri)])
 
     def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """As `Layouts.readable`, and as `sequence`."""
@@ -177,7 +185,7 @@ class Tiers:
                         return
                 except LeaseLostError:
                     self.given_up += 1
-        except ReadOnlyStoreError:
+        except (ReadOnlyStoreError, AccessDeniedError):
             pass  # then it is read through
         except NoSpaceError as exc:
             if not self._is_full:

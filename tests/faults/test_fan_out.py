@@ -245,6 +245,25 @@ def test_where_the_store_cannot_be_written_everything_is_read_through(open_place
     assert os.listdir(open_place / "shared" / "packs") == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives up its rights")
+def test_leases_that_only_another_user_can_read_do_not_keep_content_from_being_read(open_place: Path) -> None:
+    with kacas.Store.open(open_place / "lab") as lab:
+        uri = lab.store_npy(values())
+    kacas.Store.open(open_place / "shared").close()
+    (open_place / "home").mkdir()
+    (open_place / "lab").chmod(0o755)
+    for place in (open_place / "home", open_place / "shared", open_place / "shared" / "packs"):
+        place.chmod(0o777)
+    (open_place / "shared" / "leases").mkdir(0o700)
+
+    def read() -> None:
+        os.environ["KACAS_CACHE_DIR"] = str(open_place / "home" / "cache")
+        become_nobody(open_place / "home")
+        assert load(open_place, uri) == (0, 0)
+
+    run(read).get()
+
+
 def test_a_full_disk_does_not_keep_content_from_being_read(
     tmp_path: Path, uri: str, mount: Callable[[str, str], Path]
 ) -> None:
