@@ -52,6 +52,7 @@ def run(
         mount=mount or f"mount {shlex.quote(export)} /mnt/export",
         options=_OPTIONS[version],
         source=f"10.9.0.1:{_PATHS[version]}",
+        programs=shlex.quote(str(Path(sys.executable).parent)),
     )
     return uml.run(
         f"{setup}\n{script}",
@@ -90,7 +91,7 @@ END
 printf '#!/bin/bash\nip link set to-$1 down\n' >/mnt/bin/freeze
 printf '#!/bin/bash\nip link set to-$1 up\n' >/mnt/bin/thaw
 chmod +x /mnt/bin/*
-export PATH=/mnt/bin:$PATH
+export PATH=/mnt/bin:{programs}:$PATH
 address=2
 for client in a b; do
   ip netns add $client
