@@ -43,9 +43,10 @@ def run(
 ) -> uml.Ended:
     """Run a bash script beside a server and two clients of this NFS version.
 
-    In the script: `on a COMMAND...` and `on b COMMAND...`, the mounts $KACAS_NFS_A and $KACAS_NFS_B, and `freeze a`
-    and `thaw a`, which cut and mend the client's network. export: what is exported, a file system in memory, or the
-    device of an ext4 image of `disks`. timeout_s: for all of it; a guest needs 5 to 10 s to be ready.
+    In the script: `on a COMMAND...` and `on b COMMAND...`, the mounts $KACAS_NFS_A and $KACAS_NFS_B, `freeze a` and
+    `thaw a`, which cut and mend the client's network, and `attach a`, which mounts again what was unmounted.
+    export: what is exported, a file system in memory, or the device of an ext4 image of `disks`. timeout_s: for all of
+    it; a guest needs 5 to 10 s to be ready.
     """
     mount = f"mount -t tmpfs -o size={memory_mib * 6 // 10}m tmpfs /mnt/export" if export == "tmpfs" else ""
     setup = _SETUP.format(
@@ -90,6 +91,10 @@ exec unshare --uts bash -c 'hostname "client-$0"; exec "$@"' "$@"
 END
 printf '#!/bin/bash\nip link set to-$1 down\n' >/mnt/bin/freeze
 printf '#!/bin/bash\nip link set to-$1 up\n' >/mnt/bin/thaw
+cat >/mnt/bin/attach <<'END'
+#!/bin/bash
+exec on "$1" nsenter --net=/run/netns/$1 mount -t nfs -o {options},nosharecache {source} /mnt/$1
+END
 chmod +x /mnt/bin/*
 export PATH=/mnt/bin:{programs}:$PATH
 address=2
@@ -99,8 +104,7 @@ for client in a b; do
   ip link set to-$client master bridge up
   ip -n $client addr add 10.9.0.$address/24 dev eth0
   ip -n $client link set eth0 up
-  on $client nsenter --net=/run/netns/$client mount -t nfs -o {options},nosharecache {source} /mnt/$client \\
-    || fail "client $client could not mount"
+  attach $client || fail "client $client could not mount"
   address=$((address + 1))
 done
 """

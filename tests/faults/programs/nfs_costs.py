@@ -1,7 +1,8 @@
-"""What operations cost on NFS, in requests to the server: python -m tests.faults.programs.nfs_costs PACKS
+"""What operations cost on NFS, in requests to the server: python -m tests.faults.programs.nfs_costs PACKS...
 
-Runs in a guest of tests/faults/nfs.py. The store is made on the server itself, with so many packs that nothing merges;
-host a, which knows nothing of it, then does one operation after another. Prints a line of JSON: operation → request → count.
+Runs in a guest of tests/faults/nfs.py. For each number, a store with so many packs, which nothing merges, is made on the
+server itself; host a, which knows nothing of it, then does one operation after another. Prints a line of JSON for each
+store: operation → request → count.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ def requests() -> Counter[str]:
 
 def make(packs: int) -> None:
     """On the server, by its own name of the place."""
-    with kacas.Store.open(EXPORT / "store") as store:
+    with kacas.Store.open(EXPORT / f"store-{packs}") as store:
         store.repository.lookup.rule = NEVER
         ARRAY.put(store)
         for number in range(packs - 1):
             contents.text(f"costs-{number}").put(store)
 
 
-def measure() -> None:
+def measure(name: str) -> None:
     counts: dict[str, dict[str, int]] = {}
     store: kacas.Store | None = None
 
@@ -62,7 +63,7 @@ def measure() -> None:
 
     def open_it() -> None:
         nonlocal store
-        store = kacas.Store.open(MOUNT / "store", create=False)
+        store = kacas.Store.open(MOUNT / name, create=False)
         store.repository.lookup.rule = NEVER
 
     count("open, cold", open_it)
@@ -83,21 +84,24 @@ def measure() -> None:
     count("slice", lambda: np.array_equal(lazy[30_000:30_512], ARRAY.value[30_000:30_512]))
     count("whole array", lambda: store.load_npy(array))
     # Another host stores: the next look must find it.
-    subprocess.run(["on", "b", sys.executable, "-c", OTHER], check=True)
+    subprocess.run(["on", "b", sys.executable, "-c", OTHER, name], check=True)
     count("miss after another's put", lambda: store.exists(MISSING))
     store.close()
     print(json.dumps(counts))
 
 
-OTHER = "import kacas; kacas.Store.open('/mnt/b/store').store_text('of host b')"
+OTHER = "import kacas, sys; kacas.Store.open(f'/mnt/b/{sys.argv[1]}', create=False).store_text('of host b')"
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        make(int(sys.argv[1]))
-        subprocess.run(["on", "a", sys.executable, "-m", "tests.faults.programs.nfs_costs"], check=True)
-    else:
-        measure()
+    match sys.argv[1:]:
+        case ["measure", name]:
+            measure(name)
+        case numbers:
+            for packs in map(int, numbers):
+                make(packs)
+                program = [sys.executable, "-m", "tests.faults.programs.nfs_costs"]
+                subprocess.run(["on", "a", *program, "measure", f"store-{packs}"], check=True)
 
 
 if __name__ == "__main__":

@@ -94,41 +94,39 @@ def check_contents(store: kacas.Store, said: Said, _: dict[str, Result]) -> None
 
 
 def watch(store: kacas.Store, talk: Talk, until: float) -> Result:
-    """The first process stores; the others measure how long it takes until they see it.
+    """The first process stores; the others measure when they see it.
 
-    Those with an odd number ask again and again from before it is there, the others only when they hear of it.
+    Those with an odd number ask again and again from before it is there, the others when they hear of it. delays: from
+    the end of the put until it was seen. stale: the same, until the last look that missed it began, however slow the machine.
     """
-    delays: list[float] = []
     if talk.name == min([talk.name, *talk.others]):
         number = 0
         while time.monotonic() < until:
-            mine = contents.json(f"watched-{number}")
-            # Between two announcements, the others ask for a while in vain.
             time.sleep(0.3 + 0.1 * (number % 7))
-            talk.say(uri=mine.put(store), number=number)
+            talk.say(uri=contents.json(f"watched-{number}").put(store), number=number)
             number += 1
-        talk.say(end=True)
+        talk.say(end=True, number=-1)
         return {"stored": number}
     asks_before = int(talk.name[1:]) % 2 == 1
-    number, seen_s = 0, 0.0
-    while True:
-        if asks_before and not seen_s and store.exists(f"sha1://{contents.json(f'watched-{number}').sha1}"):
-            seen_s = time.monotonic()
-        for event in talk.heard():
-            if "end" in event:
-                return {"delays": delays}
-            if "uri" not in event:
-                continue
-            if not seen_s:
-                begun = time.monotonic()
-                see(store, event["uri"])
+    told: dict[int, float] = {}
+    delays, stale = [], []
+    number, missed_s = 0, 0.0
+    while not (-1 in told and number == len(told) - 1):
+        told |= {event["number"]: event["at"] for event in talk.heard()}
+        if number in told or (asks_before and -1 not in told):
+            begun_s = time.monotonic()
+            assert begun_s < told.get(number, begun_s) + PATIENCE_S, f"{number} is not seen"
+            if store.exists(f"sha1://{contents.json(f'watched-{number}').sha1}"):
                 seen_s = time.monotonic()
-                if not asks_before:
-                    delays.append(seen_s - begun)
-            if asks_before:
-                delays.append(max(0.0, seen_s - event["at"]))
-            number, seen_s = event["number"] + 1, 0.0
+                while number not in told:
+                    told |= {event["number"]: event["at"] for event in talk.heard()}
+                delays.append(max(0.0, seen_s - told[number]))
+                stale.append(max(0.0, missed_s - told[number]))
+                number, missed_s = number + 1, 0.0
+            else:
+                missed_s = begun_s
         time.sleep(0.002)
+    return {"delays": delays, "stale": stale}
 
 
 def check_watched(store: kacas.Store, said: Said, results: dict[str, Result]) -> None:
