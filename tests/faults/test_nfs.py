@@ -23,7 +23,7 @@ Report = dict[str, Any]
 def on_hosts(version: str, kind: str, seconds: int, count: int, frozen_s: int = 0) -> Report:
     """What the processes of both hosts returned; that nothing was lost, torn or reordered was checked in there."""
     script = f"{PROGRAMS}.on_hosts {kind} {seconds} {count} {frozen_s or ''}"
-    ended = nfs.run(version, script, memory_mib=2048, timeout_s=240 + 5 * seconds + 10 * count)
+    ended = nfs.run(version, script, memory_mib=1024 * count, timeout_s=240 + 5 * seconds + 10 * count)
     report: Report = json.loads(ended.check().splitlines()[-1])
     print(f"\nNFS {version}, {kind}, 2 hosts x {count} processes, {seconds} s: {json.dumps(report)}")
     assert [error for result in results(report) for error in result.get("errors", ())] == []
@@ -62,6 +62,13 @@ def test_two_hosts_on_nfs_lose_nothing_and_an_index_outlives_a_new_mount(version
 @versions
 def test_a_file_that_another_host_changed_is_never_taken_for_unchanged(version: str) -> None:
     output = nfs.run(version, f"on b {PROGRAMS}.nfs_sources", timeout_s=200).check()
+    assert output.splitlines()[-1] == "all right"
+
+
+@pytest.mark.heavy
+@versions
+def test_what_was_missed_or_replaced_is_found_at_once(version: str) -> None:
+    output = nfs.run(version, f"on b {PROGRAMS}.nfs_surprises", timeout_s=200).check()
     assert output.splitlines()[-1] == "all right"
 
 
