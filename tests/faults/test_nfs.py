@@ -111,7 +111,7 @@ def test_of_sixteen_processes_on_two_hosts_one_fetches(version: str) -> None:
 # Requests to the server, all kinds together, and what is left out of it: listing grows with the number of packs, and a
 # process that opens a store with a cold index, or proves its first miss, opens each pack that no segment holds.
 MOST = {
-    "open": 6,
+    "open": 8,
     "hit": 3,
     "hit again": 0,
     "miss again": 3,
