@@ -11,7 +11,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kacas.disk.ownership import user_name, why_refused
@@ -70,7 +70,16 @@ def sync_directory(path: Path) -> None:
 
 def change_again_later(directory: Path) -> None:
     """On a network file system, behind a change of the directory that no unlink will follow: so that all clients see it."""
-    threading.Timer(_NETWORK_UNLINK_DELAY_S, _touch, [directory]).start()
+    _later(_touch, directory)
+
+
+def _later(work: Callable[[Path], None], path: Path) -> None:
+    """A moment later in the background; where no thread can be started, as when the interpreter ends, it is waited for."""
+    try:
+        threading.Timer(_NETWORK_UNLINK_DELAY_S, work, [path]).start()
+    except RuntimeError:
+        time.sleep(_NETWORK_UNLINK_DELAY_S)
+        work(path)
 
 
 def _touch(directory: Path) -> None:
@@ -274,7 +283,7 @@ class Temporary:
 
     def _drop_name(self) -> None:
         if self._network:
-            threading.Timer(_NETWORK_UNLINK_DELAY_S, _unlink_if_there, [self.path]).start()
+            _later(_unlink_if_there, self.path)
         else:
             _unlink_if_there(self.path)
 
