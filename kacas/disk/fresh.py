@@ -1,7 +1,7 @@
 """What is there as the file server knows it.
 
 A client of a network file system answers stat for up to a minute with what it was told before, while another client has
-changed the file. Opening a file asks the server, mostly: not where another process of the host holds it open [measured].
+changed the file. Opening a file asks the server; fstat of one that is open, and stat by path, may not [measured].
 A name that was once missed is missed for as long, until the directory that has it by now is listed.
 """
 

@@ -47,7 +47,7 @@ class FileSource:
         self._start = 0
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
-            status = fresh_status(self._fd)
+            status = os.fstat(self._fd)
         except OSError as exc:
             raise self._unreadable(exc) from exc
         if not stat.S_ISREG(status.st_mode):

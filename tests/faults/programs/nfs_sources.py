@@ -60,7 +60,7 @@ def check_changes(store: kacas.Store) -> None:
 
 
 def check_held_open(store: kacas.Store) -> None:
-    """Also where another process of this host holds the file open, and opening it asks nobody."""
+    """Also where another process of this host holds the file open, and its own open need not ask the server."""
     write("held", "held text 1")
     age()
     with open(HERE / "held") as held:
