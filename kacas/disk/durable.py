@@ -27,6 +27,7 @@ _IOV_MAX = 1024
 _RENAME_NOREPLACE = 1
 # Two changes of a directory within one clock tick hid the second from other NFS clients for over 100 s.
 _NETWORK_UNLINK_DELAY_S = 0.05
+_STALE_TRIES = 5
 
 _TEMPORARY_NAME = re.compile(r"\..+\.tmp\.([\w-]{1,40})\.([0-9]{1,10})\.[0-9a-f]{8}", re.DOTALL)
 _MODE_LOOKS, _MODE_PAUSE_S = 20, 0.01  # whoever does not set it in a fifth of a second died: doctor mends it
@@ -240,18 +241,23 @@ class Temporary:
 
     def _take_name(self, inode: int) -> bool:
         """True if the temporary's name is still there."""
-        try:
-            os.link(self.path, self.final)
-            return True
-        except OSError as exc:
-            # A lost reply: the name is there and it is our file.
+        for attempt in range(_STALE_TRIES):
             try:
-                if os.stat(self.final).st_ino == inode:
-                    return True
-            except OSError:
-                pass  # not there: the link's own error is the one to report
-            if exc.errno not in _NO_LINKS:
-                raise
+                os.link(self.path, self.final)
+                return True
+            except OSError as exc:
+                # A lost reply: the name is there and it is our file.
+                try:
+                    if os.stat(self.final).st_ino == inode:
+                        return True
+                except OSError:
+                    pass  # not there: the link's own error is the one to report
+                # What an NFS client knows of a name may be outdated again and again where others are busy.
+                if exc.errno == errno.ESTALE and attempt < _STALE_TRIES - 1:
+                    continue
+                if exc.errno not in _NO_LINKS:
+                    raise
+                break
         try:
             rename_no_replace(self.path, self.final)
         except OSError as exc:

@@ -9,16 +9,19 @@ By hand:  python -m tests.faults.nfs 4.2 'on a kacas store /etc/hostname; ls -l 
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
 from pathlib import Path
 
 from tests.faults import uml
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3", "4.2")
-SERVER = {"rpc.nfsd": "nfs-kernel-server", "rpcbind": "rpcbind", "unshare": "util-linux"}
+SERVER = {"rpc.nfsd": "nfs-kernel-server", "rpcbind": "rpcbind", "mkfs.ext4": "e2fsprogs"}
 
 _OPTIONS = {
     "3": "vers=3,nolock,proto=tcp,port=2049,mountproto=tcp,mountport=20048",
@@ -37,31 +40,46 @@ def run(
     script: str,
     *,
     memory_mib: int = 1024,
-    export: str = "tmpfs",
-    disks: Sequence[Path] = (),
+    disk: Path | None = None,
+    in_memory: bool = False,
     timeout_s: float = 300,
 ) -> uml.Ended:
     """Run a bash script beside a server and two clients of this NFS version.
 
     In the script: `on a COMMAND...` and `on b COMMAND...`, the mounts $KACAS_NFS_A and $KACAS_NFS_B, `freeze a` and
     `thaw a`, which cut and mend the client's network, and `attach a`, which mounts again what was unmounted.
-    export: what is exported, a file system in memory, or the device of an ext4 image of `disks`. timeout_s: for all of
-    it; a guest needs 5 to 10 s to be ready.
+    What is exported is an ext4 file system, on an image of its own unless `disk` is one; or, in_memory, a tmpfs: quicker,
+    but of a directory that changes meanwhile, a tmpfs of this kernel shows an NFS client not all names.
+    timeout_s: for all of it; a guest needs 5 to 10 s to be ready.
     """
-    mount = f"mount -t tmpfs -o size={memory_mib * 6 // 10}m tmpfs /mnt/export" if export == "tmpfs" else ""
-    setup = _SETUP.format(
-        mount=mount or f"mount {shlex.quote(export)} /mnt/export",
-        options=_OPTIONS[version],
-        source=f"10.9.0.1:{_PATHS[version]}",
-        programs=shlex.quote(str(Path(sys.executable).parent)),
-    )
-    return uml.run(
-        f"{setup}\n{script}",
-        memory_mib=memory_mib,
-        disks=disks,
-        timeout_s=timeout_s,
-        environment={"KACAS_NFS_A": "/mnt/a", "KACAS_NFS_B": "/mnt/b", "PYTHONPATH": str(ROOT)},
-    )
+    with tempfile.TemporaryDirectory(prefix="kacas-export.") as place:
+        if in_memory:
+            mount = f"mount -t tmpfs -o size={memory_mib * 6 // 10}m tmpfs /mnt/export"
+        else:
+            disk = disk or _image(Path(place) / "disk")
+            mount = "mount /dev/ubda /mnt/export"
+        setup = _SETUP.format(
+            mount=mount,
+            options=_OPTIONS[version],
+            source=f"10.9.0.1:{_PATHS[version]}",
+            programs=shlex.quote(str(Path(sys.executable).parent)),
+        )
+        return uml.run(
+            f"{setup}\n{script}",
+            memory_mib=memory_mib,
+            disks=[disk] if disk else [],
+            timeout_s=timeout_s,
+            environment={"KACAS_NFS_A": "/mnt/a", "KACAS_NFS_B": "/mnt/b", "PYTHONPATH": str(ROOT)},
+        )
+
+
+def _image(path: Path) -> Path:
+    """An empty ext4 file system; the image takes what is written to it."""
+    with open(path, "wb") as file:
+        file.truncate(4 << 30)
+    program = shutil.which("mkfs.ext4", path=f"/usr/sbin:/sbin:{os.environ.get('PATH', '')}")
+    subprocess.run([program or "mkfs.ext4", "-q", path], check=True)
+    return path
 
 
 # Each client mounts under its own hostname, or a server of NFSv4 takes both for one; with `nosharecache`, or the

@@ -26,7 +26,7 @@ PROGRAM = "on a python -m tests.faults.programs.nfs_speed"
 
 @versions
 def test_an_array_is_loaded_beside_numpy(version: str) -> None:
-    output = nfs.run(version, f"{PROGRAM} arrays", memory_mib=3072, timeout_s=600).check()
+    output = nfs.run(version, f"{PROGRAM} arrays", memory_mib=3072, in_memory=True, timeout_s=600).check()
     print(f"\nNFS {version}:\n{output}")
     assert len(output.splitlines()) == 2
 
