@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from kacas.disk.durable import make_directory
-from kacas.disk.file_systems import is_network
+from kacas.disk.file_systems import is_network, recognise
 from kacas.errors import StoreError
 
 _STAND_INS = (Path("/var/tmp"), Path("/tmp"))  # of a node without disks, the first may be on the network, too
@@ -28,8 +28,7 @@ def cache_directory(parent: Path, packs: Path, store_id: str, *, chosen: bool) -
     cannot serve, a private directory on another local disk does: without a word if it is only the default that is on a
     network file system, as a home often is; else with a warning. Raises StoreError.
     """
-    status = os.stat(packs)
-    identity = hashlib.blake2b(f"{status.st_dev}:{status.st_ino}".encode(), digest_size=6).hexdigest()
+    identity = hashlib.blake2b(_identity(packs).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
     name = f"{store_id}-{identity}"
     reasons: list[OSError] = []
     for place in (parent, *stand_ins()):
@@ -55,6 +54,14 @@ def cache_directory(parent: Path, packs: Path, store_id: str, *, chosen: bool) -
         f"({_why(reasons[1])}); set KACAS_CACHE_DIR to a private directory on a local disk",
         path=str(parent),
     ) from reasons[0]
+
+
+def _identity(packs: Path) -> str:
+    """What tells this directory from every other one of this host, now and after a restart."""
+    status, where = os.stat(packs), recognise(packs)
+    # The kernel numbers network mounts as they come: after each mount, the index would begin anew.
+    device = where.source if where.shared and where.source else status.st_dev
+    return f"{device}:{status.st_ino}"
 
 
 class _OnNetworkError(OSError):

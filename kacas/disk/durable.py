@@ -11,7 +11,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kacas.disk.ownership import user_name, why_refused
@@ -27,6 +27,7 @@ _IOV_MAX = 1024
 _RENAME_NOREPLACE = 1
 # Two changes of a directory within one clock tick hid the second from other NFS clients for over 100 s.
 _NETWORK_UNLINK_DELAY_S = 0.05
+_STALE_TRIES = 5
 
 _TEMPORARY_NAME = re.compile(r"\..+\.tmp\.([\w-]{1,40})\.([0-9]{1,10})\.[0-9a-f]{8}", re.DOTALL)
 _MODE_LOOKS, _MODE_PAUSE_S = 20, 0.01  # whoever does not set it in a fifth of a second died: doctor mends it
@@ -70,7 +71,16 @@ def sync_directory(path: Path) -> None:
 
 def change_again_later(directory: Path) -> None:
     """On a network file system, behind a change of the directory that no unlink will follow: so that all clients see it."""
-    threading.Timer(_NETWORK_UNLINK_DELAY_S, _touch, [directory]).start()
+    _later(_touch, directory)
+
+
+def _later(work: Callable[[Path], None], path: Path) -> None:
+    """A moment later in the background; where no thread can be started, as when the interpreter ends, it is waited for."""
+    try:
+        threading.Timer(_NETWORK_UNLINK_DELAY_S, work, [path]).start()
+    except RuntimeError:
+        time.sleep(_NETWORK_UNLINK_DELAY_S)
+        work(path)
 
 
 def _touch(directory: Path) -> None:
@@ -231,19 +241,24 @@ class Temporary:
 
     def _take_name(self, inode: int) -> bool:
         """True if the temporary's name is still there."""
-        try:
-            os.link(self.path, self.final)
-            return True
-        except OSError as exc:
-            # A lost reply: the name is there and it is our file. If ours is gone, its inode may be somebody else's file by now.
+        for attempt in range(_STALE_TRIES):
             try:
-                ours = exc.errno != errno.ENOENT or self._random_name
-                if ours and os.stat(self.final).st_ino == inode:
-                    return True
-            except OSError:
-                pass  # not there: the link's own error is the one to report
-            if exc.errno not in _NO_LINKS:
-                raise
+                os.link(self.path, self.final)
+                return True
+            except OSError as exc:
+                # A lost reply: the name is there and it is our file. If ours is gone, its inode may be somebody else's file by now.
+                try:
+                    ours = exc.errno != errno.ENOENT or self._random_name
+                    if ours and os.stat(self.final).st_ino == inode:
+                        return True
+                except OSError:
+                    pass  # not there: the link's own error is the one to report
+                # What an NFS client knows of a name may be outdated again and again where others are busy.
+                if exc.errno == errno.ESTALE and attempt < _STALE_TRIES - 1:
+                    continue
+                if exc.errno not in _NO_LINKS:
+                    raise
+                break
         try:
             rename_no_replace(self.path, self.final)
         except OSError as exc:
@@ -275,7 +290,7 @@ class Temporary:
 
     def _drop_name(self) -> None:
         if self._network:
-            threading.Timer(_NETWORK_UNLINK_DELAY_S, _unlink_if_there, [self.path]).start()
+            _later(_unlink_if_there, self.path)
         else:
             _unlink_if_there(self.path)
 

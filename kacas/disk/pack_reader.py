@@ -32,6 +32,7 @@ from kacas.model.pack_format import (
 )
 
 MAX_OPEN_PACKS = 64
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block us
 
 
 class PackReader:
@@ -41,10 +42,11 @@ class PackReader:
         """Raises FileNotFoundError if the pack is not there, DamagedPackError if it cannot be opened."""
         self.pack_id = pack_id
         self.name = path.name
+        self._path = path
         self._store_id = store_id
         self._fd = -1
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block us
+            self._fd = os.open(path, _OPEN)
             status = os.fstat(self._fd)
         except FileNotFoundError as exc:
             if os.path.lexists(path):
@@ -77,17 +79,32 @@ class PackReader:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer from `offset`; raises DamagedPackError if the pack ends before, or the disk fails."""
-        done = 0
-        try:
-            while done < len(buffer):
+        done, is_anew = 0, False
+        while done < len(buffer):
+            try:
                 count = os.preadv(self._fd, [buffer[done:]], offset + done)
-                if count == 0:
-                    raise self.damage(f"it ends at byte {offset + done}, content was expected there")
-                done += count
-        except DamagedPackError:
-            raise
-        except OSError as exc:
-            raise self.damage(f"reading failed: {exc.strerror}") from exc
+            except OSError as exc:
+                if exc.errno != errno.ESTALE or is_anew or not self._open_anew():
+                    raise self.damage(f"reading failed: {exc.strerror}") from exc
+                done, is_anew = 0, True
+                continue
+            if count == 0:
+                raise self.damage(f"it ends at byte {offset + done}, content was expected there")
+            done += count
+
+    def _open_anew(self) -> bool:
+        """On NFS: another host put a file in its place, from a backup perhaps, and the server knows the old one no more."""
+        try:
+            fd = os.open(self._path, _OPEN)
+        except OSError:
+            return False
+        try:
+            status = os.fstat(fd)
+            os.dup2(fd, self._fd, inheritable=False)  # in one step, for other threads
+        finally:
+            os.close(fd)
+        self.size, self._identity = status.st_size, (status.st_dev, status.st_ino)
+        return True
 
     def read_ahead(self, offset: int, size: int) -> None:
         """Let the disk begin with what will be read soon."""

@@ -181,8 +181,9 @@ class Segments:
 def list_segments(volume: Volume) -> set[bytes]:
     """Ids of the segments that are there now."""
     try:
-        names = os.listdir(volume.segments)
+        # By the listing above it: an NFS client that once looked for it in vain does so for a minute.
+        names = os.listdir(volume.segments) if volume.segments.name in os.listdir(volume.path) else []
     except OSError:
-        return set()  # mostly there are none; what cannot be listed is done without
+        return set()  # what cannot be listed is done without
     found = (SEGMENT_NAME.fullmatch(name) for name in names)
     return {bytes.fromhex(match[1]) for match in found if match}

@@ -14,6 +14,7 @@ from pathlib import Path
 from kacas.disk.cache_directory import cache_directory
 from kacas.disk.durable import make_directory, publish_bytes, translate
 from kacas.disk.file_systems import file_system, is_network
+from kacas.disk.fresh import is_listed
 from kacas.disk.ownership import group_name, is_member, joined_group, whose
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
 from kacas.model.content_cuts import CONTENT_CUTTER, ContentCutter
@@ -197,6 +198,8 @@ def open_volume(path: Path, *, create: bool, durability: str | None = None, shar
     path = Path(path).absolute()
     settings_path = path / _SETTINGS_NAME
     text = _read_settings(settings_path)
+    if text is None and is_network(path) and is_listed(settings_path):
+        text = _read_settings(settings_path)
     if text is None:
         if not create:
             raise StoreNotFoundError(

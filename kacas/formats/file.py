@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 from kacas.codec_choice import check_codec
+from kacas.disk.fresh import fresh_status
 from kacas.disk.identities import FileState, Identities, Identity, sync_source
 from kacas.disk.materialised import MaterialisedFiles, safe_name, write_out
 from kacas.errors import (
@@ -98,7 +99,11 @@ class FileSource:
             raise self._unreadable(exc) from exc
 
     def check_unchanged(self) -> None:
-        if FileState.of(os.fstat(self._fd)) != self.state:
+        try:
+            state = FileState.of(fresh_status(self._fd))
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        if state != self.state:
             raise SourceChangedError(
                 f"{self.path} changed while it was stored; nothing was kept. Store it again when nobody writes to it",
                 path=str(self.path),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
+from kacas.disk.file_systems import is_network_file
+from kacas.disk.fresh import ask_server, fresh_status
 from kacas.disk.identities import FileState, Identities, Identity, has_settled, sync_file_system, sync_source
 
 _SINGLY = 16  # files of one file system that are synced one by one; then all of it is, in one call
@@ -19,18 +22,22 @@ class KnownFiles:
     def __init__(self, identities: Identities, *, rehash: bool) -> None:
         self._identities = identities
         self._blind = rehash or identities.is_empty()
+        self._remote: dict[int, bool] = {}
         self._counts: dict[int, int] = {}
         self._synced: dict[int, int | None] = {}
         self._learned: dict[int | None, dict[FileState, tuple[bytes, bytes, int]]] = {}
 
-    def look_up(self, entries: Iterable[os.DirEntry[bytes]]) -> dict[bytes, Identity]:
-        """The identities of those regular files of a directory that have not changed, by name."""
+    def look_up(self, directory: bytes, device: int, entries: Iterable[os.DirEntry[bytes]]) -> dict[bytes, Identity]:
+        """The identities of those regular files of a directory, on this device, that have not changed, by name."""
         if self._blind:
             return {}
         states: dict[bytes, FileState] = {}
+        remote = self._is_remote(device, Path(os.fsdecode(directory)))
         for entry in entries:
             try:
                 if entry.is_file(follow_symlinks=False):
+                    if remote:
+                        ask_server(entry.path)  # else what is known of a changed file is a minute old
                     states[entry.name] = FileState.of(entry.stat(follow_symlinks=False))
             except OSError:
                 continue  # it is met again when it is opened
@@ -53,6 +60,15 @@ class KnownFiles:
         else:
             synced_ns = self._synced[device] = sync_file_system(fd)
         return os.fstat(fd), synced_ns  # writing back what was mapped may have set its times
+
+    def status_after(self, fd: int, before: os.stat_result) -> os.stat_result:
+        """The file's status when its last byte has been read. before: its status before the first."""
+        return fresh_status(fd) if self._is_remote(before.st_dev, fd) else os.fstat(fd)
+
+    def _is_remote(self, device: int, place: Path | int) -> bool:
+        if device not in self._remote:
+            self._remote[device] = is_network_file(place)
+        return self._remote[device]
 
     def remember(self, status: os.stat_result, identity: tuple[bytes, bytes, int], synced_ns: int | None) -> None:
         """status: of the file, the same after the sync and after the last byte. identity: SHA-1, root, size."""

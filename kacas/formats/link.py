@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+from kacas.disk.fresh import fresh_status
 from kacas.disk.identities import FileState, Identities
 from kacas.errors import SourceChangedError, UnreadableSourceError
 from kacas.formats.file import FileSource, file_layout, store_file
@@ -40,6 +41,7 @@ class LinkedSource(FileSource):
 
     def check_unchanged(self) -> None:
         try:
+            fresh_status(self._fd)
             there = os.stat(self.path)
         except OSError as exc:
             raise self._unreadable(exc) from exc

@@ -153,7 +153,7 @@ class Walk:
         if identity in (frame.identity for frame in above):
             self.problems.append(f"{os.fsdecode(path)}: it contains itself")
             return None
-        return _Frame(path, relative, identity, iter(names), self._files.look_up(names), [])
+        return _Frame(path, relative, identity, iter(names), self._files.look_up(path, status.st_dev, names), [])
 
     def _take(self, entry: os.DirEntry[bytes], frame: _Frame, stack: list[_Frame]) -> _Frame | None:
         """Take one name; returns the frame of a directory that is to be gone into first."""
@@ -206,7 +206,7 @@ class Walk:
                 self._took(frame, name, status, synced_ns, content)
                 self._repository.report_progress("storing", self._stored, None)
                 return
-            raw = _read(fd, path, status)
+            raw = _read(fd, path, status, self._files)
         finally:
             os.close(fd)
         self._reads.append((name, status, synced_ns, raw))
@@ -311,12 +311,12 @@ def _unchanged(entry: os.DirEntry[bytes], known: Identity) -> TreeEntry:
     return TreeEntry(entry.name, EntryType.FILE, known.sha1, known.size, executable)
 
 
-def _read(fd: int, path: bytes, before: os.stat_result) -> bytes:
+def _read(fd: int, path: bytes, before: os.stat_result, files: KnownFiles) -> bytes:
     """All bytes of a small file. One more is asked for, to notice a file that grew."""
     data = os.read(fd, before.st_size + 1)
     while 0 < len(data) < before.st_size and (more := os.read(fd, before.st_size + 1 - len(data))):
         data += more
-    after = os.fstat(fd)
+    after = files.status_after(fd, before)
     if (
         len(data) != before.st_size
         or after.st_mtime_ns != before.st_mtime_ns

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def test_a_published_file_has_all_its_bytes_and_leaves_no_temporary(tmp_path: Pa
     temporary.publish()
     assert os.listdir(tmp_path) == ["a.pack"]
     assert (tmp_path / "a.pack").read_bytes() == b"one two three four"
+
+
+def test_on_a_network_a_temporary_goes_a_moment_later_also_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    Temporary(tmp_path, "a.pack", mode=0o444, sync=True, network=True).publish()
+    before = threading.stack_size(1 << 46)  # as when the interpreter ends: no thread can be started
+    try:
+        Temporary(tmp_path, "b.pack", mode=0o444, sync=True, network=True).publish()
+    finally:
+        threading.stack_size(before)
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".b.pack")] == []
+    end = time.monotonic() + 30
+    while len(os.listdir(tmp_path)) > 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert sorted(os.listdir(tmp_path)) == ["a.pack", "b.pack"]
 
 
 def test_a_temporary_is_beside_its_final_name_and_says_who_writes(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_hard_links_are_read_once(store: kacas.Store, tmp_path: Path, monkeypatc
         os.link(tmp_path / "source" / "a", tmp_path / "source" / name)
     reads = []
     monkeypatch.setattr(
-        "kacas.formats.tree_store._read", lambda fd, path, before: reads.append(path) or os.read(fd, 99)
+        "kacas.formats.tree_store._read", lambda fd, path, before, files: reads.append(path) or os.read(fd, 99)
     )
     uri = store.store_dir(tmp_path / "source")
     assert len(reads) == 1
@@ -209,13 +209,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_stored_only_if_asked(
 
 def test_a_file_that_changes_is_tried_again_then_named(store: kacas.Store, source: Path) -> None:
     from kacas.formats import tree_store
+    from kacas.formats.known_files import KnownFiles
 
     real, changes = tree_store._read, iter(["new", "newer"])
 
-    def changing(fd: int, path: bytes, before: os.stat_result) -> bytes:
+    def changing(fd: int, path: bytes, before: os.stat_result, files: KnownFiles) -> bytes:
         if path.endswith(b"notes.txt") and (text := next(changes, None)):
             (source / "notes.txt").write_text(text)
-        return real(fd, path, before)
+        return real(fd, path, before, files)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tree_store, "_read", changing)
