@@ -160,11 +160,23 @@ class Temporary:
     ) -> None:
         """random_name: nobody else can have chosen the name, so a plain rename may stand in for a link."""
         self.final = directory / name
-        self.path = directory / temporary_name(name)
         self.size = 0
         self._sync = sync
         self._network = network
         self._random_name = random_name
+        for attempt in range(_STALE_TRIES):
+            # An NFS v3 client may call a file stale that it has just made, one time in thousands [measured]: then another.
+            try:
+                self._create(directory, name, mode)
+                return
+            except WriteError as exc:
+                cause = exc.__cause__
+                stale = isinstance(cause, OSError) and cause.errno == errno.ESTALE
+                if not stale or attempt == _STALE_TRIES - 1:
+                    raise
+
+    def _create(self, directory: Path, name: str, mode: int) -> None:
+        self.path = directory / temporary_name(name)
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as exc:
