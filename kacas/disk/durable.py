@@ -34,7 +34,20 @@ _MODE_LOOKS, _MODE_PAUSE_S = 20, 0.01  # whoever does not set it in a fifth of a
 
 _MAX_FRONT = 160
 
-HOST = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
+_FIRST_NAMESPACE = 0xEFFFFFFC  # of pids, by its inode: that of the machine itself
+
+
+def _host() -> str:
+    """Whose process ids: those of a container are others than those of its machine, also if it has the machine's name."""
+    name = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname()) or "host"
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = _FIRST_NAMESPACE
+    return name[:40] if namespace == _FIRST_NAMESPACE else f"{name[:29]}-{namespace}"
+
+
+HOST = _host()
 
 
 def translate(exc: OSError, path: Path | str, doing: str) -> StoreError:

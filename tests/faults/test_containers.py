@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+import kacas
+from kacas.settings import Settings
+from kacas.upkeep.doctor.run import examine
 from tests.faults import contents, strace
 from tests.faults.examination import check_verified, make_store, open_store
 
@@ -68,3 +72,22 @@ def test_containers_on_one_index_lose_nothing_and_one_that_is_killed_disturbs_no
         check_verified(store)
     (cache,) = (tmp_path / "cache").iterdir()
     assert len(list((cache / "index").iterdir())) in (3, 4)  # the host's too
+
+
+def test_doctor_outside_does_not_take_the_writer_in_a_container_of_the_same_name_for_dead(store: kacas.Store) -> None:
+    names = [
+        subprocess.run(
+            [*before, sys.executable, "-c", "from kacas.disk.durable import temporary_name as name; print(name('x'))"],
+            cwd=strace.ROOT, env=strace.environment(), stdout=subprocess.PIPE, text=True, check=True,
+        ).stdout.strip()
+        for before in (_UNSHARE, [])
+    ]  # fmt: skip
+    gone = names[1].split(".")[-2]  # nobody has it outside; inside, somebody might
+    names[0] = ".".join([*names[0].split(".")[:-2], gone, names[0].split(".")[-1]])
+    then = time.time() - 2 * 24 * 3600
+    for name in names:
+        (store.path / "packs" / name).touch()
+        os.utime(store.path / "packs" / name, (then, then))
+    report = examine(store.path, Settings.from_environment(), fix=True)
+    assert {(one.id, one.fixed) for one in report.findings} == {("old-temporary", False), ("stale-temporary", True)}
+    assert [(store.path / "packs" / name).exists() for name in names] == [True, False]
