@@ -43,17 +43,21 @@ def joined_group(name: str) -> int:
         ) from exc
     if is_member(gid) or os.geteuid() == 0:
         return gid
-    user = user_name()
+    raise InvalidSettingError(f"you ({user_name()}) are no member of the group {name!r}; {_how_to_join(gid)}")
+
+
+def _how_to_join(gid: int) -> str:
     try:
-        listed = user in grp.getgrgid(gid).gr_mem
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        listed = False
-    how = (
-        f"{user} became one after this session began: log in anew, or begin a shell with: newgrp {name}"
-        if listed
-        else f"an administrator makes you one with: usermod -aG {name} {user}"
-    )
-    raise InvalidSettingError(f"you ({user}) are no member of the group {name!r}; {how}")
+        # Commands take names, and one of them has none.
+        return (
+            f"this host has no name for {'you' if group_name(gid) != f'gid {gid}' else 'it'}: whoever keeps the accounts makes "
+            f"the user {os.geteuid()} a member of the group {gid}"
+        )
+    if user in group.gr_mem:
+        return f"{user} became one after this session began: log in anew, or begin a shell with: newgrp {group.gr_name}"
+    return f"an administrator makes you one with: usermod -aG {group.gr_name} {user}"
 
 
 def whose(path: Path) -> str:

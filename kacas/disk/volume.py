@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kacas.disk.cache_directory import cache_directory
-from kacas.disk.durable import make_directory, publish_bytes, translate
+from kacas.disk.durable import PLAIN_DIRECTORY, make_directory, publish_bytes, translate
 from kacas.disk.file_systems import file_system, is_network
 from kacas.disk.fresh import is_listed
 from kacas.disk.ownership import group_name, is_member, joined_group, whose
@@ -289,14 +289,25 @@ def _create(path: Path, durability: str, sharing: Sharing | None) -> str:
 
 
 def _hand_over(path: Path, gid: int, mode: int) -> None:
-    """Give the directory to the group, and set its mode. Raises StoreError where that is refused, or not kept."""
-    status = os.stat(path)
+    """Give the directory to the group, and set its mode; a link could lead to another's. Raises StoreError where that is
+    refused, or not kept."""
+    if path.is_symlink():
+        raise StoreError(
+            f"{path} is a symbolic link, which is not followed when a store is given to a group; name the directory that it "
+            f"leads to: {path.resolve()}",
+            path=str(path),
+        )
     try:
-        if status.st_gid != gid:
-            os.chown(path, -1, gid)
-        if stat.S_IMODE(status.st_mode) != mode:
-            os.chmod(path, mode)
-        status = os.stat(path)
+        fd = os.open(path, PLAIN_DIRECTORY)
+        try:
+            status = os.fstat(fd)
+            if status.st_gid != gid:
+                os.fchown(fd, -1, gid)
+            if stat.S_IMODE(status.st_mode) != mode:
+                os.fchmod(fd, mode)
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
     except OSError as exc:
         server = (
             " (a file server may have a list of groups of its own, in which you are missing)"

@@ -204,6 +204,23 @@ def test_a_quota_that_is_used_up_is_said_to_be_so() -> None:
     assert "The store is intact" in words
 
 
+@pytest.mark.parametrize("doing", ["listing", "reading", "looking at"])
+def test_what_could_not_be_read_is_not_called_a_write(doing: str) -> None:
+    error = translate(OSError(errno.EIO, "x"), "/data/store/packs", doing)
+    assert type(error) is StoreError
+    assert "published" not in str(error)
+
+
+@pytest.mark.parametrize("text", [b"", b"more"])
+def test_a_temporary_that_somebody_swept_is_said_to_be_gone(tmp_path: Path, text: bytes) -> None:
+    temporary = Temporary(tmp_path, "a", mode=0o444, sync=True)
+    temporary.path.unlink()
+    temporary.append([text])
+    with pytest.raises(WriteError, match=r"its temporary is gone: .*kacas doctor.*store again") as caught:
+        temporary.publish()
+    assert "Check the disk" not in str(caught.value)
+
+
 def test_a_file_system_that_is_mounted_read_only_is_said_to_be_so() -> None:
     words = str(translate(OSError(errno.EROFS, "x"), "/data/store/packs/x", "writing"))
     assert "mounted read-only" in words

@@ -11,6 +11,7 @@ import pytest
 
 from kacas.disk.ownership import closed_to_group, group_name, joined_group, user_name, whose, why_refused
 from kacas.errors import InvalidSettingError
+from tests.faults.children import NOBODY, become_nobody, run
 
 NOBODY_HAS_IT = 3_999_999_999
 
@@ -31,6 +32,34 @@ def test_a_group_that_one_is_in_is_known_by_name_and_by_number() -> None:
 def test_a_group_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(InvalidSettingError, match="there is no group"):
         joined_group(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives up its rights")
+@pytest.mark.parametrize("uid, gid", [(NOBODY_HAS_IT, 0), (NOBODY, NOBODY_HAS_IT), (NOBODY_HAS_IT, NOBODY_HAS_IT)])
+def test_who_or_what_has_no_name_is_not_put_into_a_command(uid: int, gid: int) -> None:
+    def ask() -> str:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(uid)
+        with pytest.raises(InvalidSettingError) as caught:
+            joined_group(str(gid))
+        return str(caught.value)
+
+    words = run(ask).get()
+    assert "usermod" not in words
+    assert f"makes the user {uid} a member of the group {gid}" in words
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives up its rights")
+def test_a_command_to_join_names_user_and_group_also_if_the_group_was_given_by_number(tmp_path: Path) -> None:
+    def ask() -> str:
+        become_nobody(tmp_path)
+        with pytest.raises(InvalidSettingError) as caught:
+            joined_group("0")
+        return str(caught.value)
+
+    names = f"{group_name(0)} {user_name(NOBODY)}"
+    assert run(ask).get().endswith(f"usermod -aG {names}")
 
 
 def test_whose_a_place_is(tmp_path: Path) -> None:

@@ -260,6 +260,15 @@ def test_an_empty_directory_becomes_a_shared_store_with_its_modes(tmp_path: Path
     assert mode_of(volume.path) == 0o2770
 
 
+def test_the_directory_behind_a_link_is_not_given_to_a_group(tmp_path: Path) -> None:
+    (tmp_path / "another's").mkdir(0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "another's")
+    with pytest.raises(StoreError, match=r"is a symbolic link, .* leads to: .*/another's"):
+        open_volume(tmp_path / "link", create=True, sharing=Sharing(str(os.getegid())))
+    assert mode_of(tmp_path / "another's") == 0o700
+    assert os.listdir(tmp_path / "another's") == []
+
+
 def test_directories_of_a_private_store_are_as_they_were(tmp_path: Path) -> None:
     volume = open_volume(tmp_path / "store", create=True)
     volume.make_directory(volume.path / "refs" / "@a")
