@@ -289,6 +289,10 @@ class NoLinksError(WriteError):
     """The file system cannot give a file a name that is certainly free: mutables, feeds and leases are not kept on it."""
 
 
+class LeaseUnusableError(StoreError):
+    """This user may have no leases in the store, or what lies there is none: content from an upstream is not kept."""
+
+
 class StoreClosedError(KacasError, ValueError):
     """The store, batch or reader was closed, or belongs to another process (after fork)."""
 

@@ -17,6 +17,7 @@ from kacas.errors import (
     DamagedError,
     KacasError,
     LeaseLostError,
+    LeaseUnusableError,
     MissingPackageError,
     NewerFormatError,
     NoSpaceError,
@@ -64,7 +65,7 @@ class Tiers:
         self._report = report
         self._published = published
         self._leases = Leases(volume)
-        self._is_full = False
+        self._warned: set[type[StoreError]] = set()
         self.fetches = 0  # that this process published
         self.given_up = 0  # that it left to another, having lost its lease
 
@@ -168,7 +169,6 @@ class Tiers:
             batch.discard()
             raise
         self.fetches += 1
-        self._published()
 
     def _once(self, sha1: bytes, is_here: Callable[[], bool], fetch: Callable[[Lease], None], size: int) -> None:
         """Let one process fetch it, this one perhaps, and wait until it is here."""
@@ -177,22 +177,39 @@ class Tiers:
             self._report(f"waiting for {holder}, which fetches", 0, size)
 
         try:
-            while True:
-                try:
-                    with self._leases.turn(f"fetch-{sha1.hex()}", is_here, waiting) as lease:
-                        if lease is not None:
-                            fetch(lease)
-                        return
-                except LeaseLostError:
-                    self.given_up += 1
+            while not self._had_turn(sha1, is_here, fetch, waiting):
+                self.given_up += 1
         except (ReadOnlyStoreError, AccessDeniedError):
             pass  # then it is read through
+        except LeaseUnusableError as exc:
+            if self._volume.is_writable:  # else nobody expects that anything is kept
+                self._warn_once(exc)
         except NoSpaceError as exc:
-            if not self._is_full:
-                self._is_full = True
-                warnings.warn(
-                    f"{exc}. What is read comes from the upstream, and is not kept", RuntimeWarning, stacklevel=4
-                )
+            self._warn_once(exc)
+
+    def _had_turn(
+        self,
+        sha1: bytes,
+        is_here: Callable[[], bool],
+        fetch: Callable[[Lease], None],
+        waiting: Callable[[str], None],
+    ) -> bool:
+        """False if the lease was lost meanwhile."""
+        try:
+            with self._leases.turn(f"fetch-{sha1.hex()}", is_here, waiting) as lease:
+                if lease is not None:
+                    fetch(lease)
+        except LeaseLostError:
+            return False
+        if lease is not None:
+            self._published()  # what is due then is not waited for by those who want the content
+        return True
+
+    def _warn_once(self, exc: StoreError) -> None:
+        if type(exc) not in self._warned:
+            self._warned.add(type(exc))
+            text = f"{exc}. What is read comes from the upstream, and is not kept; `kacas doctor` tells more"
+            warnings.warn(text, RuntimeWarning, stacklevel=5)
 
     # --- directories ------------------------------------------------------------------------
 

@@ -23,9 +23,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kacas.disk.durable import PLAIN_DIRECTORY
+from kacas.disk.ownership import user_name
 from kacas.disk.records import BEGINNING, Mark, Record, RecordKind, Sequence, Sequences, behind_damage
 from kacas.disk.volume import Volume
-from kacas.errors import DamagedRecordError, LeaseLostError, NewerFormatError, NoLinksError, StoreError
+from kacas.errors import (
+    DamagedRecordError,
+    LeaseLostError,
+    LeaseUnusableError,
+    NewerFormatError,
+    NoLinksError,
+    NoSpaceError,
+    StoreError,
+)
 
 LEASE_S = 30.0  # an NFS server may be away for so long
 RENEW_S = 5.0
@@ -62,7 +71,7 @@ class Leases:
 
         name: of letters, digits and -. is_done: asked whenever nobody works at it. waiting: called now and then with who
         holds the lease. On a file system that cannot create a file once and for all, everybody has a lease.
-        Raises ReadOnlyStoreError if this user cannot write to the store, StoreError.
+        Raises LeaseUnusableError if this user may not have leases there, or what is there is no lease; NoSpaceError.
         """
         lease = self._wait(name, is_done, waiting)
         try:
@@ -112,7 +121,7 @@ class Leases:
         except StoreError as exc:
             if _is_gone(exc):
                 return _FREE
-            raise
+            raise self._unusable(exc) from exc
         return _FREE if record is None else Seen(record.mark, _holder(record))
 
     def _take(self, name: str, after: Mark) -> Lease | None:
@@ -127,11 +136,18 @@ class Leases:
             # Without a cause: what we had just made is not there, or has a name that we did not give it.
             if exc.__cause__ is None or _is_gone(exc):
                 return None  # another lease ended, and its directory went, just now
-            raise
+            if isinstance(exc, NoSpaceError):
+                raise
+            raise self._unusable(exc) from exc
         if record is None:
             _remove_directory(sequence.directory)  # who ended it could not, while our temporary was in it
             return None
         return Lease(self._volume, sequence, record, begun)
+
+    def _unusable(self, exc: StoreError) -> LeaseUnusableError:
+        place = self._volume.path / DIRECTORY
+        why = "permission denied" if isinstance(exc, PermissionError) else str(exc)
+        return LeaseUnusableError(f"{place} cannot be used by {user_name()}: {why}", path=str(place))
 
 
 class Lease:

@@ -32,6 +32,11 @@ def is_member(gid: int) -> bool:
     return gid == os.getegid() or gid in os.getgroups()
 
 
+def is_writable(directory: Path) -> bool:
+    """Whether this process may make names in it, going by modes and the like."""
+    return os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def joined_group(name: str) -> int:
     """The gid of a group (or of its number) that this user is in. Raises InvalidSettingError."""
     try:

@@ -15,7 +15,7 @@ from kacas.disk.cache_directory import cache_directory
 from kacas.disk.durable import PLAIN_DIRECTORY, make_directory, publish_bytes, translate
 from kacas.disk.file_systems import file_system, is_network
 from kacas.disk.fresh import is_listed
-from kacas.disk.ownership import group_name, is_member, joined_group, whose
+from kacas.disk.ownership import group_name, is_member, is_writable, joined_group, whose
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError, StoreNotFoundError
 from kacas.model.content_cuts import CONTENT_CUTTER, ContentCutter
 from kacas.settings import STORE_FORMAT, StoreSettings
@@ -25,8 +25,8 @@ SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
 _MAX_SETTINGS_SIZE = 64 * 1024
 _LOOKS, _PAUSE_S = 20, 0.01
-_SHARED_PLACES = ("packs", "segments", "refs", "feeds", "leases")
-"""Made with a shared store, by its owner: in a sticky store, who makes a directory can delete in it."""
+PLACES = ("packs", "segments", "refs", "feeds", "leases")
+"""What a store keeps things in. Made with a shared one, by its owner: in a sticky store, who makes a directory can delete in it."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,11 @@ class Volume:
     @property
     def pack_mode(self) -> int:
         return self.record_mode
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether this user may publish packs here, going by modes and the like."""
+        return is_writable(self.packs)
 
     def make_directory(self, path: Path) -> None:
         """A directory in the store, parents too, unless it is there: with the store's mode, each name durable.
@@ -247,7 +252,7 @@ def _create(path: Path, durability: str, sharing: Sharing | None) -> str:
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; a store is a directory", path=str(path))
         names = os.listdir(path) if path.exists() else []
-        strangers = [name for name in names if name not in (*_SHARED_PLACES, _SETTINGS_NAME) and ".tmp." not in name]
+        strangers = [name for name in names if name not in (*PLACES, _SETTINGS_NAME) and ".tmp." not in name]
         if strangers:
             raise StoreError(
                 f"{path} is not a kacas store and holds {strangers[0]!r}; choose an empty place", path=str(path)
@@ -271,7 +276,7 @@ def _create(path: Path, durability: str, sharing: Sharing | None) -> str:
         volume = Volume(path, settings, is_network(path))
         if gid is not None:
             _hand_over(path, gid, volume.directory_mode)
-        for name in _SHARED_PLACES if volume.shared else ("packs",):
+        for name in PLACES if volume.shared else ("packs",):
             volume.make_directory(path / name)
         settings = replace(settings, hard_links=_has_links(path))
         try:

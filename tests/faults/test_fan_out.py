@@ -15,6 +15,8 @@ import pytest
 
 import kacas
 from kacas.disk import leases
+from kacas.settings import Settings
+from kacas.upkeep.doctor.run import examine
 from tests.faults.children import Child, become_nobody, fork, run
 from tests.faults.contents import MIB
 from tests.upstreams import fetched_entries, fetched_packs, packs
@@ -246,7 +248,11 @@ def test_where_the_store_cannot_be_written_everything_is_read_through(open_place
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives up its rights")
-def test_leases_that_only_another_user_can_read_do_not_keep_content_from_being_read(open_place: Path) -> None:
+@pytest.mark.parametrize("mode", [0o700, 0o755], ids=oct)
+def test_leases_of_another_user_do_not_keep_content_from_being_read_and_are_warned_of(
+    open_place: Path, mode: int
+) -> None:
+    """Nobody can read them, or they can be read, but not be had."""
     with kacas.Store.open(open_place / "lab") as lab:
         uri = lab.store_npy(values())
     kacas.Store.open(open_place / "shared").close()
@@ -254,12 +260,24 @@ def test_leases_that_only_another_user_can_read_do_not_keep_content_from_being_r
     (open_place / "lab").chmod(0o755)
     for place in (open_place / "home", open_place / "shared", open_place / "shared" / "packs"):
         place.chmod(0o777)
-    (open_place / "shared" / "leases").mkdir(0o700)
+    (open_place / "shared" / "leases").mkdir(mode)
 
     def read() -> None:
         os.environ["KACAS_CACHE_DIR"] = str(open_place / "home" / "cache")
         become_nobody(open_place / "home")
-        assert load(open_place, uri) == (0, 0)
+        with open_shared(open_place) as store, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                assert np.array_equal(store.load_npy(uri), values())
+            (warning,) = told
+            assert f"{store.path / 'leases'} cannot be used by nobody: permission denied" in str(warning.message)
+            assert "`kacas doctor`" in str(warning.message)
+            assert store.repository.tiers.fetches == 0
+        (finding,) = (
+            one for one in examine(store.path, Settings.from_environment()).findings if one.id == "place-closed"
+        )
+        assert str(store.path / "leases") in finding.what
+        assert finding.by == "root"
 
     run(read).get()
 

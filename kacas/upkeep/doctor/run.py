@@ -15,6 +15,7 @@ from kacas.upkeep.doctor.host import look_at_host
 from kacas.upkeep.doctor.leftovers import Leftovers
 from kacas.upkeep.doctor.modes import Modes, closed_above, closed_inside
 from kacas.upkeep.doctor.packs import look_at_packs
+from kacas.upkeep.doctor.places import Places
 from kacas.upkeep.doctor.probes import Probes, options_of
 from kacas.upkeep.doctor.walk import walk
 
@@ -51,15 +52,17 @@ def _examine(volume: Volume, settings: Settings, report: Report, *, fix: bool, s
     report.findings += options_of(volume)
     probes = Probes(volume)
     report.probes = probes.results
-    modes, leftovers = Modes(volume, fix=fix), Leftovers(probes.server_now_s, fix=fix)
+    modes, leftovers, places = Modes(volume, fix=fix), Leftovers(probes.server_now_s, fix=fix), Places(volume)
     closed: list[Path] = []
     for found in walk(volume.path, say, closed):
         modes.look(found)
         leftovers.look(found)
+        places.look(found)
+    report.findings += places.findings()
     report.findings += modes.findings()
     report.findings += closed_inside(closed)
     report.findings += leftovers.findings()
-    if volume.packs not in closed:
+    if places.has_packs and volume.packs not in closed:
         report.packs, unwell = look_at_packs(volume, say)
         report.findings += unwell
         say("index and cache")

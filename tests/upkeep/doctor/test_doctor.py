@@ -267,9 +267,45 @@ def test_a_link_in_the_store_leads_doctor_nowhere(store: kacas.Store, tmp_path: 
     outside.mkdir()
     (outside / "file").touch(0o600)
     (store.path / "packs" / "link").symlink_to(outside)
-    (store.path / "refs").symlink_to(outside)
     assert doctor(store.path, fix=True).healthy
+    (store.path / "refs").symlink_to(outside)
+    assert not doctor(store.path, fix=True).healthy
     assert stat.S_IMODE((outside / "file").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("place", ["packs", "segments", "refs", "feeds", "leases"])
+@pytest.mark.parametrize("what", ["place-link", "place-no-directory"])
+def test_a_place_of_the_store_that_is_a_link_or_no_directory_is_a_problem(
+    store: kacas.Store, tmp_path: Path, place: str, what: str
+) -> None:
+    path = store.path / place
+    if place == "packs":
+        path.rename(tmp_path / place)
+    else:
+        (tmp_path / place).mkdir()
+    if what == "place-link":
+        path.symlink_to(tmp_path / place)
+    else:
+        path.touch(0o444)
+    (found,) = doctor(store.path, fix=True).findings
+    assert (found.id, found.severity, found.fixed) == (what, Severity.PROBLEM, False)
+    assert str(path) in found.what
+
+
+def test_that_there_are_no_packs_is_a_problem_and_what_is_there_is_looked_at(store: kacas.Store) -> None:
+    (store.path / "packs").rmdir()
+    (store.path / "refs").touch(0o444)
+    assert [one.id for one in doctor(store.path).findings] == ["place-gone", "place-no-directory"]
+
+
+def test_what_is_no_lease_is_told(store: kacas.Store) -> None:
+    (store.path / "leases" / "name" / "1").mkdir(parents=True)
+    (store.path / "leases" / "name" / "2").touch(0o444)
+    (store.path / "leases" / "other").symlink_to("name")
+    (found,) = doctor(store.path, fix=True).findings
+    assert (found.id, found.severity) == ("strange-lease", Severity.WARNING)
+    assert found.what.startswith("2 of what is in leases/ is no lease: ")
+    assert str(store.path / "leases" / "name" / "1") in found.what
 
 
 def test_what_was_exchanged_since_it_was_seen_is_not_opened(tmp_path: Path) -> None:
