@@ -20,6 +20,10 @@ def user_name(uid: int | None = None) -> str:
         return f"uid {number}"
 
 
+def _has_name(uid: int) -> bool:
+    return user_name(uid) != f"uid {uid}"
+
+
 def group_name(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
@@ -79,15 +83,16 @@ def why_refused(path: Path, *, writing: bool) -> str:
     except OSError:
         return "it cannot even be looked at; ask whoever owns it"
     owner, group, user = user_name(status.st_uid), group_name(status.st_gid), user_name()
+    whom = owner if _has_name(status.st_uid) else f"an administrator ({owner} has no name on this host)"
     verb, bit = ("write", stat.S_IWGRP) if writing else ("read", stat.S_IRGRP | stat.S_IXGRP)
     if status.st_uid == os.geteuid() or os.geteuid() == 0:
         advice = "`kacas doctor` tells which modes are wrong"
     elif is_member(status.st_gid):
-        advice = f"ask {owner} to let the group {verb} it: `kacas doctor` tells more"
+        advice = f"ask {whom} to let the group {verb} it: `kacas doctor` tells more"
     elif status.st_mode & bit:
-        advice = f"only members of the group {group} can {verb} it, and you are none: ask {owner} to have you made one"
+        advice = f"only members of the group {group} can {verb} it, and you are none: ask {whom} to have you made one"
     else:
-        advice = f"only {owner} can {verb} it: ask, or use another store. `kacas doctor` tells more"
+        advice = f"only {owner} can {verb} it: ask {whom}, or use another store. `kacas doctor` tells more"
     return f"{place} is {whose(place)}, and you are {user}; {advice}"
 
 

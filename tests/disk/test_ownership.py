@@ -73,6 +73,21 @@ def test_a_place_that_is_not_there_is_explained_by_the_one_above(tmp_path: Path)
     assert why_refused(Path("/not/there"), writing=False)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives things away")
+@pytest.mark.parametrize("owner, asked", [(NOBODY_HAS_IT, "an administrator (uid "), (0, "root")])
+def test_whom_to_ask_is_somebody_who_has_a_name(open_place: Path, owner: int, asked: str) -> None:
+    os.chown(open_place, owner, owner)
+    open_place.chmod(0o755)
+
+    def ask() -> str:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        return why_refused(open_place / "new", writing=True)
+
+    assert f"ask {asked}" in run(ask).get()
+
+
 def test_directories_that_a_group_cannot_enter_are_found_whatever_others_may(tmp_path: Path) -> None:
     path = tmp_path / "open" / "closed" / "groups" / "store"
     path.mkdir(parents=True)

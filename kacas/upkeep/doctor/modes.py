@@ -99,7 +99,11 @@ class Modes:
         return _Ill(f"{noun}-{'group' if gid is not None else 'mode'}", severity, what, why, gid, wanted)
 
     def findings(self) -> Iterator[Finding]:
-        """What was wrong: one for each way, and each user whose it is."""
+        """What was wrong: one for each way, and each user whose it is.
+
+        What they are told to run is doctor: chmod follows links, and members may put one in root's way meanwhile.
+        """
+        command = f"kacas --store {shlex.quote(str(self._volume.path))} doctor --fix"
         for (illness, uid), ward in self._wards.items():
             noun, nouns = ("directory", "directories") if ward.directories else ("file", "files")
             if ward.mended:
@@ -122,26 +126,9 @@ class Modes:
                     continue
                 yield Finding(
                     illness.id, illness.severity, f"{counted} {'is' if ward.count == 1 else 'are'} {illness.what}: {named}",
-                    illness.why, "run: kacas doctor --fix" if mine else f"{owner}, or root, runs what follows",
-                    "you" if mine else owner, tuple(self._commands(illness, ward, owner)),
+                    illness.why, "run what follows" if mine else f"{owner}, or root, runs what follows",
+                    "you" if mine else owner, (command,),
                 )  # fmt: skip
-
-    def _commands(self, illness: _Ill, ward: _Ward, owner: str) -> Iterator[str]:
-        few = ward.count <= len(ward.paths)
-        where = " ".join(shlex.quote(str(path)) for path in ward.paths) if few else shlex.quote(str(self._volume.path))
-        kind = f"-type {'d' if ward.directories else 'f'} -user {shlex.quote(owner.removeprefix('uid '))}"
-        names = "" if ward.directories else " ! -name '*.tmp.*'"
-        if illness.gid is not None:
-            group = group_name(illness.gid).removeprefix("gid ")
-            change = f"chgrp {shlex.quote(group)}"
-            yield f"{change} {where}" if few else f"find {where} {kind}{names} ! -group {group} -exec {change} {{}} +"
-        if illness.mode is not None:
-            change = f"chmod {illness.mode:04o}"
-            yield (
-                f"{change} {where}"
-                if few
-                else f"find {where} {kind}{names} ! -perm {illness.mode:04o} -exec {change} {{}} +"
-            )
 
 
 def _judge_private(mode: int, found: Found) -> _Ill | None:

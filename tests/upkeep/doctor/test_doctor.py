@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,7 +84,7 @@ def test_in_a_private_store_a_pack_that_can_be_edited_or_not_be_read_is_mended(
     pack.chmod(mode)
     found = finding(doctor(store.path), "file-mode")
     assert (found.severity, found.by, found.fixed) == (severity, "you", False)
-    assert found.commands == (f"chmod {mended:04o} {pack}",)
+    assert found.commands == (f"kacas --store {store.path} doctor --fix",)
     assert stat.S_IMODE(pack.stat().st_mode) == mode, "nothing is changed unasked"
     report = doctor(store.path, fix=True)
     assert finding(report, "file-mode").fixed
@@ -107,14 +108,29 @@ def test_a_directory_in_which_everybody_can_delete_is_closed(store: kacas.Store)
     assert stat.S_IMODE((store.path / "packs").stat().st_mode) == 0o775
 
 
-def test_for_many_files_the_command_is_one_that_finds_them(store: kacas.Store) -> None:
-    for pack in filled(store, 5):
-        pack.chmod(0o644)
-    found = finding(doctor(store.path), "file-mode")
-    assert found.what.startswith("5 files of ")
-    (command,) = found.commands
-    subprocess.run(command, shell=True, check=True)
-    assert doctor(store.path).findings == []
+def test_the_command_that_is_printed_mends_what_was_counted_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kacas.Store.open(tmp_path / "a store") as store:
+        ill, well = filled(store, 6)[:5], filled(store, 6)[5]
+        outside = tmp_path / "outside"
+        outside.touch(0o600)
+    for pack in ill:
+        pack.chmod(0o200)
+    well.chmod(0o400)
+    (store.path / "packs" / "link").symlink_to(outside)
+    twin, temporary = tmp_path / "twin", leave(store.path / "packs", "another-host.1234567", 0)
+    twin.touch(0o600)
+    temporary.chmod(0o600)
+    os.link(twin, store.path / "packs" / "twin")
+    counted = [one for one in doctor(store.path).findings if one.commands]
+    assert [one.what.split(" of ")[0] for one in counted] == ["5 files"]
+    (command,) = counted[0].commands
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    subprocess.run(command, shell=True, check=False)
+    assert [stat.S_IMODE(pack.stat().st_mode) for pack in ill] == [0o444] * 5
+    assert stat.S_IMODE(well.stat().st_mode) == 0o400
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (outside, twin, temporary)] == [0o600] * 3
 
 
 @pytest.mark.parametrize("name", [".ab.pack.tmp.host.12.0123abcd", ".x.tmp.y.tmp.a-b.1.00000000"])
