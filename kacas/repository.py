@@ -307,6 +307,10 @@ class Repository:
         self._check_open()
         self.tiers.bring(uri)
 
+    def heal(self, uri: Uri) -> None:
+        """All of the content was read: what was found damaged, and came from the upstream, is fetched."""
+        self.tiers.heal(uri)
+
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it."""
         self._check_open()
@@ -315,7 +319,9 @@ class Repository:
     def read_whole(self, uri: Uri) -> bytes:
         """All bytes, of content that is fetched if it is not here. Raises as `read`."""
         self._check_open()
-        return self.tiers.whole(uri)[1].read(None, None, str(uri))
+        found = self.tiers.whole(uri)[1].read(None, None, str(uri))
+        self.tiers.heal(uri)
+        return found
 
     def exists(self, uri: Uri) -> bool:
         """Whether the content can be loaded (its root is there; `verify` looks at every byte)."""

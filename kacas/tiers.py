@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from kacas.content import Content
@@ -37,6 +38,7 @@ from kacas.upstream import Upstream
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
+_GROUP = 4096  # payloads that are looked for together
 _UNREADABLE = (NotFoundError, DamagedError, NewerFormatError, MissingPackageError)
 
 
@@ -65,7 +67,8 @@ class Tiers:
         self._report = report
         self._published = published
         self._leases = Leases(volume)
-        self._warned: set[type[StoreError]] = set()
+        self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
+        self._warned: set[type[KacasError]] = set()
         self.fetches = 0  # that this process published
         self.given_up = 0  # that it left to another, having lost its lease
 
@@ -88,13 +91,13 @@ class Tiers:
         entry, content = self._layouts.sequence(uri)
         if self._upstream is None:
             return entry, content
-        return entry, content.with_spares([_Behind(self._upstream, uri)])
+        return entry, content.with_spares([_Behind(self._upstream, uri, self._met)])
 
     def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """As `Layouts.readable`, and as `sequence`."""
         if self._upstream is None:
             return list(self._layouts.readable(uri))
-        behind = _Behind(self._upstream, uri)
+        behind = _Behind(self._upstream, uri, self._met)
 
         def here(uri: Uri) -> list[tuple[Entry, Content]]:
             return [(entry, content.with_spares([behind])) for entry, content in self._layouts.readable(uri)]
@@ -137,6 +140,30 @@ class Tiers:
     def _is_here(self, uri: Uri) -> bool:
         try:
             self._layouts.sequence(uri)
+        except (NotFoundError, DamagedError):
+            return False
+        return True
+
+    def heal(self, uri: Uri) -> None:
+        """All of it was read: if parts were damaged here, and came from the upstream, it is fetched, as storing it again would
+        put good copies here. What was read is good whatever comes of this, so that is only warned of."""
+        if self._upstream is None or uri.sha1 not in self._met:
+            return
+        self._met.discard(uri.sha1)
+        try:
+            size = self.sequence(uri)[0].size
+            self._once(uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, self._upstream, uri), size)
+        except (*_UNREADABLE, StoreError) as exc:
+            self._warn_once(exc)
+
+    def _is_sound(self, uri: Uri) -> bool:
+        """Whether every chunk is in a pack, where no damage was found, though it may be there."""
+        self._lookup.refresh_soon()
+        try:
+            chunks = (child.digest for child in self._layouts.sequence(uri)[1].chunks())
+            while group := set(islice(chunks, _GROUP)):
+                if len(self._lookup.confirmed(group)) < len(group):
+                    return False
         except (NotFoundError, DamagedError):
             return False
         return True
@@ -205,7 +232,7 @@ class Tiers:
             self._published()  # what is due then is not waited for by those who want the content
         return True
 
-    def _warn_once(self, exc: StoreError) -> None:
+    def _warn_once(self, exc: KacasError) -> None:
         if type(exc) not in self._warned:
             self._warned.add(type(exc))
             text = f"{exc}. What is read comes from the upstream, and is not kept; `kacas doctor` tells more"
@@ -308,9 +335,11 @@ class _Absent(NamedTuple):
 class _Behind:
     """What the upstream has of a content, opened when that is needed."""
 
-    def __init__(self, upstream: Upstream, uri: Uri) -> None:
+    def __init__(self, upstream: Upstream, uri: Uri, met: set[bytes]) -> None:
+        """met: gets the SHA-1 when the upstream had to help."""
         self._upstream = upstream
         self._uri = uri
+        self._met = met
 
     def fills(self, start: int, out: memoryview) -> bool:
         """See Content."""
@@ -318,4 +347,5 @@ class _Behind:
             best_first(self._upstream.readable(self._uri))[1].read_into(start, out)
         except (*_UNREADABLE, StoreError):
             return False
+        self._met.add(self._uri.sha1)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,60 @@ def test_content_that_is_damaged_here_is_read_from_the_upstream(lab: kacas.Store
     with kacas.Store.open(node.path) as alone, pytest.raises(kacas.DamagedPackError):
         alone.load_npy(uri)
     assert np.array_equal(node.load_npy(uri), ROWS)
+
+
+def load_file(store: kacas.Store, uri: str) -> object:
+    return store.load_file(uri).read_bytes()
+
+
+@pytest.mark.parametrize("load", [kacas.Store.load_text, kacas.Store.load_bytes, load_file])
+def test_small_content_that_is_damaged_here_is_fetched_again_when_it_is_loaded(
+    lab: kacas.Store, node: kacas.Store, load: Callable[[kacas.Store, str], object]
+) -> None:
+    uri = lab.store_text("text")
+    with kacas.Store.open(node.path, upstream=lab.path) as first:
+        assert first.load_text(uri) == "text"
+    flip_payload(node, 0)
+    with kacas.Store.open(node.path) as alone, pytest.raises(kacas.DamagedPackError):
+        load(alone, uri)
+    good = load(node, uri)
+    assert good in ("text", b"text")
+    assert load(node, uri) == good
+    assert node.repository.tiers.fetches == 1
+    with kacas.Store.open(node.path) as alone:
+        assert load(alone, uri) == good
+    assert os.listdir(node.path / "leases") == []
+
+
+@pytest.mark.parametrize("chunks", [None, (100, 100)])
+def test_of_an_array_that_is_damaged_here_what_is_damaged_is_fetched_again(
+    lab: kacas.Store, node: kacas.Store, chunks: tuple[int, int] | None
+) -> None:
+    uri = lab.store_npy(ROWS, chunks=chunks, codec="zstd")
+    node.load_npy(uri)
+    flip_payload(node, 2)
+    (whole,) = packs(node)
+    assert node.open_npy(uri).shape == ROWS.shape
+    assert np.array_equal(node.open_npy(uri)[:], ROWS)
+    assert packs(node) == [whole], "parts are read through"
+    assert np.array_equal(node.load_npy(uri), ROWS)
+    assert node.repository.tiers.fetches == 2
+    (healed,) = set(packs(node)) - {whole}
+    assert healed.stat().st_size < whole.stat().st_size / 2
+    with kacas.Store.open(node.path) as alone:
+        assert np.array_equal(alone.load_npy(uri), ROWS)
+
+
+def test_content_that_is_damaged_here_and_gone_from_the_upstream_meanwhile_is_not_had(
+    lab: kacas.Store, node: kacas.Store
+) -> None:
+    uri = lab.store_text("text")
+    node.load_text(uri)
+    flip_payload(node, 0)
+    flip_payload(lab, 0)
+    with pytest.raises(kacas.DamagedPackError):
+        node.load_text(uri)
+    assert node.repository.tiers.fetches == 1
 
 
 def test_damage_in_the_upstream_is_named_and_nothing_is_kept(lab: kacas.Store, node: kacas.Store) -> None:
@@ -105,7 +159,7 @@ def test_tiles_that_are_damaged_here_are_read_from_the_upstream(lab: kacas.Store
     flip_payload(node, 5)
     lazy = node.open_npy(uri)
     assert np.array_equal(lazy[::3, 5:700], ROWS[::3, 5:700])
-    out = np.zeros((ROWS.shape[0], 2 * ROWS.shape[1]), ROWS.dtype)[:, ::2]
-    assert np.array_equal(node.load_npy(uri, out=out), ROWS)
     with kacas.Store.open(node.path) as alone, pytest.raises(kacas.DamagedPackError):
         alone.open_npy(uri)[:]
+    out = np.zeros((ROWS.shape[0], 2 * ROWS.shape[1]), ROWS.dtype)[:, ::2]
+    assert np.array_equal(node.load_npy(uri, out=out), ROWS)

@@ -210,9 +210,11 @@ def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: 
             repository.report_progress("loading", done, content.size)
 
     if dest is None:
-        return files.get(uri.sha1, label, content.size, windows())
-    target = _destination(Path(dest), label)
-    write_out(target, content.size, windows(), mode=0o666 & ~_umask(), sync=repository.volume.durable)
+        target = files.get(uri.sha1, label, content.size, windows())
+    else:
+        target = _destination(Path(dest), label)
+        write_out(target, content.size, windows(), mode=0o666 & ~_umask(), sync=repository.volume.durable)
+    repository.heal(uri)
     return target
 
 

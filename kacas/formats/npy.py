@@ -118,7 +118,9 @@ def put_array(
 def load_npy(repository: Repository, uri: Uri, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """The whole array in memory, writable; every chunk verified."""
     repository.bring(uri)
-    return open_npy(repository, uri).load(out)
+    array = open_npy(repository, uri).load(out)
+    repository.heal(uri)
+    return array
 
 
 def described(repository: Repository, uri: Uri) -> Description:
