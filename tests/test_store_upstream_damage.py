@@ -72,6 +72,28 @@ def test_small_content_that_is_damaged_here_is_fetched_again_when_it_is_loaded(
     assert os.listdir(node.path / "leases") == []
 
 
+def test_members_of_a_directory_that_are_damaged_here_are_fetched_again_when_it_is_restored(
+    lab: kacas.Store, node: kacas.Store, tmp_path: Path
+) -> None:
+    (tmp_path / "place").mkdir()
+    for name in "abc":
+        (tmp_path / "place" / name).write_text(name * 1000)
+    uri = lab.store_dir(tmp_path / "place")
+    node.load_dir(uri, tmp_path / "first")
+    (pack,) = packs(node)
+    table = node.repository.lookup.tables.read(bytes.fromhex(pack.stem))
+    assert table is not None
+    for number in range(len(table.records)):
+        flip_payload(node, number)
+    with kacas.Store.open(node.path, upstream=lab.path) as again:
+        again.load_dir(uri, tmp_path / "second")
+        assert (tmp_path / "second" / "b").read_text() == "b" * 1000
+    for name in "abc":
+        member = "sha1://" + hashlib.sha1((tmp_path / "place" / name).read_bytes()).hexdigest()
+        with kacas.Store.open(node.path) as alone:
+            assert alone.load_text(member) == name * 1000
+
+
 @pytest.mark.parametrize("chunks", [None, (100, 100)])
 def test_of_an_array_that_is_damaged_here_what_is_damaged_is_fetched_again(
     lab: kacas.Store, node: kacas.Store, chunks: tuple[int, int] | None

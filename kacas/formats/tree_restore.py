@@ -196,12 +196,14 @@ class _Restore:
     def _write_alone(self, file: _File) -> None:
         entry, path = file.entry, file.place.text(file.entry.name)
         try:
-            _, content = self._repository.resolve(Uri(entry.sha1))
+            uri = Uri(entry.sha1)
+            _, content = self._repository.resolve(uri)
             if content.size != entry.size:
                 raise DamagedContentError(
                     f"the directory says {entry.size} bytes, the content has {content.size}", sha1=entry.sha1.hex()
                 )
             self._write(file, content.windows())
+            self._repository.heal(uri)
         except (DamagedError, NotFoundError, NewerFormatError, MissingPackageError) as exc:
             self._problems.append((path, exc))
 
