@@ -20,7 +20,6 @@ from kacas.errors import AccessDeniedError, NoLinksError, NoSpaceError, ReadOnly
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM)
 _READING = ("reading", "listing", "looking at")
-_UNDER_WAY = ("writing", "publishing")  # a temporary that was made before
 _GONE = (errno.ENOENT, errno.ESTALE)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 PLAIN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -74,10 +73,11 @@ def translate(exc: OSError, path: Path | str, doing: str) -> StoreError:
         return ReadOnlyStoreError(f"{what}; the store can only be read from here: {why}", path=str(path))
     if doing in _READING:
         return StoreError(f"{what}; check the disk, or how it is mounted, then try again", path=str(path))
-    if exc.errno in _GONE and doing in _UNDER_WAY:
+    is_under_way = doing == "publishing" or (doing != "creating" and writer_of(Path(path).name) is not None)
+    if exc.errno in _GONE and is_under_way:
         return WriteError(
-            f"{what}; its temporary is gone: somebody removed it, perhaps `kacas doctor --fix` after this process had been "
-            "silent for a day. Nothing was published: store again",
+            f"{what}; its temporary is gone: somebody removed it, perhaps `kacas doctor --fix`, as nothing was written to it for "
+            "days. Nothing was published: store again",
             path=str(path),
         )
     return WriteError(f"{what}; nothing was published. Check the disk, then try again", path=str(path))

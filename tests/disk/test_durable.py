@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kacas.disk.durable import Temporary, _await_mode, make_directory, publish_bytes, translate
+from kacas.disk.durable import Temporary, _await_mode, make_directory, publish_bytes, temporary_name, translate
 from kacas.disk.ownership import user_name
 from kacas.errors import AccessDeniedError, NoSpaceError, ReadOnlyStoreError, StoreError, WriteError
 
@@ -219,6 +219,12 @@ def test_a_temporary_that_somebody_swept_is_said_to_be_gone(tmp_path: Path, text
     with pytest.raises(WriteError, match=r"its temporary is gone: .*kacas doctor.*store again") as caught:
         temporary.publish()
     assert "Check the disk" not in str(caught.value)
+
+
+@pytest.mark.parametrize("doing, gone", [("writing", True), ("syncing", True), ("creating", False)])
+def test_of_a_temporary_that_a_server_calls_stale_it_is_said_that_it_is_gone(doing: str, gone: bool) -> None:
+    error = translate(OSError(errno.ESTALE, "x"), f"/data/store/packs/{temporary_name('x')}", doing)
+    assert ("its temporary is gone" in str(error), "Check the disk" in str(error)) == (gone, not gone)
 
 
 def test_a_file_system_that_is_mounted_read_only_is_said_to_be_so() -> None:
