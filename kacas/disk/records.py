@@ -184,14 +184,24 @@ class Sequence:
         pruned = 0
         with contextlib.suppress(OSError):
             before = os.stat(self._path(created.number)).st_mtime_ns - _HOUR_NS
-            for number in numbers[: -max(keep, 1)][:_MOST_PRUNED]:
-                # In order: what is missing between others was never created, or by somebody who knew no better.
+            for number in self._without_gap(numbers[: -max(keep, 1)][:_MOST_PRUNED]):
                 if not _remove_old(self._path(number), before):
                     break
                 pruned += 1
             for name in temporaries:  # of writers that were killed
                 _remove_old(self.directory / name, before)
         return pruned
+
+    def _without_gap(self, numbers: list[int]) -> list[int]:
+        """Those at the beginning that follow each other: who creates a record relies on it that as long as the one before is
+        there, none behind that was removed. A listing that is not complete must not change it."""
+        if numbers and numbers[0] > 1 and self.is_there(numbers[0] - 1):
+            return []
+        return [
+            number
+            for number, expected in zip(numbers, itertools.count(numbers[0] if numbers else 0))
+            if number == expected
+        ]
 
     def _path(self, number: int) -> Path:
         return self.directory / str(number)

@@ -212,6 +212,19 @@ def test_pruning_takes_no_record_whose_predecessor_stays(sequence: Sequence, mon
     assert sequence.numbers() == [2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("hidden, pruned", [("1", 0), ("3", 2)])
+def test_a_listing_that_is_not_complete_does_not_change_the_order_of_pruning(
+    sequence: Sequence, monkeypatch: pytest.MonkeyPatch, hidden: str, pruned: int
+) -> None:
+    made = fill(sequence, 6)
+    make_older(sequence, 2, 1, 2, 3, 4, 5)
+    names = Sequences.names
+    monkeypatch.setattr(Sequences, "names", lambda self, directory: sorted({*names(self, directory)} - {hidden}))
+    assert sequence.prune(1, made[-1]) == pruned
+    monkeypatch.setattr(Sequences, "names", names)
+    assert sequence.numbers() == list(range(pruned + 1, 7))
+
+
 def test_who_knows_what_is_there_creates_without_listing(sequence: Sequence, monkeypatch: pytest.MonkeyPatch) -> None:
     record = sequence.append(b"first")
 
