@@ -22,7 +22,7 @@ from kacas.disk.durable import (
     translate,
 )
 from kacas.disk.volume import Volume
-from kacas.errors import StoreError, WriteError
+from kacas.errors import StoreError, StrayError, WriteError
 
 __all__ = ["Directories"]
 
@@ -43,7 +43,6 @@ class Directories:
     def names(self, directory: str) -> list[str]:
         """What is in a directory, by a listing made now; [] if there is none. Raises StoreError."""
         if not self._is_there(directory):
-            self._absent = directory
             return []
         path = self.volume.path / directory
         try:
@@ -68,6 +67,12 @@ class Directories:
         if self._absent == directory or not self._is_there(directory):
             self._make_exactly(self.volume.path / directory, parent)
         self._seen.add(directory)
+
+    def forget(self, directory: str) -> None:
+        """That a directory and those above it were there: they may not be any more."""
+        while directory:
+            self._seen.discard(directory)
+            directory = directory.rpartition("/")[0]
 
     def sync_above(self, directory: str) -> None:
         """Make the names of a directory and of all above it durable, whoever made them."""
@@ -99,6 +104,8 @@ class Directories:
                 self._compare_cases(parent, names)
         if there:
             self._seen.add(directory)
+        else:
+            self._absent = directory
         return there
 
     def _compare_cases(self, directory: str, names: list[str]) -> None:
@@ -167,6 +174,6 @@ def _status(path: Path | bytes) -> os.stat_result | None:
         raise translate(exc, Path(os.fsdecode(path)), "looking at") from exc
 
 
-def _no_directory(path: Path) -> StoreError:
+def _no_directory(path: Path) -> StrayError:
     what = "a file or a symbolic link, which is not followed"
-    return StoreError(f"{path} is {what}; a directory belongs there: move it away", path=str(path))
+    return StrayError(f"{path} is {what}; a directory belongs there: move it away", path=str(path))

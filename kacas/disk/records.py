@@ -47,6 +47,7 @@ _MOST_PRUNED = 256  # at once: who sets a value does not pay for a year
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
 # A name that is taken is seen by every listing within 50 ms or so (see Temporary); this is to end a riddle.
 _PATIENCE_S, _ATTEMPTS_PER_LOOK = 120.0, 16
+_PAUSES_S = (0.01, 0.05, 0.25)
 _LISTINGS, _LISTING_PAUSE_S = 5, 0.1
 
 
@@ -135,8 +136,7 @@ class Sequence:
         record = Record(self._kind, after.number + 1, now_ns, write_id, self._subject, after.digest, body)
         data = record.encode()
         record = replace(record, digest=decode_record(data).digest)
-        self._sequences.make(self.name)
-        if not self._publish(record, data):
+        if not self._publish_insistently(record, data):
             return None
         return record if self._was_never_used(after) or self._is_confirmed(record) else None
 
@@ -205,6 +205,24 @@ class Sequence:
 
     def _path(self, number: int) -> Path:
         return self.directory / str(number)
+
+    def _publish_insistently(self, record: Record, data: bytes) -> bool:
+        """False if the number is taken."""
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                self._sequences.make(self.name)
+                return self._publish(record, data)
+            except WriteError as exc:
+                error = exc.__cause__.errno if isinstance(exc.__cause__, OSError) else None
+                # Who makes the same directory at once may have put another in the place of ours, while it was empty. And what an
+                # NFS client knows may be outdated again and again where others are busy. If it is published after all, its
+                # number is taken, by what we write.
+                if pause_s is None or not (error == errno.ESTALE or (error == errno.ENOENT and record.number == 1)):
+                    raise
+                time.sleep(pause_s)
+                if record.number == 1:
+                    self._sequences.forget(self.name)
+        raise AssertionError("the last attempt returns or raises")
 
     def _publish(self, record: Record, data: bytes) -> bool:
         """False if the number is taken."""
@@ -319,8 +337,10 @@ class Sequence:
     def damaged(self, number: int, why: str) -> DamagedRecordError:
         """The error that names a record."""
         path = self._path(number)
+        # Nobody has written so many: that file was put there, and as long as it is, nothing can follow.
+        what_to_do = "restore that file from a backup" if number < MAX_NUMBER else "remove that file"
         return DamagedRecordError(
-            f"record {path} is not what was written: {why}; restore that file from a backup",
+            f"record {path} is not what was written: {why}; {what_to_do}",
             path=str(path),
             number=number,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kacas.disk import records
-from kacas.disk.records import Record, RecordKind, Sequence, Sequences
+from kacas.disk.records import BEGINNING, Record, RecordKind, Sequence, Sequences
 from kacas.disk.volume import Volume, open_volume
 from kacas.errors import StoreError
 from tests.faults import children
@@ -146,6 +147,35 @@ def test_a_new_sequence_costs_the_same_however_many_are_beside_it(
     fill(sequences.sequence("refs/@a/third", RecordKind.MUTABLE))
     # A network file system is asked once what is there: it may be what another host has made just now.
     assert [name for name in listed if name != "refs/@a/third"] == (["refs/@a"] if network else [])
+
+
+@pytest.mark.parametrize("name", [NAME, "refs/@a/@b", "refs/@a"])
+def test_a_directory_that_made_way_for_nothing_is_made_anew(volume: Volume, name: str) -> None:
+    """One that another put in the place of ours, and that went before we could use it."""
+    sequences = Sequences(volume)
+    sequences.make(NAME)
+    shutil.rmtree(volume.path / name)
+    record = sequences.sequence(NAME, RecordKind.MUTABLE).create(BEGINNING, b"x")
+    assert record == open_sequence(volume).newest()
+
+
+@pytest.mark.parametrize("call", ["link", "fchmod"])
+def test_what_an_nfs_client_calls_stale_is_tried_again(
+    sequence: Sequence, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    fill(sequence)
+    real, failures = getattr(os, call), [OSError(errno.ESTALE, "Stale file handle")] * 6
+
+    def failing(*arguments: object) -> None:
+        if failures:
+            raise failures.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(os, call, failing)
+    if call == "fchmod":
+        del failures[2:]
+    assert fill(sequence).number == 2
+    assert sorted(os.listdir(sequence.directory)) == ["1", "2"]
 
 
 @pytest.mark.parametrize("call", ["mkdir", "rename"])
