@@ -289,6 +289,10 @@ class NoLinksError(WriteError):
     """The file system cannot give a file a name that is certainly free: mutables, feeds and leases are not kept on it."""
 
 
+class StrayError(StoreError):
+    """Where a directory of the store belongs, there is a file or a link. `path` names it."""
+
+
 class StoreClosedError(KacasError, ValueError):
     """The store, batch or reader was closed, or belongs to another process (after fork)."""
 

@@ -6,6 +6,7 @@ altered or removed is noticed, and a position is found without reading all that 
 
 from __future__ import annotations
 
+import operator
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -93,7 +94,11 @@ class Feed:
         return self._cursor.position
 
     def set_position(self, position: int) -> None:
-        """Go to a message by its number; one that is still to come is waited for. Raises ValueError for less than 0."""
+        """Go to a message by its number; one that is still to come is waited for.
+
+        Raises ValueError for less than 0, TypeError for what is no whole number.
+        """
+        position = operator.index(position)
         if position < 0:
             raise ValueError(f"a position is 0 or more, not {position}")
         if position != self._cursor.position:

@@ -75,6 +75,8 @@ def test_any_position_is_found(store: kacas.Store, feed: kacas.Feed) -> None:
         assert list(feed.messages(position)) == numbered(*range(position, total))
     with pytest.raises(ValueError, match="0 or more"):
         feed.set_position(-1)
+    with pytest.raises(TypeError):
+        feed.set_position(1.5)  # type: ignore[arg-type]
 
 
 def test_a_position_that_is_still_to_come_is_waited_for(feed: kacas.Feed) -> None:
@@ -131,7 +133,8 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 def test_what_cannot_be_a_message_is_refused_and_nothing_is_appended(feed: kacas.Feed) -> None:
-    for wrong in ({"n": math.nan}, "text", [1], {"n": b"x"}, {"n": "x" * (1 << 20)}, nested(201)):
+    names = ({1: "a", "1": "b"}, {"n": [{None: 1}]})  # JSON would make text of them
+    for wrong in ({"n": math.nan}, "text", [1], {"n": b"x"}, {"n": "x" * (1 << 20)}, nested(201), *names):
         with pytest.raises(kacas.UnsupportedDataError):
             feed.append_messages([{"n": 0}, wrong])  # type: ignore[list-item]
     assert feed.message_count() == 0
