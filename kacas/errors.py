@@ -293,6 +293,10 @@ class LeaseUnusableError(StoreError):
     """This user may have no leases in the store, or what lies there is none: content from an upstream is not kept."""
 
 
+class StrayError(StoreError):
+    """Where a directory of the store belongs, there is a file or a link. `path` names it."""
+
+
 class StoreClosedError(KacasError, ValueError):
     """The store, batch or reader was closed, or belongs to another process (after fork)."""
 

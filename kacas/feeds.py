@@ -6,6 +6,7 @@ altered or removed is noticed, and a position is found without reading all that 
 
 from __future__ import annotations
 
+import operator
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -93,7 +94,11 @@ class Feed:
         return self._cursor.position
 
     def set_position(self, position: int) -> None:
-        """Go to a message by its number; one that is still to come is waited for. Raises ValueError for less than 0."""
+        """Go to a message by its number; one that is still to come is waited for.
+
+        Raises ValueError for less than 0, TypeError for what is no whole number.
+        """
+        position = operator.index(position)
         if position < 0:
             raise ValueError(f"a position is 0 or more, not {position}")
         if position != self._cursor.position:
@@ -128,8 +133,8 @@ class Feed:
             yield from some
 
     def _append(self, group: tuple[bytes, ...]) -> int:
-        for _ in self._sequence.attempts():
-            newest = self._look()
+        for attempt in self._sequence.attempts():
+            newest = self._guess() if attempt == 0 else self._look()
             batch = MessageBatch(newest.stop, self._owner, group)
             record = self._sequence.create(newest.mark, batch.encode())
             if record is not None:
@@ -139,9 +144,14 @@ class Feed:
                 return batch.first
         raise AssertionError("attempts end by raising")
 
+    def _guess(self) -> _Newest:
+        """What was the newest, without a listing: if it is not any more, the next number is taken."""
+        known = self._newest
+        return known if known is not None and self._sequence.is_there(known.mark.number) else self._look()
+
     def _look(self) -> _Newest:
         known = self._newest
-        number = self._numbers()[-1]
+        number = self._highest()
         if known is None or known.mark.number != number:
             record, batch = self._read(number)
             if known is not None and number == known.mark.number + 1:
@@ -149,12 +159,12 @@ class Feed:
             known = self._newest = _Newest(record.mark, batch.stop)
         return known
 
-    def _numbers(self) -> list[int]:
+    def _highest(self) -> int:
         seen = max(self._newest.mark.number if self._newest else 0, (self._cursor.number or 1) - 1)
-        numbers = self._sequence.all_numbers(seen)
-        if not numbers:
+        number = self._sequence.highest_of_all(seen)
+        if not number:
             raise FeedNotFoundError(f"there is no feed {self.uri} in this store", uri=self.uri)
-        return numbers
+        return number
 
     def _read(self, number: int) -> tuple[Record, MessageBatch]:
         record = self._sequence.read(number)
@@ -179,7 +189,7 @@ class Feed:
             raise self._sequence.damaged(record.number, f"its first message is {batch.first}, not {stop}")
 
     def _read_some(self) -> list[Message]:
-        newest = self._numbers()[-1]
+        newest = self._highest()
         cursor = self._cursor
         number = self._batch_of(cursor.position, newest) if cursor.number is None else cursor.number
         before, position = cursor.before, cursor.position

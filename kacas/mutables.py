@@ -6,12 +6,12 @@ compare-and-set needs no lock and no server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Final
 
 from kacas.disk.records import BEGINNING, NO_DIGEST, Mark, Record, RecordKind, Sequence, Sequences, behind_damage
-from kacas.errors import DamagedRecordError, MutableConflictError, MutableNotFoundError
+from kacas.errors import DamagedRecordError, MutableConflictError, MutableNotFoundError, StrayError
 from kacas.model.description import MutableChange
 from kacas.model.mutable import (
     Generation,
@@ -67,12 +67,12 @@ class Mutables:
 
     def delete_folder(self, folder: str) -> int:
         """Delete all that are below a folder, one by one. Returns how many there were."""
-        return sum(self._change(key, None, ANYTHING) for key in self.keys(check_folder(folder)))
+        return sum(self._change(key, None, ANYTHING) for key in self.list(folder))
 
     def list(self, folder: str) -> list[str]:
         """The keys of all that are below a folder and not deleted, sorted; "" is the folder of all.
 
-        One whose newest record is damaged is among them: `get` tells what is wrong with it.
+        One whose newest record is damaged is among them: `get` tells what is wrong with it. What does not belong there is not.
         """
         return sorted(key for key in self.keys(check_folder(folder)) if self._is_there(key))
 
@@ -139,13 +139,25 @@ class Mutables:
             return newest is not None and self._generation(key, newest).value is not None
         except DamagedRecordError:
             return True
+        except StrayError:
+            return False
 
-    def keys(self, folder: str) -> Iterator[str]:
-        """All that ever had a value and are below the folder."""
-        folders = [folder]
+    def keys(self, folder: str, strays: Callable[[StrayError], object] = lambda _: None) -> Iterator[str]:
+        """All that ever had a value and are below the folder, and strays among them. strays: told of what is no folder.
+
+        Raises StrayError if the folder itself is none.
+        """
+        folders, asked = [folder], folder
         while folders:
             folder = folders.pop()
-            for name in self._sequences.names(f"{_TOP}/{folder}" if folder else _TOP):
+            try:
+                names = self._sequences.names(f"{_TOP}/{folder}" if folder else _TOP)
+            except StrayError as exc:
+                if folder == asked:
+                    raise
+                strays(exc)
+                continue
+            for name in names:
                 path = f"{folder}/{name}" if folder else name
                 if name.startswith("@"):
                     folders.append(path)  # as deep as anybody made them

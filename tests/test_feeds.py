@@ -75,6 +75,8 @@ def test_any_position_is_found(store: kacas.Store, feed: kacas.Feed) -> None:
         assert list(feed.messages(position)) == numbered(*range(position, total))
     with pytest.raises(ValueError, match="0 or more"):
         feed.set_position(-1)
+    with pytest.raises(TypeError):
+        feed.set_position(1.5)  # type: ignore[arg-type]
 
 
 def test_a_position_that_is_still_to_come_is_waited_for(feed: kacas.Feed) -> None:
@@ -131,7 +133,8 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 def test_what_cannot_be_a_message_is_refused_and_nothing_is_appended(feed: kacas.Feed) -> None:
-    for wrong in ({"n": math.nan}, "text", [1], {"n": b"x"}, {"n": "x" * (1 << 20)}, nested(201)):
+    names = ({1: "a", "1": "b"}, {"n": [{None: 1}]})  # JSON would make text of them
+    for wrong in ({"n": math.nan}, "text", [1], {"n": b"x"}, {"n": "x" * (1 << 20)}, nested(201), *names):
         with pytest.raises(kacas.UnsupportedDataError):
             feed.append_messages([{"n": 0}, wrong])  # type: ignore[list-item]
     assert feed.message_count() == 0
@@ -162,6 +165,26 @@ def test_what_killed_writers_left_is_swept_and_no_batch_is(store: kacas.Store, f
         feed.append_message({"n": number})
     assert not left.exists()
     assert list(feed.messages()) == numbered(*range(63))
+
+
+def test_who_knows_the_end_appends_without_listing(
+    store: kacas.Store, feed: kacas.Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    names = Sequences.names
+
+    def listing(self: Sequences, directory: str) -> list[str]:
+        listed.append(directory)
+        return names(self, directory)
+
+    other = store.load_feed(feed.uri)
+    monkeypatch.setattr(Sequences, "names", listing)
+    for number in range(3):
+        feed.append_message({"n": number})
+    assert listed == []
+    assert other.append_message({"n": 3}) == 3  # it has to look, as it does not know the end any more
+    assert set(listed) == {f"feeds/{place(store, feed).name}"}
+    assert list(feed.messages()) == numbered(0, 1, 2, 3)
 
 
 def test_a_flipped_bit_in_any_byte_is_noticed(store: kacas.Store, feed: kacas.Feed) -> None:
@@ -206,7 +229,7 @@ def test_a_batch_that_was_removed_is_named(store: kacas.Store, feed: kacas.Feed)
     for failing in (
         lambda: list(feed.messages()),
         reader.get_next_messages,
-        lambda: feed.append_message({}),
+        lambda: reader.message_count(),
         lambda: store.load_feed(feed.uri),
     ):
         with pytest.raises(kacas.DamagedRecordError) as caught:
@@ -224,8 +247,11 @@ def test_a_batch_that_was_exchanged_for_a_sound_one_is_noticed(store: kacas.Stor
     assert third
     assert second
     os.unlink(place(store, feed) / "3")
-    forged = sequence.create(second.mark, MessageBatch(1, "ada", (b'{"n":7}',)).encode())
-    assert forged is None  # it does not fit to what is behind it: a bystander cannot even make it
+    assert sequence.create(second.mark, MessageBatch(1, "ada", (b'{"n":7}',)).encode())
+    with pytest.raises(kacas.DamagedRecordError) as caught:
+        list(feed.messages())
+    assert caught.value.number == 3
+    os.unlink(place(store, feed) / "3")
     (place(store, feed) / "3").write_bytes(_forged(third.encode(), b'{"n":1}', b'{"n":7}'))
     with pytest.raises(kacas.DamagedRecordError) as caught:
         list(feed.messages())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import kacas
 from kacas.disk.records import Mark, Record, RecordKind, Sequence, Sequences
 from kacas.mutables import ANYTHING
+from kacas.upkeep.verify import verify
 from tests.faults import children
 from tests.faults.examination import open_store
 
@@ -104,6 +105,23 @@ def test_a_link_that_leads_out_of_the_store_is_not_followed(store: kacas.Store, 
             failing("@a/@b/key")
         assert str(place) in str(caught.value)
     assert not list(outside.iterdir())
+
+
+@pytest.mark.parametrize("stray", ["file", "link"])
+def test_what_does_not_belong_there_hides_nothing_else(store: kacas.Store, tmp_path: Path, stray: str) -> None:
+    store.set_mutable("@a/key", "value")
+    for name in ("key", "@folder"):
+        path = store.path / "refs" / "@a" / f"{name} stray"
+        path.touch() if stray == "file" else path.symlink_to(tmp_path)
+    assert store.list_mutables() == store.list_mutables("@a") == ["@a/key"]
+    with pytest.raises(kacas.StrayError, match="move it away"):
+        store.get_mutable("@a/key stray")
+    with pytest.raises(kacas.StrayError, match="move it away"):
+        store.list_mutables("@a/@folder stray")
+    assert store.delete_mutable_folder("@a") == 1
+    assert sorted(problem.record for problem in verify(store).problems) == [
+        "refs/@a/@folder stray", "refs/@a/key stray",
+    ]  # fmt: skip
 
 
 def test_a_damaged_newest_generation_is_named_and_setting_it_anew_heals_it(store: kacas.Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import islice
+from itertools import chain, islice
 
 import click
 
@@ -86,6 +86,8 @@ def delete(session: Session, key: str, recursive: bool) -> None:
 
     Its history stays, for a while. The exit code is 3 if it is not there.
     """
+    if key.rpartition("/")[2].startswith("@") and not recursive:
+        raise click.UsageError(f"{key} is a folder: to delete all that is in it, add --recursive")
     with session.open_store() as store:
         if recursive:
             output.note(f"deleted {output.count(store.delete_mutable_folder(key), 'mutable')}")
@@ -99,13 +101,28 @@ def delete(session: Session, key: str, recursive: bool) -> None:
 @json_option('Print {"key", "value"} for each, one object per line.')
 @click.pass_obj
 def list_(session: Session, folder: str, as_json: bool) -> None:
-    """List the keys in FOLDER and in the folders in it; without FOLDER all."""
+    """List the keys in FOLDER and in the folders in it; without FOLDER all.
+
+    With --json, the exit code is 5 if the value of one is damaged; the others are printed.
+    """
+    from kacas.errors import DamagedRecordError
+
+    damaged: DamagedRecordError | None = None
     with session.open_store() as store:
         for key in store.list_mutables(folder):
             if not as_json:
                 output.line(key)
-            elif (value := store.get_mutable(key, default=None)) is not None:
+                continue
+            try:
+                value = store.get_mutable(key, default=None)
+            except DamagedRecordError as exc:
+                output.error(f"{key}: {exc}")
+                damaged = exc
+                continue
+            if value is not None:
                 output.json_line({"key": key, "value": value})
+    if damaged is not None:
+        raise click.exceptions.Exit(damaged.exit_code)
 
 
 @click.command(
@@ -118,10 +135,15 @@ def list_(session: Session, folder: str, as_json: bool) -> None:
 def history(session: Session, key: str, count: int | None, as_json: bool) -> None:
     """List what KEY was set to, by whom and when, newest first.
 
-    The last hundred changes are kept, and all of the last hour.
+    The last hundred changes are kept, and all of the last hour. The exit code is 3 if it never was there.
     """
     with session.open_store() as store:
-        for change in islice(store.mutable_history(key), count):
+        changes = store.mutable_history(key)
+        newest = next(changes, None)
+        if newest is None:
+            output.note(f"there never was a mutable {key}")
+            raise click.exceptions.Exit(_NOT_FOUND)
+        for change in islice(chain([newest], changes), count):
             if as_json:
                 output.json_line(dataclasses.asdict(change))
                 continue

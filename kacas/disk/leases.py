@@ -115,9 +115,7 @@ class Leases:
             return Seen(behind_damage(exc.number), f"somebody whose record cannot be read: {exc}")
         except NewerFormatError as exc:
             # Of a newer kacas, which may be alive, and die, like any other.
-            return Seen(
-                behind_damage(max(sequence.numbers(), default=0)), f"somebody whose record cannot be read: {exc}"
-            )
+            return Seen(behind_damage(sequence.highest()), f"somebody whose record cannot be read: {exc}")
         except StoreError as exc:
             if _is_gone(exc):
                 return _FREE

@@ -2,19 +2,16 @@
 
 A sequence is a directory of small files `1`, `2`, `3`, ..., each created once by link() and never changed. Whoever creates
 number n+1 has seen n, and says so: the record holds the digest of the one before it. Of many who create one number, one
-wins, on local disks and on NFS.
-
-Nothing is looked up that a listing of its directory did not show: an NFS client that once missed a name goes on missing
-it for 30 to 70 seconds [measured], while a listing by path is fresh at once. So directories are listed from the top down.
+wins, on local disks and on NFS. The newest is found by listing: see `directories`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import random
-import re
 import secrets
 import stat
 import time
@@ -22,18 +19,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kacas.disk.durable import (
-    Temporary,
-    change_again_later,
-    list_directory,
-    set_mode,
-    sync_directory,
-    temporary_name,
-    translate,
-)
-from kacas.disk.volume import Volume
+from kacas.disk.directories import Directories
+from kacas.disk.durable import Temporary, translate
+from kacas.disk.fresh import ask_server
 from kacas.errors import DamagedRecordError, NewerFormatError, StoreError, WriteError
-from kacas.model.digest import ID_SIZE
+from kacas.model.digest import ID_SIZE, chunk_digest
 from kacas.model.record import (
     BEGINNING,
     MAX_BODY_SIZE,
@@ -51,99 +41,22 @@ from kacas.model.record import (
 
 __all__ = ["BEGINNING", "MAX_BODY_SIZE", "NO_DIGEST", "Mark", "Record", "RecordKind", "Sequence", "Sequences"]
 
-_NAME = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_GONE = (errno.ENOENT, errno.ESTALE)
 _HOUR_NS = 3600 * 10**9
 _MOST_PRUNED = 256  # at once: who sets a value does not pay for a year
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
 # A name that is taken is seen by every listing within 50 ms or so (see Temporary); this is to end a riddle.
-_PATIENCE_S = 120.0
+_PATIENCE_S, _ATTEMPTS_PER_LOOK = 120.0, 16
+_PAUSES_S = (0.01, 0.05, 0.25)
 _LISTINGS, _LISTING_PAUSE_S = 5, 0.1
 
 
-class Sequences:
-    """All sequences of one store, and the directories above them, found by listing. Thread-safe."""
-
-    def __init__(self, volume: Volume) -> None:
-        self.volume = volume
-        self._seen: set[str] = set()  # directories that a listing showed: they stay
+class Sequences(Directories):
+    """All sequences of one store. Thread-safe."""
 
     def sequence(self, name: str, kind: RecordKind) -> Sequence:
         """name: its directory below the store, with slashes; who asks has checked that every part is a plain name."""
         return Sequence(self, name, kind)
-
-    def names(self, directory: str) -> list[str]:
-        """What is in a directory below the store, by a listing made now; [] if there is none."""
-        if directory and directory not in self._seen:
-            parent, _, name = directory.rpartition("/")
-            if name not in self.names(parent):
-                return []
-            self._seen.add(directory)
-        path = self.volume.path / directory
-        try:
-            return list_directory(path) if directory else os.listdir(path)
-        except FileNotFoundError as exc:
-            self._seen.discard(directory)
-            if not directory:
-                raise StoreError(f"{path} is gone; restore the store or open another", path=str(path)) from exc
-            return []
-        except NotADirectoryError as exc:
-            what = "a file or a symbolic link, which is not followed"
-            raise StoreError(f"{path} is {what}; a directory belongs there: move it away", path=str(path)) from exc
-        except OSError as exc:
-            raise translate(exc, path, "listing") from exc
-
-    def make(self, directory: str) -> None:
-        """Make a directory below the store, its parents too, where a listing does not show it. Raises StoreError."""
-        if not directory or directory in self._seen:
-            return
-        parent, _, name = directory.rpartition("/")
-        self.make(parent)
-        path = self.volume.path / directory
-        if name not in self.names(parent):
-            self._make_exactly(path, parent)
-        self._seen.add(directory)
-
-    def _make_exactly(self, path: Path, parent: str) -> None:
-        """It has its mode when it gets its name: other users may be waiting to write into it."""
-        temporary = path.with_name(temporary_name(path.name))
-        try:
-            temporary.mkdir(0o700, exist_ok=True)  # its name is random: if it is there, a reply was lost
-            mine = self._take_name(temporary, path, parent)
-        except OSError as exc:
-            raise translate(exc, path, "creating") from exc
-        names = self.names(parent)
-        twins = [name for name in names if name.casefold() == path.name.casefold()]
-        if path.name not in names and (mine or twins):
-            raise WriteError(
-                f"{path} cannot be made: the file system calls it {twins[0] if twins else 'otherwise'!r}; choose another name",
-                path=str(path),
-            )
-        if self.volume.network:
-            change_again_later(path.parent)
-
-    def _take_name(self, temporary: Path, path: Path, parent: str) -> bool:
-        """Rename a new directory; False if the name is taken. One that is taken and empty is as good, and makes way."""
-        try:
-            set_mode(temporary, self.volume.directory_mode)  # mkdir's mode is masked by umask
-            os.rename(temporary, path)
-            return True
-        except OSError as exc:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.rmdir()
-            # In a sticky directory, what another user has just made does not make way: EPERM. After a lost reply: ENOENT.
-            if exc.errno in (errno.EEXIST, errno.ENOTEMPTY) or path.name in self.names(parent):
-                return False
-            raise
-
-    def sync_above(self, directory: str) -> None:
-        """Make the names of a directory and of all above it durable, whoever made them."""
-        while directory:
-            directory = directory.rpartition("/")[0]
-            path = self.volume.path / directory
-            try:
-                sync_directory(path)
-            except OSError as exc:
-                raise translate(exc, path, "syncing") from exc
 
 
 class Sequence:
@@ -159,10 +72,14 @@ class Sequence:
 
     def numbers(self) -> list[int]:
         """Of the records that are there now, rising. [] if there is no such sequence."""
-        return sorted(map(int, filter(_NAME.fullmatch, self._sequences.names(self.name))))
+        return sorted(_numbers_in(self._sequences.names(self.name)))
 
-    def all_numbers(self, least: int = 0) -> list[int]:
-        """`numbers` of a sequence that is never pruned. least: the highest that was seen before.
+    def highest(self) -> int:
+        """The highest number; 0 if there is none."""
+        return max(_numbers_in(self._sequences.names(self.name)), default=0)
+
+    def highest_of_all(self, least: int = 0) -> int:
+        """`highest` of a sequence that is never pruned. least: the highest that was seen before.
 
         Raises DamagedRecordError for one that is missing; at the end, only if it was seen.
         """
@@ -170,11 +87,24 @@ class Sequence:
         for attempt in range(_LISTINGS):
             if attempt:
                 time.sleep(_LISTING_PAUSE_S)  # see _is_confirmed
-            numbers = self.numbers()
-            if len(numbers) == max(numbers[-1] if numbers else 0, least):
-                return numbers
-        missing = next(n for n, found in enumerate([*numbers, 0], start=1) if n != found)
+            numbers = _numbers_in(self._sequences.names(self.name))
+            highest = max(numbers, default=0)
+            if len(numbers) == max(highest, least):
+                return highest
+        missing = next(n for n, found in enumerate([*sorted(numbers), 0], start=1) if n != found)
         raise self.damaged(missing, "it is gone, and it was there")
+
+    def is_there(self, number: int) -> bool:
+        """Whether a record is still there that was there before."""
+        path = self._path(number)
+        try:
+            ask_server(os.fsencode(path))
+            os.lstat(path)
+        except OSError as exc:
+            if exc.errno in _GONE:
+                return False
+            raise translate(exc, path, "looking at") from exc
+        return True
 
     def read(self, number: int) -> Record | None:
         """The record that a listing showed; None if it is gone (pruned meanwhile).
@@ -186,12 +116,12 @@ class Sequence:
 
     def newest(self) -> Record | None:
         """The record with the highest number; None if there is none. Raises as `read`."""
-        while numbers := self.numbers():
-            if (record := self.read(numbers[-1])) is not None:
+        while number := self.highest():
+            if (record := self.read(number)) is not None:
                 return record
             # The newest is never pruned: either a newer one is there by now, or somebody empties the directory.
-            if self.numbers()[-1:] == numbers[-1:]:
-                raise self.damaged(numbers[-1], "a listing shows it, but it cannot be opened")
+            if self.highest() == number:
+                raise self.damaged(number, "a listing shows it, but it cannot be opened")
         return None
 
     def create(self, after: Mark, body: bytes) -> Record | None:
@@ -206,10 +136,9 @@ class Sequence:
         record = Record(self._kind, after.number + 1, now_ns, write_id, self._subject, after.digest, body)
         data = record.encode()
         record = replace(record, digest=decode_record(data).digest)
-        self._sequences.make(self.name)
-        if not self._publish(record, data):
+        if not self._publish_insistently(record, data):
             return None
-        return record if self._is_confirmed(record) else None
+        return record if self._was_never_used(after) or self._is_confirmed(record) else None
 
     def append(self, body: bytes) -> Record:
         """Create the next record, after whatever others create meanwhile. Raises as `create` and `read`."""
@@ -226,13 +155,13 @@ class Sequence:
         Raises WriteError if nothing can be created although nobody else creates anything.
         """
         pause_s, highest, since = _FIRST_PAUSE_S, -1, time.monotonic()
-        number = 0
-        while True:
+        for number in itertools.count():
             yield number
-            number += 1
             time.sleep(random.uniform(0, pause_s))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            now, newest = time.monotonic(), max(self.numbers(), default=0)
+            if number % _ATTEMPTS_PER_LOOK:
+                continue
+            now, newest = time.monotonic(), self.highest()
             if newest != highest:
                 highest, since = newest, now
             elif now - since > _PATIENCE_S:
@@ -250,13 +179,12 @@ class Sequence:
         and what was created counts.
         """
         names = self._sequences.names(self.name)
-        numbers = sorted(map(int, filter(_NAME.fullmatch, names)))
+        numbers = sorted(_numbers_in(names))
         temporaries = [name for name in names if name.startswith(".") and ".tmp." in name]
         pruned = 0
         with contextlib.suppress(OSError):
             before = os.stat(self._path(created.number)).st_mtime_ns - _HOUR_NS
-            for number in numbers[: -max(keep, 1)][:_MOST_PRUNED]:
-                # In order: what is missing between others was never created, or by somebody who knew no better.
+            for number in self._without_gap(numbers[: -max(keep, 1)][:_MOST_PRUNED]):
                 if not _remove_old(self._path(number), before):
                     break
                 pruned += 1
@@ -264,8 +192,37 @@ class Sequence:
                 _remove_old(self.directory / name, before)
         return pruned
 
+    def _without_gap(self, numbers: list[int]) -> list[int]:
+        """Those at the beginning that follow each other: who creates a record relies on it that as long as the one before is
+        there, none behind that was removed. A listing that is not complete must not change it."""
+        if numbers and numbers[0] > 1 and self.is_there(numbers[0] - 1):
+            return []
+        return [
+            number
+            for number, expected in zip(numbers, itertools.count(numbers[0] if numbers else 0))
+            if number == expected
+        ]
+
     def _path(self, number: int) -> Path:
         return self.directory / str(number)
+
+    def _publish_insistently(self, record: Record, data: bytes) -> bool:
+        """False if the number is taken."""
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                self._sequences.make(self.name)
+                return self._publish(record, data)
+            except WriteError as exc:
+                error = exc.__cause__.errno if isinstance(exc.__cause__, OSError) else None
+                # Who makes the same directory at once may have put another in the place of ours, while it was empty. And what an
+                # NFS client knows may be outdated again and again where others are busy. If it is published after all, its
+                # number is taken, by what we write.
+                if pause_s is None or not (error == errno.ESTALE or (error == errno.ENOENT and record.number == 1)):
+                    raise
+                time.sleep(pause_s)
+                if record.number == 1:
+                    self._sequences.forget(self.name)
+        raise AssertionError("the last attempt returns or raises")
 
     def _publish(self, record: Record, data: bytes) -> bool:
         """False if the number is taken."""
@@ -291,6 +248,21 @@ class Sequence:
         except BaseException:
             temporary.discard()
             raise
+
+    def _was_never_used(self, after: Mark) -> bool:
+        """Whether the number behind `after`, which was free, was not that of a record that is pruned; False if that is not known.
+
+        Pruning is in order, the oldest first: as long as the very record is there that ours follows, no later one has gone.
+        """
+        if self._kind is RecordKind.FEED:
+            return True  # of which nothing is pruned
+        if self._kind is not RecordKind.MUTABLE or after.digest == NO_DIGEST:
+            return False  # who may not remove an old record of a lease removes later ones all the same
+        try:
+            data = self._read_bytes(after.number)
+        except (StoreError, DamagedRecordError):
+            return False
+        return data is not None and chunk_digest(data) == after.digest
 
     def _is_confirmed(self, record: Record) -> bool:
         """Whether this number was free because nobody had used it, and not because the one who had was pruned.
@@ -365,8 +337,10 @@ class Sequence:
     def damaged(self, number: int, why: str) -> DamagedRecordError:
         """The error that names a record."""
         path = self._path(number)
+        # Nobody has written so many: that file was put there, and as long as it is, nothing can follow.
+        what_to_do = "restore that file from a backup" if number < MAX_NUMBER else "remove that file"
         return DamagedRecordError(
-            f"record {path} is not what was written: {why}; restore that file from a backup",
+            f"record {path} is not what was written: {why}; {what_to_do}",
             path=str(path),
             number=number,
         )
@@ -375,6 +349,10 @@ class Sequence:
 def _open_at_once(path: str, flags: int) -> int:
     # Else a pipe would be waited for.
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _numbers_in(names: list[str]) -> list[int]:
+    return [int(name) for name in names if name.isdecimal() and name.isascii() and name[0] != "0" and len(name) <= 18]
 
 
 def behind_damage(number: int) -> Mark:

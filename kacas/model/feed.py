@@ -78,17 +78,25 @@ def encode_message(message: object) -> bytes:
             f"the message has {len(data):,} bytes, at most {MAX_MESSAGE_SIZE:,} are taken; "
             "store what is large, and append its URI"
         )
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _is_deeper(message):
-        raise UnsupportedDataError(f"the message has more than {MAX_DEPTH} objects and arrays in each other")
+    _check_parts(message)
     return data
 
 
-def _is_deeper(message: Message) -> bool:
+def _check_parts(message: Message) -> None:
+    """Raises UnsupportedDataError for names that are no text, which JSON would make one, and if it is too deep."""
     level: list[Any] = [message]
     for _ in range(MAX_DEPTH):
+        for one in level:
+            for name in one if isinstance(one, dict) else ():
+                if not isinstance(name, str):
+                    raise UnsupportedDataError(
+                        f"the names in a message are text (str), not {type(name).__name__}: {name!r}"
+                    )
         parts = (one.values() if isinstance(one, dict) else one for one in level)
         level = [part for of_one in parts for part in of_one if isinstance(part, dict | list | tuple)]
-    return bool(level)
+        if not level:
+            return
+    raise UnsupportedDataError(f"the message has more than {MAX_DEPTH} objects and arrays in each other")
 
 
 def decode_message(data: bytes) -> Message:

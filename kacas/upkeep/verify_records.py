@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kacas.disk.records import BEGINNING, RecordKind, Sequence, Sequences
 from kacas.disk.volume import Volume
-from kacas.errors import DamagedRecordError, NewerFormatError, StoreError
+from kacas.errors import DamagedRecordError, NewerFormatError, StoreError, StrayError
 from kacas.feeds import Feeds
 from kacas.model.feed import BatchFormatError, decode_batch, decode_message
 from kacas.model.mutable import GenerationFormatError, decode_generation
@@ -40,9 +41,12 @@ def _going_on(name: str, uri: str, checks: Iterator[RecordProblem | None]) -> It
 
 
 def _check_mutables(sequences: Sequences) -> Iterator[RecordProblem | None]:
-    for key in Mutables(sequences, "").keys(""):
+    strays: list[StrayError] = []
+    for key in Mutables(sequences, "").keys("", strays.append):
         sequence = sequences.sequence(f"refs/{key}", RecordKind.MUTABLE)
         yield from _going_on(sequence.name, "", _check_mutable(sequence))
+    for exc in strays:
+        yield RecordProblem("damaged", os.path.relpath(exc.path, sequences.volume.path), "", str(exc))
 
 
 def _check_feeds(sequences: Sequences) -> Iterator[RecordProblem | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.cli.conftest import Runner
 
 
@@ -20,9 +22,10 @@ def test_of_what_is_not_there_the_exit_code_is_3(kacas: Runner) -> None:
     assert answer.code == 3
     assert "there is no mutable '@lab/nothing'" in answer.error
     assert kacas("mutable", "delete", "@lab/nothing").code == 3
+    assert kacas("mutable", "history", "@lab/nothing").code == 3
 
 
-def test_a_conflict_is_exit_code_10_and_changes_nothing(kacas: Runner) -> None:
+def test_a_conflict_is_exit_code_12_and_changes_nothing(kacas: Runner) -> None:
     kacas("mutable", "set", "key", "a", "--absent")
     for options in (["--absent"], ["--expect", "b"]):
         answer = kacas("mutable", "set", "key", "c", *options)
@@ -44,7 +47,9 @@ def test_keys_are_listed_and_folders_deleted(kacas: Runner) -> None:
         kacas("mutable", "set", key, f"of {key}")
     assert kacas("mutable", "list").lines == ["@a/@b/two", "@a/one", "top"]
     assert kacas("mutable", "list", "--json", "@a/@b").objects == [{"key": "@a/@b/two", "value": "of @a/@b/two"}]
-    assert kacas("mutable", "delete", "@a").code == 2
+    answer = kacas("mutable", "delete", "@a")
+    assert answer.code == 2
+    assert b"--recursive" in answer.err
     assert kacas("mutable", "delete", "--recursive", "@a").err == b"kacas: deleted 2 mutables\n"
     assert kacas("mutable", "delete", "top").code == 0
     assert kacas("mutable", "list").out == b""
@@ -62,3 +67,15 @@ def test_the_history_tells_who_did_what(kacas: Runner) -> None:
     assert lines[0].endswith("(deleted)")
     assert "\x1b" not in lines[1]
     assert len(kacas("mutable", "history", "-n", "1", "key").lines) == 1
+
+
+def test_a_damaged_one_is_named_and_the_others_are_printed(kacas: Runner, tmp_path: Path) -> None:
+    for key in ("a", "b", "c"):
+        kacas("mutable", "set", key, f"of {key}")
+    (tmp_path / "store/refs/b/1").chmod(0o644)
+    (tmp_path / "store/refs/b/1").write_bytes(b"damaged")
+    answer = kacas("mutable", "list", "--json")
+    assert answer.objects == [{"key": "a", "value": "of a"}, {"key": "c", "value": "of c"}]
+    assert answer.code == 5
+    assert b"refs/b/1" in answer.err
+    assert kacas("mutable", "list").lines == ["a", "b", "c"]

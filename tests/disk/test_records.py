@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import threading
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kacas.disk import records
 from kacas.disk.records import BEGINNING, Mark, Record, RecordKind, Sequence, Sequences, behind_damage
 from kacas.disk.volume import Volume, open_volume
-from kacas.errors import DamagedRecordError, NewerFormatError, StoreError
+from kacas.errors import DamagedRecordError, NewerFormatError
 from kacas.model.record import MAX_NUMBER
 from tests.faults import children
 
@@ -49,13 +47,6 @@ def make_older(sequence: Sequence, hours: float, *numbers: int) -> None:
         os.utime(path, ns=(when, when))
 
 
-@pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = os.umask(request.param)
-    yield request.param
-    os.umask(before)
-
-
 def test_a_sequence_that_is_not_there_is_empty_and_asking_makes_nothing(volume: Volume, sequence: Sequence) -> None:
     assert sequence.numbers() == []
     assert sequence.newest() is None
@@ -78,14 +69,6 @@ def test_a_number_is_created_once(sequence: Sequence) -> None:
     assert sequence.create(BEGINNING, b"another") is None
     assert sequence.newest() == first
     assert os.listdir(sequence.directory) == ["1"]
-
-
-def test_modes_do_not_depend_on_the_umask(volume: Volume, umask: int) -> None:
-    sequence = open_sequence(volume)
-    fill(sequence, 1)
-    assert stat.S_IMODE((sequence.directory / "1").stat().st_mode) == 0o444
-    for part in ("refs", "refs/@a", "refs/@a/@b", NAME):
-        assert stat.S_IMODE((volume.path / part).stat().st_mode) == 0o755
 
 
 def test_names_that_are_no_numbers_are_not_looked_at(sequence: Sequence) -> None:
@@ -144,7 +127,7 @@ def test_what_is_no_file_is_refused_at_once(sequence: Sequence, kind: str) -> No
 def test_a_file_with_the_last_number_ends_the_sequence_in_words(sequence: Sequence) -> None:
     fill(sequence, 1)
     (sequence.directory / str(MAX_NUMBER)).write_bytes(b"")
-    with pytest.raises(DamagedRecordError, match="no number is left"):
+    with pytest.raises(DamagedRecordError, match=r"no number is left .* remove that file"):
         sequence.create(behind_damage(MAX_NUMBER), b"x")
 
 
@@ -198,6 +181,61 @@ def test_a_stale_creator_beside_its_old_neighbour_loses_too(sequence: Sequence) 
     assert sequence.numbers() == [4, 5, 6]
     assert sequence.create(made[1].mark, b"late") is None
     assert sequence.numbers() == [4, 5, 6]
+
+
+def test_a_stale_creator_behind_another_stale_one_loses_too(sequence: Sequence) -> None:
+    """What it followed seems to be there, but is what another sleeper has made, and has not withdrawn yet."""
+    made = fill(sequence, 5)
+    make_older(sequence, 2, 1, 2, 3, 4, 5)
+    newest = sequence.append(b"now")
+    sequence.prune(1, newest)
+    other = replace(made[2], write_id=bytes(16), body=b"late")
+    (sequence.directory / "3").write_bytes(other.encode())
+    assert sequence.create(made[2].mark, b"late") is None
+    assert sequence.numbers() == [3, 6]
+    assert sequence.newest() == newest
+
+
+def test_pruning_takes_no_record_whose_predecessor_stays(sequence: Sequence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who creates a record relies on it: while the one before is there, no later one was removed."""
+    made = fill(sequence, 5)
+    make_older(sequence, 2, 1, 2, 3, 4)
+    unlink = os.unlink
+
+    def refusing(path: Path) -> None:
+        if path.name == "2":
+            raise PermissionError(1, "somebody else's")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    assert sequence.prune(1, made[-1]) in (0, 1)
+    assert sequence.numbers() == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("hidden, pruned", [("1", 0), ("3", 2)])
+def test_a_listing_that_is_not_complete_does_not_change_the_order_of_pruning(
+    sequence: Sequence, monkeypatch: pytest.MonkeyPatch, hidden: str, pruned: int
+) -> None:
+    made = fill(sequence, 6)
+    make_older(sequence, 2, 1, 2, 3, 4, 5)
+    names = Sequences.names
+    monkeypatch.setattr(Sequences, "names", lambda self, directory: sorted({*names(self, directory)} - {hidden}))
+    assert sequence.prune(1, made[-1]) == pruned
+    monkeypatch.setattr(Sequences, "names", names)
+    assert sequence.numbers() == list(range(pruned + 1, 7))
+
+
+def test_who_knows_what_is_there_creates_without_listing(sequence: Sequence, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = sequence.append(b"first")
+
+    def listing(self: Sequences, directory: str) -> list[str]:
+        raise AssertionError(f"{directory} was listed")
+
+    monkeypatch.setattr(Sequences, "names", listing)
+    for number in range(3):
+        following = sequence.create(record.mark, b"%d" % number)
+        assert following is not None
+        record = following
 
 
 def test_who_was_followed_at_once_has_won_all_the_same(sequence: Sequence, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,111 +293,6 @@ def test_who_may_not_remove_prunes_nothing(tmp_path: Path, volume: Volume, seque
 
     assert children.run(prune).get() == 0
     assert sequence.numbers() == [1, 2, 3]
-
-
-def test_a_directory_that_another_makes_meanwhile_serves(volume: Volume) -> None:
-    sequences = Sequences(volume)
-    assert sequences.names("refs/@a") == []
-    fill(open_sequence(volume), 1)
-    fill(sequences.sequence("refs/@a/@b/other", RecordKind.MUTABLE), 1)
-    assert sorted(sequences.names("refs/@a/@b")) == ["key", "other"]
-
-
-@pytest.mark.parametrize("holds", [(), ("1",)], ids=["empty", "filled"])
-def test_a_directory_of_another_user_serves_though_it_makes_no_way(
-    tmp_path: Path, volume: Volume, holds: tuple[str, ...]
-) -> None:
-    volume.path.chmod(0o755)
-    for part in (tmp_path, *tmp_path.parents):
-        if part.stat().st_uid == os.getuid() and part != Path("/"):
-            part.chmod(part.stat().st_mode | 0o055)
-    (volume.path / "refs").mkdir()
-    (volume.path / "refs").chmod(0o1777)
-    there = volume.path / "refs" / "@a"
-    there.mkdir()
-    there.chmod(0o777)
-    for name in holds:
-        (there / name).write_bytes(b"")
-
-    def make() -> list[str]:
-        children.become_nobody(tmp_path)
-        sequences = Sequences(volume)
-        sequences._make_exactly(there, "refs")  # as if the other had made it after our listing
-        sequences.sequence("refs/@a/key", RecordKind.MUTABLE).append(b"x")
-        return sequences.names("refs")
-
-    assert children.run(make).get() == ["@a"]
-    assert sorted(os.listdir(there)) == sorted([*holds, "key"])
-
-
-@pytest.mark.parametrize("filled", [True, False])
-def test_where_a_file_system_does_not_tell_names_apart_the_second_is_refused_in_words(
-    volume: Volume, monkeypatch: pytest.MonkeyPatch, filled: bool
-) -> None:
-    fill(open_sequence(volume, "refs/@Lab/key"), 1)
-    if not filled:
-        shutil.rmtree(volume.path / "refs/@Lab/key")
-    real = os.rename
-
-    def rename(source: Path, target: Path) -> None:
-        real(source, target.with_name("@Lab"))  # as a file system does that keeps cases and ignores them
-
-    monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(StoreError, match="'@Lab'"):
-        open_sequence(volume, "refs/@lab/key").append(b"x")
-    assert os.listdir(volume.path / "refs") == ["@Lab"]
-
-
-@pytest.mark.parametrize("call", ["mkdir", "rename"])
-def test_a_lost_reply_while_a_directory_is_made_is_no_error(
-    volume: Volume, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    real = getattr(os, call)
-
-    def repeated(*arguments: object) -> None:
-        real(*arguments)
-        real(*arguments)
-
-    monkeypatch.setattr(os, call, repeated)
-    assert fill(open_sequence(volume), 1)
-    assert os.listdir(volume.path / "refs/@a/@b") == ["key"]
-
-
-def test_long_names_leave_room_for_those_of_temporaries(volume: Volume) -> None:
-    sequence = open_sequence(volume, "refs/@" + "𝄞" * 63 + "/" + "x" * 255)
-    assert fill(sequence, 1) == [sequence.newest()]
-
-
-def test_a_file_in_the_place_of_a_directory_is_a_typed_error(volume: Volume, sequence: Sequence) -> None:
-    (volume.path / "refs").write_bytes(b"")
-    with pytest.raises(StoreError, match="a directory belongs there: move it away"):
-        sequence.append(b"x")
-
-
-def test_no_name_is_looked_up_that_no_listing_showed(
-    volume: Volume, sequence: Sequence, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: set[str] = {str(volume.path)}
-    real_list, real_open, real_stat = os.listdir, open, os.stat
-
-    def listing(path: Path | int) -> list[str]:
-        path = path if isinstance(path, Path) else Path(f"/proc/self/fd/{path}").readlink()
-        assert str(path) in shown, f"{path} was listed, but nothing showed it"
-        names = real_list(path)
-        shown.update(os.path.join(path, name) for name in names)
-        return names
-
-    def opening(path: Path, *arguments: object, **more: object) -> object:
-        assert str(path) in shown, f"{path} was opened, but nothing showed it"
-        return real_open(path, *arguments, **more)  # type: ignore[call-overload]
-
-    fill(open_sequence(volume, "refs/@a/@b/neighbour"), 1)
-    monkeypatch.setattr(os, "listdir", listing)
-    monkeypatch.setattr(records, "open", opening, raising=False)
-    assert sequence.newest() is None
-    fill(open_sequence(volume, "refs/@a/@b/neighbour"), 1)
-    assert open_sequence(volume, "refs/@a/@b/neighbour").newest() is not None
-    assert os.stat is real_stat
 
 
 steps = st.lists(st.sampled_from(["append", "stale", "age", "prune"]), max_size=30)
