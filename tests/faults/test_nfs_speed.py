@@ -56,8 +56,7 @@ def test_a_host_that_knows_nothing_opens_ten_million_chunks_without_reading_thei
     output = nfs.run(
         version,
         f"{PROGRAM} cold store 1024; {PROGRAM} cold store 1024",
-        export="/dev/ubda",
-        disks=[image],
+        disk=image,
         timeout_s=300,
     ).check()
     print(f"\nNFS {version}, a cold host, then once more:\n{output}")
