@@ -53,3 +53,17 @@ def open_place() -> Iterator[Path]:
         if path.is_dir():
             path.chmod(0o755)
     shutil.rmtree(place)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[kacas.Store]:
+    """A store that is the upstream of `node`."""
+    with kacas.Store.open(tmp_path / "lab") as store:
+        yield store
+
+
+@pytest.fixture
+def node(tmp_path: Path, lab: kacas.Store) -> Iterator[kacas.Store]:
+    """An empty store before that of the lab."""
+    with kacas.Store.open(tmp_path / "node", upstream=lab.path) as store:
+        yield store

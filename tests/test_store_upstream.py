@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,6 @@ from kacas.upkeep.verify import verify
 from tests.upstreams import fetched_entries, fetched_packs, packs, purposes
 
 ROWS = np.arange(900_000, dtype=np.int32).reshape(3000, 300)
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[kacas.Store]:
-    with kacas.Store.open(tmp_path / "lab") as store:
-        yield store
-
-
-@pytest.fixture
-def node(tmp_path: Path, lab: kacas.Store) -> Iterator[kacas.Store]:
-    with kacas.Store.open(tmp_path / "node", upstream=lab.path) as store:
-        yield store
 
 
 def test_parts_are_read_through_and_nothing_is_kept(lab: kacas.Store, node: kacas.Store) -> None:

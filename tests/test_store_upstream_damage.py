@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +19,6 @@ from kacas.upkeep.verify import verify
 from tests.upstreams import fetched_packs, flip_payload, packs
 
 ROWS = np.arange(900_000, dtype=np.int32).reshape(3000, 300)
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[kacas.Store]:
-    with kacas.Store.open(tmp_path / "lab") as store:
-        yield store
-
-
-@pytest.fixture
-def node(tmp_path: Path, lab: kacas.Store) -> Iterator[kacas.Store]:
-    with kacas.Store.open(tmp_path / "node", upstream=lab.path) as store:
-        yield store
 
 
 def claim_as(store: kacas.Store, entry: Entry, sha1: bytes) -> None:

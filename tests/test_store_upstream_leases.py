@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,6 @@ from kacas.settings import Settings
 from kacas.tiers import Tiers
 from kacas.upkeep.doctor.run import examine
 from tests.upstreams import fetched_packs
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[kacas.Store]:
-    with kacas.Store.open(tmp_path / "lab") as store:
-        yield store
-
-
-@pytest.fixture
-def node(tmp_path: Path, lab: kacas.Store) -> Iterator[kacas.Store]:
-    with kacas.Store.open(tmp_path / "node", upstream=lab.path) as store:
-        yield store
 
 
 @pytest.mark.parametrize("of_all", [True, False])
