@@ -28,6 +28,7 @@ def places(tmp_path: Path) -> list[str]:
     return ["--quick", "--own-pages", "--dir", str(tmp_path / "work"), "--json", str(tmp_path / "out" / "results.json")]
 
 
+@pytest.mark.heavy
 def test_a_part_that_fails_is_named_and_the_others_are_kept_and_resumed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

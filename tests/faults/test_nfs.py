@@ -15,6 +15,9 @@ from tests.faults import nfs
 
 pytestmark = [pytest.mark.skipif(bool(nfs.missing()), reason=nfs.missing()), pytest.mark.timeout(900)]
 versions = pytest.mark.parametrize("version", nfs.VERSIONS)
+quick_on_one = pytest.mark.parametrize(
+    "version", [pytest.param(version, marks=[pytest.mark.heavy] * (version == "3")) for version in nfs.VERSIONS]
+)
 PROGRAMS = "python -m tests.faults.programs"
 VISIBLE_S = 1.0  # docs/reliability.md
 Report = dict[str, Any]
@@ -35,7 +38,7 @@ def results(report: Report) -> list[dict[str, Any]]:
     return list(report["results"].values())
 
 
-@versions
+@quick_on_one
 def test_two_hosts_on_nfs_lose_nothing_and_an_index_outlives_a_new_mount(version: str) -> None:
     """A few seconds of what the heavy tests do."""
     output = nfs.run(
@@ -60,7 +63,7 @@ def test_two_hosts_on_nfs_lose_nothing_and_an_index_outlives_a_new_mount(version
     assert all(result["stored"] and result["loaded"] for result in results(json.loads(output.splitlines()[0])))
 
 
-@versions
+@quick_on_one
 def test_a_file_that_another_host_changed_is_never_taken_for_unchanged(version: str) -> None:
     output = nfs.run(version, f"on b {PROGRAMS}.nfs_sources", timeout_s=200).check()
     assert output.splitlines()[-1] == "all right"

@@ -258,6 +258,7 @@ def check_memory(tmp_path: Path, size: int, bound: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.heavy
 def test_streams_of_384_mib_are_not_held(tmp_path: Path) -> None:
     print(children.run(lambda: check_memory(tmp_path, 384 * MIB, 256 * MIB), 250).get())
 
