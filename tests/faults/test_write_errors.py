@@ -302,3 +302,13 @@ def test_encoders_that_fail_together_give_the_first_error(
             with pytest.raises(kacas.NoSpaceError):
                 store.store_bytes(data)
             assert sorted(os.listdir(store.path / "packs")) == before
+
+
+@pytest.mark.parametrize("calls", ["fchmod", LINKS])
+def test_what_an_nfs_client_calls_stale_once_is_done_again_unseen(tmp_path: Path, calls: str) -> None:
+    make_store(tmp_path, [contents.text("earlier")])
+    strace.attach(lambda: puts.run("stubborn", tmp_path), strace.inject(calls, "error=ESTALE:when=1")).get()
+    events = said(tmp_path)
+    assert not failures(events)
+    assert events[-1] == {"done": True}
+    check_afterwards(tmp_path, events)
