@@ -47,7 +47,7 @@ test-heavy: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict kacas bench demo
+	$(BIN)/mypy --strict kacas kacas_remote bench demo
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/test_house.py
 

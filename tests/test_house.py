@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("kacas", "tests", "bench", "demo")
+FOLDERS = ("kacas", "kacas_remote", "tests", "bench", "demo")
 LONGEST = 400  # lines: a file is one idea
 SAYS_NOTHING = {
     "util",

@@ -1,0 +1,1 @@
+"""Remotes of kacas: buckets and web servers that `sha1://` URIs resolve from."""
