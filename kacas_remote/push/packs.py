@@ -26,9 +26,11 @@ _RECORD_SIZE = CHUNK_RECORD.itemsize
 class PackBuilder:
     """One pack. Used by one thread. `buffer` is another pack's again when this one was sent."""
 
-    def __init__(self, buffer: bytearray, remote_id: bytes) -> None:
+    def __init__(self, buffer: bytearray, remote_id: bytes, size: int = PACK_SIZE) -> None:
+        """size: of the whole pack, about: one payload always has room."""
         self.pack_id = secrets.token_bytes(ID_SIZE)
         self.buffer = buffer
+        self._size = min(size, len(buffer))
         self._view = memoryview(buffer)
         self._header = PackHeader(self.pack_id, remote_id).encode()
         self._view[:HEADER_SIZE] = self._header
@@ -54,7 +56,7 @@ class PackBuilder:
     def room(self, payloads: int = 1) -> int:
         """Bytes that so many more payloads may take together, an entry of theirs included; below 0 if there is none."""
         tail = (len(self._records) + payloads) * _RECORD_SIZE + self._entries_size + FOOTER_SIZE
-        return len(self.buffer) - self._end - tail
+        return (self._size if self._records else len(self.buffer)) - self._end - tail
 
     def place(self, size: int) -> memoryview:
         """Where the next `size` bytes of payloads go. Nothing is taken before `take`."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from kacas.model.pack_format import Table
 from kacas_remote.blobs.blob_store import BlobStore
@@ -16,7 +17,13 @@ IN_FLIGHT = 4
 _SMALLEST = 1 << 20
 _TICK_S = 0.2
 
-Arrived = Callable[[bytes, Table, int], None]
+
+class Landed(NamedTuple):
+    """A pack that is in the bucket now. size: bytes of all of it."""
+
+    pack_id: bytes
+    table: Table
+    size: int
 
 
 class Pace:
@@ -42,11 +49,10 @@ class Pace:
 class Sender:
     """Sends packs by daemon threads: who is interrupted need not wait for them. Used by one thread. A context manager."""
 
-    def __init__(self, blobs: BlobStore, pace: Pace, arrived: Arrived) -> None:
-        """arrived: is called with id, table and size of each pack that is there, one at a time, by any thread."""
+    def __init__(self, blobs: BlobStore, pace: Pace) -> None:
         self._blobs = blobs
         self._pace = pace
-        self._arrived = arrived
+        self._landed: list[Landed] = []
         self._count = IN_FLIGHT
         self.pack_size = PACK_SIZE
         if pace.limit_bytes_s:
@@ -79,12 +85,13 @@ class Sender:
             if self._free:
                 return self._free.pop()
             self._buffers += 1
-        return bytearray(self.pack_size)
+        return bytearray(PACK_SIZE)
 
-    def give_back(self, pack: PackBuilder) -> None:
-        """It is not sent."""
+    def landed(self) -> list[Landed]:
+        """The packs that arrived since this was asked last."""
         with self._changed:
-            self._free.append(pack.buffer)
+            landed, self._landed = self._landed, []
+            return landed
 
     def send(self, pack: PackBuilder) -> None:
         """Let the pack go. Raises what sending raised before."""
@@ -129,4 +136,4 @@ class Sender:
         if not self._blobs.put_if_absent(pack_key(pack.pack_id), data):
             raise AssertionError(f"pack {pack.pack_id.hex()} was there before it was made")
         with self._changed:
-            self._arrived(pack.pack_id, table, len(data))
+            self._landed.append(Landed(pack.pack_id, table, len(data)))
