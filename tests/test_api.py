@@ -7,19 +7,22 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import kacas
-from kacas import api, changing
+from kacas import asking, changing, loading, storing
 
 PUBLIC = sorted(kacas.__all__)
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(kacas, name))]
+MODULES = (asking, changing, loading, storing)
 
 
-def examples_of(subject: object, module: object) -> list[doctest.DocTest]:
-    found = doctest.DocTestFinder(recurse=False).find(subject, module=module, globs=vars(module).copy())
+def examples_of(subject: object, module: ModuleType) -> list[doctest.DocTest]:
+    names = {"Path": Path, **{name: getattr(kacas, name) for name in PUBLIC}}
+    found = doctest.DocTestFinder(recurse=False).find(subject, module=module, globs=vars(module) | names)
     return [test for test in found if test.examples]
 
 
@@ -33,7 +36,8 @@ def run(tests: list[doctest.DocTest]) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_has_an_example_and_it_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tests = examples_of(getattr(kacas, name), changing if hasattr(changing, name) else api)
+    function = getattr(kacas, name)
+    tests = examples_of(function, sys.modules[function.__module__])
     assert tests, f"kacas.{name} has no >>> example"
     run(tests)
 
@@ -54,12 +58,11 @@ def test_every_function_says_what_it_does() -> None:
 def test_all_that_is_public_is_exported() -> None:
     own = {
         name
-        for name, value in (vars(api) | vars(changing)).items()
-        if inspect.isfunction(value)
-        and value.__module__ in ("kacas.api", "kacas.changing", "kacas.default")
-        and not name.startswith("_")
+        for module in MODULES
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
     }
-    assert own == set(FUNCTIONS)
+    assert own | {"default_store"} == set(FUNCTIONS)
     from kacas import errors
 
     raised = {name for name, value in vars(errors).items() if inspect.isclass(value)}
