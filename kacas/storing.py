@@ -1,4 +1,10 @@
-"""The functions that keep content in the default store: `$KACAS_DIR`, else `~/.kacas`."""
+"""The functions that keep content in the default store: `$KACAS_DIR`, else `~/.kacas`.
+
+All take `push`: what is stored is uploaded, too, to the remote of that name; with None, the default, to the one that the user
+marked for it (`kacas remote default lab --push`, or KACAS_REMOTE), if there is one; with True to the default remote; with
+False it is not. A remote that cannot be meant is refused before anything is stored (RemoteNotFoundError, InvalidRemoteError).
+A failed upload raises PushError: the URI in it is safe in the store, and `kacas push --pending` sends it later.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +16,20 @@ from typing import Any
 from kacas.default import default_store
 from kacas.formats.npy_writer import NpyWriter
 from kacas.model.tiling import Chunks
+from kacas.pushing import Push, pushed, pushed_batch, remote_to_push, send_stored
 
 
 def batch() -> AbstractContextManager[None]:
     """Publish many puts at once, a hundred times faster than singly; URIs bind when the block ends.
+
+    What is to be pushed to a remote is pushed then, all of it in one go.
 
     >>> with batch():
     ...     uris = [store_json({"trial": i}) for i in range(100)]
     >>> load_json(uris[42])
     {'trial': 42}
     """
-    return default_store().batch()
+    return pushed_batch()
 
 
 def store_file(
@@ -30,6 +39,7 @@ def store_file(
     rehash: bool = False,
     codec: str = "auto",
     chunks: Chunks | None = None,
+    push: Push = None,
 ) -> str:
     """Store a file; returns its permanent URI. The label is the file's name unless given.
 
@@ -42,7 +52,7 @@ def store_file(
     compress itself. Other files are always compressed with zstd.
     Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
     """
-    return default_store().store_file(path, label=label, rehash=rehash, codec=codec, chunks=chunks)
+    return pushed(push, lambda store: store.store_file(path, label=label, rehash=rehash, codec=codec, chunks=chunks))
 
 
 def store_dir(
@@ -52,6 +62,7 @@ def store_dir(
     exclude: Iterable[str] = (),
     partial: bool = False,
     rehash: bool = False,
+    push: Push = None,
 ) -> str:
     """Store a directory with all below it; returns its permanent URI, sha1dir://….
 
@@ -70,10 +81,12 @@ def store_dir(
     Raises UnreadableSourceError if a part cannot be read, or changes again and again; with `partial`, the
     rest is stored and a SkippedWarning names what is missing.
     """
-    return default_store().store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
+    return pushed(
+        push, lambda store: store.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
+    )
 
 
-def link_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
+def link_file(path: str | os.PathLike[str], *, label: str | None = None, push: Push = None) -> str:
     """Keep a file where it is: its bytes are not copied, only what verifies them is stored.
 
     >>> _ = Path("huge.dat").write_bytes(bytes(1_000_000))
@@ -87,11 +100,16 @@ def link_file(path: str | os.PathLike[str], *, label: str | None = None) -> str:
     other bytes. Link it again where it is now, or store it, and the same URI works again.
     Raises UnreadableSourceError, SourceChangedError (somebody wrote to it meanwhile), StoreError.
     """
-    return default_store().link_file(path, label=label)
+    return pushed(push, lambda store: store.link_file(path, label=label))
 
 
 def link_dir(
-    path: str | os.PathLike[str], *, label: str | None = None, exclude: Iterable[str] = (), partial: bool = False
+    path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    exclude: Iterable[str] = (),
+    partial: bool = False,
+    push: Push = None,
 ) -> str:
     """Keep a directory whose files stay where they are: `store_dir` with `link_file` for each of them.
 
@@ -102,28 +120,28 @@ def link_dir(
 
     Raises as both.
     """
-    return default_store().link_dir(path, label=label, exclude=exclude, partial=partial)
+    return pushed(push, lambda store: store.link_dir(path, label=label, exclude=exclude, partial=partial))
 
 
-def store_bytes(data: bytes | bytearray | memoryview, *, label: str | None = None) -> str:
+def store_bytes(data: bytes | bytearray | memoryview, *, label: str | None = None, push: Push = None) -> str:
     """Store bytes.
 
     >>> store_bytes(b"raw data", label="x.bin")
     'sha1://6c38030c3ddfd3dd47159e57dce1e17f892c1680?label=x.bin'
     """
-    return default_store().store_bytes(data, label=label)
+    return pushed(push, lambda store: store.store_bytes(data, label=label))
 
 
-def store_text(text: str, *, label: str | None = None) -> str:
+def store_text(text: str, *, label: str | None = None, push: Push = None) -> str:
     """Store text as UTF-8.
 
     >>> store_text("example text")
     'sha1://d9e989f651cdd269d7f9bb8a215d024d8d283688'
     """
-    return default_store().store_text(text, label=label)
+    return pushed(push, lambda store: store.store_text(text, label=label))
 
 
-def store_json(value: Any, *, label: str | None = None) -> str:
+def store_json(value: Any, *, label: str | None = None, push: Push = None) -> str:
     """Store a value as canonical JSON (sorted keys, no spaces): equal values have equal URIs.
 
     >>> store_json({"example": "dict"})
@@ -131,10 +149,12 @@ def store_json(value: Any, *, label: str | None = None) -> str:
 
     Raises UnsupportedDataError for NaN, infinity and what JSON cannot say.
     """
-    return default_store().store_json(value, label=label)
+    return pushed(push, lambda store: store.store_json(value, label=label))
 
 
-def store_npy(array: Any, *, label: str | None = None, codec: str = "auto", chunks: Chunks | None = None) -> str:
+def store_npy(
+    array: Any, *, label: str | None = None, codec: str = "auto", chunks: Chunks | None = None, push: Push = None
+) -> str:
     """Store an array: its identity is that of the .npy file which np.save writes.
 
     >>> import numpy as np
@@ -159,7 +179,7 @@ def store_npy(array: Any, *, label: str | None = None, codec: str = "auto", chun
     chunks: the shape of tiles, None in it for a whole axis: a slice along any axis then reads only the tiles that it
     touches. The identity stays the same. Raises InvalidChunksError.
     """
-    return default_store().store_npy(array, label=label, codec=codec, chunks=chunks)
+    return pushed(push, lambda store: store.store_npy(array, label=label, codec=codec, chunks=chunks))
 
 
 def npy_writer(
@@ -169,6 +189,7 @@ def npy_writer(
     label: str | None = None,
     codec: str = "auto",
     chunks: Chunks | None = None,
+    push: Push = None,
 ) -> NpyWriter:
     """Store an array row by row, without holding it: a block in which `append` takes rows, or blocks of them.
 
@@ -185,10 +206,14 @@ def npy_writer(
     full). dtype: of the array; rows may be of another of which every value fits. codec, chunks: as for `store_npy`; of rows
     whose number is known, the samples come from the first 4 MiB. In the block of `batch`, the array belongs to the batch.
     """
-    return default_store().npy_writer(shape, dtype, label=label, codec=codec, chunks=chunks)
+    store = default_store()
+    remote = remote_to_push(push, store.settings)
+    writer = store.npy_writer(shape, dtype, label=label, codec=codec, chunks=chunks)
+    writer.when_stored(lambda uri: send_stored(uri, remote))
+    return writer
 
 
-def store_pkl(value: Any, *, label: str | None = None) -> str:
+def store_pkl(value: Any, *, label: str | None = None, push: Push = None) -> str:
     """Store plain data and NumPy arrays (dicts, lists, tuples, sets, numbers, text, bytes) as a pickle.
 
     >>> import numpy as np
@@ -197,4 +222,4 @@ def store_pkl(value: Any, *, label: str | None = None) -> str:
 
     Raises UnsupportedDataError naming anything else. For an identity that depends on the value alone, use store_json.
     """
-    return default_store().store_pkl(value, label=label)
+    return pushed(push, lambda store: store.store_pkl(value, label=label))
