@@ -105,9 +105,7 @@ class Delivery:
         return left
 
     def _is_there(self, target: Target, roots: set[bytes]) -> bool:
-        return self._recipes.is_there(target.sha1, roots) and (
-            not self._plain or is_plain_there(self._blobs, target)
-        )
+        return self._recipes.is_there(target.sha1, roots) and (not self._plain or is_plain_there(self._blobs, target))
 
     def _roots(self, targets: Iterable[Target]) -> dict[bytes, set[bytes]]:
         """Of the layouts that this store has, by SHA-1."""

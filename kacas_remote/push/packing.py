@@ -47,6 +47,8 @@ class Packing:
             whole &= self._send([Payload(child.digest, CHUNK, child.size, at) for at, child in group], content)
             done += sum(child.size for _, child in group)
             step(min(done, content.size))
+        if target.has_recipe and not target.is_member:
+            return
         entry = entry_of(target, content.root)
         pack = self._pack
         if whole and pack is not None and self._used == {pack.pack_id} and pack.room(0) >= len(entry):
@@ -59,13 +61,13 @@ class Packing:
         missing = self._inventory.missing(root for _, root in contents)
         new: dict[bytes, tuple[Target, Payload]] = {}
         for target, root in contents:
-            entry = entry_of(target, root)
+            entry = b"" if target.has_recipe else entry_of(target, root)
             if root in missing and root not in new:
                 new[root] = target, Payload(root, CHUNK, target.size, entry=entry)
             else:
                 self._summary.chunks_there += 1
                 self._summary.raw_size_there += target.size
-                self._late.append(entry)
+                self._late += [entry] if entry else []
         landed: set[bytes] = set()
 
         def land(payload: Payload) -> None:

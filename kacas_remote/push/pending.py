@@ -143,7 +143,9 @@ def _read(path: Path) -> PendingPush:
         if told["format"] != _FORMAT:
             raise ValueError("it has another format")
         uris = tuple(str(uri) for uri in told["uris"])
-        return PendingPush(str(told["store"]), str(told["remote"]), uris, None if told["plain"] is None else bool(told["plain"]))
+        return PendingPush(
+            str(told["store"]), str(told["remote"]), uris, None if told["plain"] is None else bool(told["plain"])
+        )
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:

@@ -184,5 +184,3 @@ def layouts_of(repository: Repository, target: Target, *, plain: bool) -> list[t
         return found
     best = best_first(found)
     return [best, *(one for one in found if one[1].root != best[1].root)]
-
-

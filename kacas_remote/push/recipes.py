@@ -62,7 +62,9 @@ class Recipes:
         if self._key is not None:
             signatures = (sign(self._key, statement(target.sha1, content.root, content.size, target.kind)),)
         packs = tuple(sorted(member_packs)) if len(member_packs) <= MAX_MEMBER_PACKS else ()
-        head = Head(target.sha1, content.root, content.size, target.kind, target.label, time.time_ns(), signatures, packs)
+        head = Head(
+            target.sha1, content.root, content.size, target.kind, target.label, time.time_ns(), signatures, packs
+        )
         pages: list[bytes] = []
         front = encode_recipe(head, content.tree(), locate, pages.append)
         data = b"".join((front, *pages))
@@ -71,5 +73,3 @@ class Recipes:
         if self.is_there(target.sha1, [content.root]):
             return False
         return self._blobs.put_if_absent(other_recipe_key(target.sha1, content.root), data)
-
-
