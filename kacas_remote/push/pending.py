@@ -73,9 +73,7 @@ def taken() -> Iterator[list[Note]]:
     """Every pending push that no process is busy with, held for the block, the oldest first."""
     notes: list[Note] = []
     try:
-        for path in _paths():
-            if (note := _hold(path, wait=False)) is not None:
-                notes.append(note)
+        notes += [note for path in _paths() if (note := _hold(path, wait=False)) is not None]
         yield notes
     finally:
         for note in notes:
