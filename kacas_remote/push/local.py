@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kacas.content import Content
 from kacas.disk.lookup import Lookup
-from kacas.errors import DamagedPackError
+from kacas.errors import DamagedContentError, DamagedPackError
 from kacas.model.codec import MIB, Codec
 from kacas.model.digest import PayloadKind, payload_digest
 from kacas.model.encoder import Encoder
@@ -71,7 +71,8 @@ class LocalPayloads:
         for payload in payloads:
             found = places.get(payload.digest)
             if not found or found[0].raw_size != payload.raw_size:
-                run = self._copy_run(run, content, landed)
+                self._copy_run(run, content, landed)
+                run = None
                 window.append(payload)
                 if sum(one.raw_size for one in window) >= _WINDOW_SIZE:
                     window = self._encode_anew(window, content, landed)
@@ -155,8 +156,9 @@ class LocalPayloads:
         if payload.raw or not payload.raw_size:
             return memoryview(payload.raw)
         if content is None:
-            raise DamagedPackError(
-                f"chunk {payload.digest.hex()} has no good copy in this store", digest=payload.digest.hex()
+            raise DamagedContentError(
+                f"chunk {payload.digest.hex()} has no good copy in this store; store the content again",
+                digest=payload.digest.hex(),
             )
         piece = Piece(payload.digest, payload.raw_size, 0, memoryview(bytearray(payload.raw_size)), payload.at)
         content.read_chunks([piece])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kacas.content import Content
-from kacas.errors import DamagedError, NotFoundError, WrongKindError
+from kacas.errors import WrongKindError
 from kacas.formats.tree import Trees
 from kacas.layouts import best_first
 from kacas.model.codec import MIB
@@ -39,6 +39,11 @@ class Target(NamedTuple):
     has_recipe: bool = False
     is_member: bool = False
 
+    @property
+    def key(self) -> tuple[bytes, bytes | None]:
+        """Of the target in a plan."""
+        return self.sha1, self.root
+
 
 @dataclass
 class Plan:
@@ -69,7 +74,7 @@ def plan_of(repository: Repository, uris: Iterable[str]) -> Plan:
             if entry.type is EntryType.DIRECTORY:
                 label = uri.label if not uri.path else entry.text
                 repository.bring_tree(entry.sha1)
-                _add_directory(plan, trees, index, entry.sha1, label)
+                _add_directory(plan, repository, trees, index, entry.sha1, label)
                 continue
             uri = trees.content_uri(text)
         files[index] = uri
@@ -86,7 +91,7 @@ def _add_files(plan: Plan, repository: Repository, files: dict[int, Uri], few: b
             found = [repository.resolve(uri)[0]]
         entry = max(found, key=lambda one: one.time_ns)
         if entry.kind == Kind.DIRECTORY and (sha1 := _directory_of(repository, entry)):
-            _add_directory(plan, Trees(repository), index, sha1, uri.label or entry.label_text)
+            _add_directory(plan, repository, Trees(repository), index, sha1, uri.label or entry.label_text)
             continue
         _add(
             plan, Target(
@@ -105,15 +110,15 @@ def _directory_of(repository: Repository, entry: Entry) -> bytes | None:
     return entry.sha1
 
 
-def _add_directory(plan: Plan, trees: Trees, index: int, sha1: bytes, label: str) -> None:
+def _add_directory(plan: Plan, repository: Repository, trees: Trees, index: int, sha1: bytes, label: str) -> None:
     below: set[bytes] = set()
-    for target in _walk(trees, sha1, label, index):
+    for target in _walk(repository, trees, sha1, label, index):
         below.add(target.sha1)
         _add(plan, target)
     plan.members[sha1] = below
 
 
-def _walk(trees: Trees, sha1: bytes, label: str, index: int) -> Iterator[Target]:
+def _walk(repository: Repository, trees: Trees, sha1: bytes, label: str, index: int) -> Iterator[Target]:
     """Everything below a directory, and itself at last; what is named often comes once."""
     documents: list[bytes] = []
     seen: set[bytes] = set()
@@ -135,26 +140,19 @@ def _walk(trees: Trees, sha1: bytes, label: str, index: int) -> Iterator[Target]
                 )  # fmt: skip
     for document in reversed(documents):
         yield Target(
-            document, trees.document_size(document), Kind.DIRECTORY, label_bytes(label) if document == sha1 else b"",
+            document, repository.resolve(Uri(document))[0].size, Kind.DIRECTORY, label_bytes(label) if document == sha1 else b"",
             None, (index,), document == sha1, document != sha1,
         )  # fmt: skip
 
 
 def _add(plan: Plan, target: Target) -> None:
-    key = target.sha1, target.root
-    other = plan.targets.pop(key, None)
+    other = plan.targets.pop(target.key, None)
     if other is not None:
         target = target._replace(
             asked=(*other.asked, *target.asked), has_recipe=target.has_recipe or other.has_recipe,
             label=target.label or other.label, is_member=target.is_member and other.is_member,
         )  # fmt: skip
-    plan.targets[key] = target
-
-
-class Small(NamedTuple):
-    """Targets that are one chunk each in a pack of this store: by root."""
-
-    targets: dict[bytes, Target]
+    plan.targets[target.key] = target
 
 
 def split(repository: Repository, targets: Iterable[Target]) -> tuple[list[tuple[Target, bytes]], list[Target]]:
@@ -186,5 +184,3 @@ def layouts_of(repository: Repository, target: Target, *, plain: bool) -> list[t
         return found
     best = best_first(found)
     return [best, *(one for one in found if one[1].root != best[1].root)]
-
-
