@@ -7,11 +7,11 @@ import threading
 import warnings
 
 from kacas.disk.file_systems import is_network
-from kacas.settings import Settings
+from kacas.settings import Fingerprint, Settings
 from kacas.store import Store
 
 _lock = threading.Lock()
-_default: tuple[tuple[str | None, ...], Store] | None = None
+_default: tuple[Fingerprint, Store] | None = None
 
 
 def default_store() -> Store:

@@ -27,10 +27,16 @@ import simplejson
 from numpy.typing import NDArray
 
 from kacas.default import default_store
-from kacas.errors import InvalidKeyError, InvalidRangeError, InvalidSettingError, MutableNotFoundError, NotFoundError
-from kacas.errors import UnsupportedDataError
+from kacas.errors import (
+    InvalidKeyError,
+    InvalidRangeError,
+    InvalidSettingError,
+    MutableNotFoundError,
+    NotFoundError,
+    UnsupportedDataError,
+)
 from kacas.kachery_feeds import Feed
-from kacas.pushing import Push, default_push, pushed
+from kacas.pushing import pushed
 from kacas.settings import identity_file
 from kacas.store import Store
 
@@ -108,8 +114,15 @@ def link_file(filename: str, *, label: str | None = None) -> str:
     return default_store().link_file(filename, label=label or "")
 
 
-def _push(local: bool) -> Push:
-    return False if local else default_push(default_store().settings)
+def _push(local: bool) -> str | bool:
+    """To the user's default remote, whether stores of kacas push to it or not."""
+    settings = default_store().settings
+    if local or settings.remotes_file is None:
+        return False
+    from kacas_remote.configuration import default_remote, read_remotes
+
+    found = default_remote(read_remotes(settings))
+    return False if found is None or not found.writable else found.name
 
 
 def _store_file(store: Store, filename: str, label: str | None) -> str:
@@ -285,19 +298,17 @@ def get_client_id(generate_if_missing: bool = False) -> str:
 
     generate_if_missing: make a pair then, in ~/.config/kacas/identity.toml. `kacas import-kachery --keys` takes over an old one.
     """
-    from kacas.interop.key_pair import read_identity
+    from kacas_remote.trust import own_private_key, own_publisher
 
-    path = identity_file()
-    if not path.exists():
-        if not generate_if_missing:
-            raise InvalidSettingError(
-                f"you have no key pair, {path}; take over that of kachery-cloud with kacas import-kachery --keys, or make "
-                "one: get_client_id(generate_if_missing=True)"
-            )
-        from kacas_remote.signing import own_key_pair
-
-        return own_key_pair(path).public
-    return read_identity(path).public
+    if generate_if_missing:
+        own_private_key()
+    public = own_publisher()
+    if public is None:
+        raise InvalidSettingError(
+            f"you have no key pair, {identity_file()}; take over that of kachery-cloud with kacas import-kachery --keys, or "
+            "make one: get_client_id(generate_if_missing=True)"
+        )
+    return public.hex()
 
 
 def sha1_of_dict(x: dict[str, Any]) -> str:
