@@ -150,7 +150,8 @@ def load_file(uri: str, *, verbose: bool = False, local_only: bool = False, dest
         if not os.path.exists(uri):
             return None
         return uri if dest is None else str(shutil.copyfile(uri, dest))
-    return _found(local_only, lambda store: str(store.load_file(uri, dest=dest)))
+    path = _found(local_only, lambda store: str(store.load_file(uri, dest=dest)))
+    return path if path is None or dest is None or os.path.isdir(dest) else dest
 
 
 def load_text(uri: str, *, local_only: bool = False) -> str | None:
@@ -262,11 +263,10 @@ def delete_mutable_local(key: str) -> None:
 
 
 def delete_mutable_folder_local(key: str) -> None:
-    """Raises MutableNotFoundError if nothing is in the folder, InvalidKeyError if it is none: a folder begins with @."""
+    """Raises InvalidKeyError if it is no folder: each of its parts begins with @."""
     if not key.rpartition("/")[2].startswith("@"):
         raise InvalidKeyError(f"{key!r} is no folder: a folder begins with @", key=key)
-    if not default_store().delete_mutable_folder(_folder(key)):
-        raise MutableNotFoundError(f"there is no folder of mutables {key!r}", key=key)
+    default_store().delete_mutable_folder(_folder(key))
 
 
 def _key(key: str) -> str:
