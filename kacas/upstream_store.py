@@ -15,6 +15,7 @@ from kacas.model.description import Description
 from kacas.model.entry import Entry
 from kacas.model.uri import Uri
 from kacas.repository import Repository
+from kacas.upstream import Near, Plain
 
 
 class StoreUpstream:
@@ -78,12 +79,12 @@ class StoreUpstream:
     def _check_behind(self, found: Repository, path: Path) -> None:
         if os.path.samefile(found.volume.path, path):
             raise _own_upstream(path)
-        behind = found.upstream
-        if isinstance(behind, StoreUpstream):
-            if behind.path == path:
-                raise _own_upstream(path)
-            if behind._found is not None:
-                self._check_behind(behind._found, path)
+        for behind in found.behind.upstreams:
+            if isinstance(behind, StoreUpstream):
+                if behind.path == path:
+                    raise _own_upstream(path)
+                if behind._found is not None:
+                    self._check_behind(behind._found, path)
 
     def bring(self, uri: Uri) -> None:
         """See Upstream."""
@@ -93,27 +94,38 @@ class StoreUpstream:
         """See Upstream."""
         self.repository().bring_tree(sha1)
 
-    def readable(self, uri: Uri) -> Iterator[tuple[Entry, Content]]:
+    def readable(self, uri: Uri, near: Near) -> Iterator[tuple[Entry, Content]]:
         """See Upstream."""
         return iter(self.repository().readable(uri))
+
+    def believed(self, uri: Uri, near: Near) -> list[tuple[Entry, Content]]:
+        """See Upstream. What a store has was hashed when it was put there."""
+        return self.repository().readable(uri)
+
+    def prove(self, uri: Uri, near: Near) -> None:
+        """See Upstream."""
+
+    def plain(self, uri: Uri) -> Plain | None:
+        """See Upstream."""
+        return None
 
     def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
         """See ChunkSource."""
         repository = self.repository()
         found = encoded_payloads(repository.lookup, digests)
-        if repository.upstream is not None and len(found) < len(digests):
-            found |= repository.upstream.get_many([digest for digest in digests if digest not in found])
+        if repository.behind and len(found) < len(digests):
+            found |= repository.behind.get_many([digest for digest in digests if digest not in found])
         return found
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
         repository = self.repository()
         found = repository.lookup.roots(sizes)
-        if repository.upstream is not None and len(found) < len(sizes):
-            found |= repository.upstream.roots({sha1: size for sha1, size in sizes.items() if sha1 not in found})
+        if repository.behind and len(found) < len(sizes):
+            found |= repository.behind.roots({sha1: size for sha1, size in sizes.items() if sha1 not in found})
         return found
 
-    def describe(self, uri: Uri) -> Description:
+    def describe(self, uri: Uri, near: Near) -> Description:
         """See Upstream."""
         return self.repository().describe(uri)
 
