@@ -32,7 +32,7 @@ from kacas.model.codec import (
     codec_name,
 )
 from kacas.model.digest import PayloadKind, payload_digest
-from kacas.model.location import Location, Piece
+from kacas.model.location import Declared, Location, Piece
 from kacas.model.pack_format import (
     FORMAT_VERSION,
     PAYLOAD_HEADER_SIZE,
@@ -48,13 +48,6 @@ _LEAST_SPAN, _MOST_SPAN = (
     4 * MIB,
 )  # raw bytes that one thread looks up, reads and decodes before it takes more
 _PARALLEL_ABOVE = 1 * MIB  # below this a second thread costs more than it saves
-
-
-class Declared(NamedTuple):
-    """What is said of a payload, before it is read. raw_size: bytes."""
-
-    kind: int
-    raw_size: int
 
 
 class _Span(NamedTuple):
@@ -90,15 +83,16 @@ class Fetch:
     def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None, *, room: int, kept: int = 0) -> None:
         """batch: its unpublished pack is read too (to compare new with old). room: bytes of memory for what its readers put in
         order. kept: bytes of decoded chunks that may be kept because only a part of them was asked for."""
-        self._begin(lookup, Workers(threads, "kacas-decode"), DecodedChunks(kept), room)
-        self._batch = batch
+        self._begin(lookup, Workers(threads, "kacas-decode"), DecodedChunks(kept), room, batch)
 
-    def _begin(self, lookup: Lookup, workers: Workers, decoded: DecodedChunks, room: int) -> None:
+    def _begin(
+        self, lookup: Lookup, workers: Workers, decoded: DecodedChunks, room: int, batch: Batch | None = None
+    ) -> None:
         self._lookup = lookup
         self._workers = workers
         self.room = room
         self.decoded = decoded
-        self._batch: Batch | None = None
+        self._batch = batch
         self._desk = _Desk()
 
     @property

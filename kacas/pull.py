@@ -51,7 +51,9 @@ class _Window(NamedTuple):
 class Pull:
     """Copies contents into one batch. Used by one thread."""
 
-    def __init__(self, upstream: Upstream, lookup: Lookup, batch: Batch, threads: int, room: int, cutter: Cutter, step: Step) -> None:
+    def __init__(
+        self, upstream: Upstream, lookup: Lookup, batch: Batch, threads: int, room: int, cutter: Cutter, step: Step
+    ) -> None:
         """threads: that read and decode, more where they wait for a remote. room: see Fetch. cutter: of plain files. step: called with the bytes that are done of a content, often: it
         may raise, to end the work."""
         self._upstream = upstream

@@ -1,4 +1,4 @@
-"""Read through: payloads that a store has not come from a source behind it, many at once, are verified like any others, and kept."""
+"""Read through: what a store has not comes from a source behind it, many payloads at once, is verified as ever, and kept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from kacas.decoded import DecodedChunks
 from kacas.disk.adopted import AdoptedFiles
 from kacas.disk.lookup import Lookup
 from kacas.errors import KacasError
-from kacas.fetch import Declared, Fetch
+from kacas.fetch import Fetch
 from kacas.model.codec import MIB, DecodeError
 from kacas.model.digest import PayloadKind
+from kacas.model.location import Declared
 from kacas.model.pack_format import PAYLOAD_HEADER_SIZE, PackFormatError, PayloadHeader, decode_payload_header
 from kacas.spans import Spans, Wanted
 from kacas.workers import Workers
@@ -139,5 +140,3 @@ class ReadThrough(Fetch):
 def _split(data: memoryview) -> Payload:
     header = decode_payload_header(data)
     return header, data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
-
-

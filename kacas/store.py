@@ -36,8 +36,7 @@ from kacas.model.tiling import Chunks
 from kacas.repository import Repository
 from kacas.settings import Settings, check_store_in
 from kacas.upstream import Upstream
-from kacas.upstream_chain import UpstreamChain
-from kacas.upstream_store import StoreUpstream
+from kacas.upstream_store import StoreUpstream, open_repository
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
@@ -138,12 +137,12 @@ class Store(ChangingVerbs):
             source = StoreUpstream(behind.path, lambda: behind._repository, behind._repository)
         elif behind is not None:
             source = StoreUpstream(
-                behind, lambda: _repository(open_volume(behind, create=False), settings, progress, ())
+                behind, lambda: open_repository(open_volume(behind, create=False), settings, progress, ())
             )
         if source is not None:
             source.serve(volume.path)
         chain = (*([source] if source is not None else ()), *others)
-        return cls(_repository(volume, settings, progress, chain), settings, progress, behind, store_in, others)
+        return cls(open_repository(volume, settings, progress, chain), settings, progress, behind, store_in, others)
 
     @property
     def path(self) -> Path:
@@ -396,14 +395,3 @@ class Store(ChangingVerbs):
 
 def _reopen(path: str, settings: Settings, upstream: Path | Store | None, store_in: str, behind: Any) -> Store:
     return Store.open(path, create=False, settings=settings, upstream=upstream, store_in=store_in, behind=behind)
-
-
-def _repository(
-    volume: Volume, settings: Settings, progress: Progress | None, upstreams: Sequence[Upstream]
-) -> Repository:
-    chosen = settings.sources.get("cache_directory") != "default"
-    cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
-    return Repository(
-        volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress,
-        behind=UpstreamChain(upstreams),
-    )  # fmt: skip

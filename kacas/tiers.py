@@ -20,7 +20,6 @@ from kacas.errors import (
     LeaseLostError,
     LeaseUnusableError,
     MissingPackageError,
-    NewerFormatError,
     NoSpaceError,
     NotFoundError,
     ReadOnlyStoreError,
@@ -37,13 +36,12 @@ from kacas.model.uri import Uri
 from kacas.near import NearStore
 from kacas.pull import Pull
 from kacas.upstream import Upstream
-from kacas.upstream_chain import UpstreamChain
+from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
 _GROUP = 4096  # payloads that are looked for together
 _PACK_SIZE = 64 << 20  # bytes of a pack: what is in one is not fetched again by who resumes
-_UNREADABLE = (NotFoundError, DamagedError, NewerFormatError, MissingPackageError)
 
 
 class Tiers:
@@ -108,7 +106,7 @@ class Tiers:
                 return [self._here(uri)]
             upstream.prove(uri, self.near)
             found = upstream.believed(uri, self.near)
-        spare = _Behind(self._behind, uri, self.near, set(), but=upstream)
+        spare = Behind(self._behind, uri, self.near, set(), but=upstream)
         return [(entry, content.with_spares([spare])) for entry, content in found]
 
     def whole(self, uri: Uri) -> tuple[Entry, Content]:
@@ -124,13 +122,13 @@ class Tiers:
         entry, content = self._layouts.sequence(uri)
         if not self._behind:
             return entry, content
-        return entry, content.with_spares([_Behind(self._behind, uri, self.near, self._met)])
+        return entry, content.with_spares([Behind(self._behind, uri, self.near, self._met)])
 
     def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """As `Layouts.readable`, and as `sequence`."""
         if not self._behind:
             return list(self._layouts.readable(uri))
-        behind = _Behind(self._behind, uri, self.near, self._met)
+        behind = Behind(self._behind, uri, self.near, self._met)
 
         def here(uri: Uri) -> list[tuple[Entry, Content]]:
             return [(entry, content.with_spares([behind])) for entry, content in self._layouts.readable(uri)]
@@ -199,11 +197,9 @@ class Tiers:
         try:
             size = self.sequence(uri)[0].size
             self._behind.first(
-                lambda there: self._once(
-                    uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, there, uri), size
-                )
+                lambda there: self._once(uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, there, uri), size)
             )
-        except (*_UNREADABLE, StoreError) as exc:
+        except (*UNREADABLE, StoreError) as exc:
             self._warn_once(exc)
 
     def _is_sound(self, uri: Uri) -> bool:
@@ -322,7 +318,7 @@ class Tiers:
                 raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
                 content.read_into(0, raw)
                 entries = decode_tree(bytes(raw))
-            except (*_UNREADABLE, TreeError):
+            except (*UNREADABLE, TreeError):
                 continue  # whoever restores the directory says so
             documents[current] = content.size
             for entry in entries:
@@ -366,7 +362,7 @@ class Tiers:
                     wrong = exc
                 except (DamagedError, MissingPackageError):
                     continue
-        except _UNREADABLE:
+        except UNREADABLE:
             pass
         if wrong is not None:
             raise wrong
@@ -384,27 +380,3 @@ class _Absent(NamedTuple):
         if not (self.documents or self.files):
             return None
         return sum(self.documents.values()) + sum(self.files.values())
-
-
-class _Behind:
-    """What the upstream has of a content, opened when that is needed."""
-
-    def __init__(
-        self, behind: UpstreamChain, uri: Uri, near: NearStore, met: set[bytes], but: Upstream | None = None
-    ) -> None:
-        """met: gets the SHA-1 when an upstream had to help. but: which is not asked."""
-        self._behind = behind if but is None else behind.without(but)
-        self._uri = uri
-        self._near = near
-        self._met = met
-
-    def fills(self, start: int, out: memoryview) -> bool:
-        """See Content."""
-        try:
-            self._behind.first(
-                lambda there: best_first(there.believed(self._uri, self._near))[1].read_into(start, out)
-            )
-        except (*_UNREADABLE, StoreError):
-            return False
-        self._met.add(self._uri.sha1)
-        return True

@@ -88,4 +88,3 @@ class Upstream(ChunkSource, Protocol):
     def close(self) -> None:
         """Release what is open. It may be used again."""
         ...
-

@@ -6,10 +6,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from kacas.errors import KacasError, NotFoundError
-from kacas.upstream import Upstream
+from kacas.errors import (
+    DamagedError,
+    KacasError,
+    MissingPackageError,
+    NewerFormatError,
+    NotFoundError,
+    StoreError,
+)
+from kacas.layouts import best_first
+from kacas.model.uri import Uri
+from kacas.upstream import Near, Upstream
 
 T = TypeVar("T")
+UNREADABLE = (NotFoundError, DamagedError, NewerFormatError, MissingPackageError)
 
 
 class UpstreamChain:
@@ -43,8 +53,8 @@ class UpstreamChain:
             except KacasError as exc:
                 failures.append((upstream.name, exc))
             else:
-                for name, exc in failures:
-                    self._warn_once(name, upstream.name, exc)
+                for name, why in failures:
+                    self._warn_once(name, upstream.name, why)
                 return found
         if failures:
             raise failures[0][1]
@@ -79,3 +89,25 @@ class UpstreamChain:
         """Release what is open."""
         for upstream in self.upstreams:
             upstream.close()
+
+
+class Behind:
+    """What the upstream has of a content, opened when that is needed."""
+
+    def __init__(
+        self, behind: UpstreamChain, uri: Uri, near: Near, met: set[bytes], but: Upstream | None = None
+    ) -> None:
+        """met: gets the SHA-1 when an upstream had to help. but: which is not asked."""
+        self._behind = behind if but is None else behind.without(but)
+        self._uri = uri
+        self._near = near
+        self._met = met
+
+    def fills(self, start: int, out: memoryview) -> bool:
+        """See Content."""
+        try:
+            self._behind.first(lambda there: best_first(there.believed(self._uri, self._near))[1].read_into(start, out))
+        except (*UNREADABLE, StoreError):
+            return False
+        self._met.add(self._uri.sha1)
+        return True

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from kacas.content import Content
 from kacas.disk.forked import Forked
+from kacas.disk.volume import Volume
 from kacas.encoded import encoded_payloads
 from kacas.errors import InvalidSettingError, StoreNotFoundError
 from kacas.model.description import Description
 from kacas.model.entry import Entry
 from kacas.model.uri import Uri
-from kacas.repository import Repository
-from kacas.upstream import Near, Plain
+from kacas.repository import Progress, Repository
+from kacas.settings import Settings
+from kacas.upstream import Near, Plain, Upstream
+from kacas.upstream_chain import UpstreamChain
 
 
 class StoreUpstream:
@@ -137,3 +140,15 @@ class StoreUpstream:
 
 def _own_upstream(path: Path) -> InvalidSettingError:
     return InvalidSettingError(f"the store at {path} cannot be its own upstream; set KACAS_UPSTREAM to another one")
+
+
+def open_repository(
+    volume: Volume, settings: Settings, progress: Progress | None, upstreams: Sequence[Upstream]
+) -> Repository:
+    """The volume's, as the settings say, with what is behind it."""
+    chosen = settings.sources.get("cache_directory") != "default"
+    cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
+    return Repository(
+        volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress,
+        behind=UpstreamChain(upstreams),
+    )  # fmt: skip

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from kacas.disk.forked import Forked
 from kacas.errors import KacasError
-from kacas.fetch import Declared
 from kacas.model.codec import Codec
 from kacas.model.digest import PayloadKind
+from kacas.model.location import Declared
 from kacas.model.manifest import Child
 from kacas.model.pack_format import PayloadHeader
 from kacas_remote.blob_ranges import BlobRanges, Place
@@ -61,7 +61,9 @@ class RecipeSource:
         """See PartSource."""
         if digest == self.recipe.head.root:
             raw = self.recipe.top.raw
-            return Declared(PayloadKind.MANIFEST, len(raw)) if raw else Declared(PayloadKind.CHUNK, self.recipe.head.size)
+            return (
+                Declared(PayloadKind.MANIFEST, len(raw)) if raw else Declared(PayloadKind.CHUNK, self.recipe.head.size)
+            )
         page = self._pages_of([digest]).get(digest)
         return Declared(PayloadKind.NODE, len(page.raw)) if page is not None else None
 
@@ -112,7 +114,9 @@ class RecipeSource:
         self._forked.check()
         with self._lock:
             found = {digest: self._pages[digest] for digest in digests if digest in self._pages}
-            lacking = {digest: self._nodes[digest] for digest in digests if digest not in found and digest in self._nodes}
+            lacking = {
+                digest: self._nodes[digest] for digest in digests if digest not in found and digest in self._nodes
+            }
             if self._is_whole:
                 for node in list(lacking.values()):
                     for sibling in node.siblings[node.number : node.number + _AHEAD]:

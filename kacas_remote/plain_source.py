@@ -46,7 +46,9 @@ class PlainSource:
         size, reading = self._flying.popleft()
         data = reading.result()
         if len(data) != size:
-            raise BlobChangedError(f"{self._blobs.name}: {self._key} ended early: it was cut short, or replaced", path=self._key)
+            raise BlobChangedError(
+                f"{self._blobs.name}: {self._key} ended early: it was cut short, or replaced", path=self._key
+            )
         return data
 
     def _read(self, start: int, stop: int) -> memoryview:

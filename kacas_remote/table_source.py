@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kacas.errors import KacasError
-from kacas.fetch import Declared
-from kacas.model.location import Location
+from kacas.model.location import Declared, Location
 from kacas_remote.blob_ranges import BlobRanges, Place
 from kacas_remote.errors import DamagedRemoteError
 from kacas_remote.layout import pack_key

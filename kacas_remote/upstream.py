@@ -263,7 +263,9 @@ class RemoteUpstream:
 
     def _untrusted(self, uri: Uri, size: int, head: Head | None) -> UntrustedError:
         signers = ", ".join(publisher_text(one.publisher) for one in head.signatures) if head is not None else ""
-        signed = f"its recipe is signed by {signers}, whom you do not trust" if signers else "nobody has signed its recipe"
+        signed = (
+            f"its recipe is signed by {signers}, whom you do not trust" if signers else "nobody has signed its recipe"
+        )
         return UntrustedError(
             f"a part of {uri} ({size:,} bytes) in {self.name} cannot be checked against its SHA-1, and {signed}. Load all of "
             "it once; or ask its publisher for the URI with &root=, or for the key, and: kacas trust add KEY; or, if whoever "

@@ -27,7 +27,9 @@ class Batch:
     A pack that fills up is published before the end: its chunks, and the entries of puts that are complete.
     """
 
-    def __init__(self, volume: Volume, lookup: Lookup, purpose: Purpose = Purpose.STORED, pack_size: int = PACK_SIZE) -> None:
+    def __init__(
+        self, volume: Volume, lookup: Lookup, purpose: Purpose = Purpose.STORED, pack_size: int = PACK_SIZE
+    ) -> None:
         """pack_size: bytes at which a pack is published."""
         self._volume = volume
         self._purpose = purpose

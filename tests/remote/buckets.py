@@ -12,25 +12,24 @@ import kacas
 from kacas.content import Content
 from kacas.encoded import encoded_payloads
 from kacas.layouts import best_first
+from kacas.model.digest import chunk_digest
 from kacas.model.entry import Entry
 from kacas.model.manifest import Child
 from kacas.model.pack_format import (
     FOOTER_SIZE,
-    PAYLOAD_HEADER_SIZE,
     Footer,
     PackHeader,
     Purpose,
     decode_payload_header,
     encode_table,
 )
-from kacas.model.digest import chunk_digest
 from kacas.model.uri import parse_uri
 from kacas.settings import Settings
 from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
+from kacas_remote.configuration import RemoteConfiguration
 from kacas_remote.layout import pack_key, recipe_key
 from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
 from kacas_remote.remote import Remote, new_remote
-from kacas_remote.configuration import RemoteConfiguration
 from kacas_remote.upstream import RemoteUpstream
 
 PACK_SIZE = 8 << 20
@@ -163,6 +162,3 @@ def put_recipe(entry: Entry, content: Content, places: dict[bytes, ChunkPlace], 
     front = encode_recipe(head, content.tree(), locate, pages.append)
     assert blobs.put_if_absent(recipe_key(entry.sha1), b"".join([front, *pages]))
     return head
-
-
-assert PAYLOAD_HEADER_SIZE
