@@ -54,8 +54,8 @@ class Pull:
     def __init__(
         self, upstream: Upstream, lookup: Lookup, batch: Batch, threads: int, room: int, cutter: Cutter, step: Step
     ) -> None:
-        """threads: that read and decode, more where they wait for a remote. room: see Fetch. cutter: of plain files. step: called with the bytes that are done of a content, often: it
-        may raise, to end the work."""
+        """threads: that read and decode, more where they wait for a remote. room: see Fetch. cutter: of plain files. step:
+        called with the bytes that are done of a content, often: it may raise, to end the work."""
         self._upstream = upstream
         self._batch = batch
         self._threads = threads

@@ -221,6 +221,7 @@ class Tiers:
             for entry, content in ordered(upstream.readable(uri, self.near)):
                 try:
                     self._publish(upstream, lease, entry.size, lambda pull: pull.content(entry, content))  # noqa: B023
+                    upstream.remember(entry)
                     return
                 except (DamagedError, MissingPackageError) as exc:
                     failure = failure or exc

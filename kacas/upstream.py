@@ -73,6 +73,10 @@ class Upstream(ChunkSource, Protocol):
         """
         ...
 
+    def remember(self, entry: Entry) -> None:
+        """All of what the entry names was read, and has its SHA-1."""
+        ...
+
     def plain(self, uri: Uri) -> Plain | None:
         """The content's bytes as they are, if no layout of it is known there."""
         ...

@@ -108,6 +108,9 @@ class StoreUpstream:
     def prove(self, uri: Uri, near: Near) -> None:
         """See Upstream."""
 
+    def remember(self, entry: Entry) -> None:
+        """See Upstream."""
+
     def plain(self, uri: Uri) -> Plain | None:
         """See Upstream."""
         return None

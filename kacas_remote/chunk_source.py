@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kacas.disk.forked import Forked
@@ -14,15 +14,15 @@ from kacas.model.digest import PayloadKind
 from kacas.model.location import Declared
 from kacas.model.manifest import Child
 from kacas.model.pack_format import PayloadHeader
+from kacas.read_through import PartSource
 from kacas_remote.blob_ranges import BlobRanges, Place
+from kacas_remote.catalog import Catalog, Claim
 from kacas_remote.errors import DamagedRemoteError
 from kacas_remote.layout import pack_key, plain_key
-from kacas_remote.recipe import DamagedRecipeError, Page, PagePlace, Recipe, RecipeError
+from kacas_remote.recipe import DamagedRecipeError, Page, PagePlace, RecipeError
 
 _PAGES_KEPT = 384  # more than a Content keeps nodes: 60 KiB each
 _AHEAD = 32  # pages that are read at once of a tree that is wanted whole
-
-Elsewhere = Callable[[Sequence[bytes]], dict[bytes, memoryview]]
 
 
 class _Node(NamedTuple):
@@ -38,11 +38,14 @@ class _Node(NamedTuple):
 class RecipeSource:
     """See PartSource. Pages are proved by their digests when they are read; what they lead to is proved by who asks."""
 
-    def __init__(self, ranges: BlobRanges, key: str, recipe: Recipe, elsewhere: Elsewhere) -> None:
-        """key: of the recipe. elsewhere: gives payloads that were rejected from other places of the remote."""
-        self.recipe = recipe
+    def __init__(self, ranges: BlobRanges, catalog: Catalog, claim: Claim, elsewhere: PartSource) -> None:
+        """claim: a recipe's. elsewhere: gives what was rejected from other places of the remote."""
+        assert claim.recipe is not None
+        self.recipe = claim.recipe
+        self._claim = claim
+        self._catalog = catalog
         self._ranges = ranges
-        self._key = key
+        self._key = claim.key
         self._elsewhere = elsewhere
         self._nodes: dict[bytes, _Node] = {}
         self._pages: OrderedDict[bytes, Page] = OrderedDict()
@@ -52,7 +55,7 @@ class RecipeSource:
         self._is_whole = False
         self._renew()
         self._forked = Forked(self._renew)
-        self._learn(recipe.top)
+        self._learn(self.recipe.top)
 
     def _renew(self) -> None:
         self._lock = threading.RLock()
@@ -86,7 +89,7 @@ class RecipeSource:
             else:
                 self.reject(digest, f"{place.key} is not there")
         if left := [digest for digest in wanted if digest not in found]:
-            found |= self._elsewhere(left)
+            found |= self._elsewhere.get_many(left)
         return found
 
     def _places(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
@@ -123,14 +126,17 @@ class RecipeSource:
                         if sibling.digest not in self._pages:
                             lacking[sibling.digest] = self._nodes[sibling.digest]
         if lacking:
-            pages = self._read_pages(lacking.values())
+            pages = self._read_pages(list(lacking.values()))
             with self._lock:
                 for digest, page in pages.items():
                     self._keep(digest, page)
             found |= {digest: pages[digest] for digest in digests if digest in pages}
         return found
 
-    def _read_pages(self, nodes: Iterable[_Node]) -> dict[bytes, Page]:
+    def _read_pages(self, nodes: Sequence[_Node]) -> dict[bytes, Page]:
+        if len(nodes) == 1:  # which this host may know from the last time
+            (node,) = nodes
+            return {node.child.digest: self._catalog.page(self._claim, node.child, node.place, node.level)}
         places = {node.child.digest: Place(self._key, *node.place) for node in nodes}
         data = self._ranges.read(places.values())
         pages: dict[bytes, Page] = {}
@@ -173,6 +179,9 @@ class RecipeSource:
     def reject(self, digest: bytes, why: str) -> None:
         """See PartSource."""
         place = self._chunks.get(digest)
+        if digest not in self._rejected:
+            self._catalog.renew(self._claim.sha1)
+        self._elsewhere.reject(digest, why)
         self._rejected.setdefault(digest, f"{place.key}: {why}" if place is not None else why)
 
     def error(self, digest: bytes) -> KacasError:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kacas.errors import KacasError
 from kacas.model.location import Declared, Location
 from kacas_remote.blob_ranges import BlobRanges, Place
 from kacas_remote.errors import DamagedRemoteError
 from kacas_remote.layout import pack_key
-
-if TYPE_CHECKING:
-    from kacas_remote.tables import Tables
+from kacas_remote.tables import Tables
 
 
 class TableSource:

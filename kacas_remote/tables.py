@@ -13,21 +13,22 @@ import secrets
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from kacas.disk.host_database import HostDatabase
-from kacas.errors import NewerFormatError, NotFoundError, SizeLimitError
+from kacas.errors import NewerFormatError, NotFoundError
 from kacas.model.digest import DIGEST_SIZE
 from kacas.model.entry import Entry, EntryError, decode_entry
 from kacas.model.location import Location
 from kacas.model.pack_format import PackFormatError, Records, Table
-from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
-from kacas_remote.layout import PACKS, REMOVED, pack_id_of, pack_key
+from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.layout import PACKS, pack_id_of, pack_key
 from kacas_remote.pack_tables import TablePiece, read_table
-from kacas_remote.removal import MAX_REMOVAL_SIZE, RemovalError, decode_removal, removed_sha1
+from kacas_remote.removed import read_removed
 
 _VERSION = 1
 _SCHEMA = """
@@ -36,16 +37,13 @@ CREATE UNIQUE INDEX whole_packs ON packs (pack) WHERE whole;
 CREATE TABLE chunks (digest BLOB, number INTEGER, row BLOB NOT NULL, PRIMARY KEY (digest, number)) WITHOUT ROWID;
 CREATE TABLE entries (sha1 BLOB, number INTEGER, entry BLOB NOT NULL);
 CREATE INDEX entries_by_sha1 ON entries (sha1);
-CREATE TABLE removals (key TEXT PRIMARY KEY);
-CREATE TABLE ended (entry BLOB, key TEXT, PRIMARY KEY (entry, key)) WITHOUT ROWID
+CREATE TABLE removed (entry BLOB, key TEXT, PRIMARY KEY (entry, key)) WITHOUT ROWID
 """
 _PARALLEL = 8  # tables that are read at once, 4 MiB of each in memory
 _PER_QUERY = 500  # SQLite took 999 values at most before 2020
 _PLACE = struct.Struct("<QIIHBB")  # of a chunk record: offset, payload size, raw size, parameters size, kind, codec
 _SUM = struct.Struct("<I")
 _NUMBER = struct.Struct("<q")
-
-T = TypeVar("T")
 
 
 class Bucket(Protocol):
@@ -95,7 +93,7 @@ class Tables:
         new = {pack_id: info.size for pack_id, info in listed.items() if pack_id not in known or pack_id in gone}
         refused = self._read_all(new)
         self.refused = refused
-        self._read_removals(list(blobs.list(REMOVED)))
+        self._read_removed()
         self._birth = birth
         return Refreshed(len(new) - len(refused), len(gone), refused)
 
@@ -134,7 +132,7 @@ class Tables:
         found: dict[bytes, list[Entry]] = {}
         query = (
             "SELECT entries.entry FROM entries JOIN packs USING (number) "
-            "WHERE whole AND substr(entries.entry, 5, 16) NOT IN (SELECT entry FROM ended) AND sha1 IN"
+            "WHERE whole AND substr(entries.entry, 5, 16) NOT IN (SELECT entry FROM removed) AND sha1 IN"
         )
         asked = set(wanted)
         for (encoded,) in self._rows(query, wanted):
@@ -152,13 +150,13 @@ class Tables:
         """Packs whose tables are known, by id, with their sizes."""
         return self._known()
 
-    def _rows(self, query: str, wanted: Sequence[bytes]) -> Iterator[tuple[object, ...]]:
+    def _rows(self, query: str, wanted: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
         """Answers for many keys. If the cache was begun anew since it was filled, it is filled first."""
 
-        def read(connection: sqlite3.Connection) -> list[tuple[object, ...]] | None:
+        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]] | None:
             if self._birth and HostDatabase.birth(connection) != self._birth:
                 return None
-            rows: list[tuple[object, ...]] = []
+            rows: list[tuple[Any, ...]] = []
             for at in range(0, len(wanted), _PER_QUERY):
                 part = wanted[at : at + _PER_QUERY]
                 rows += connection.execute(f"{query} ({','.join('?' * len(part))})", part)
@@ -210,14 +208,14 @@ class Tables:
     def _keep(self, pack_id: bytes, size: int, pieces: Iterator[TablePiece]) -> None:
         """Rows count when the last has come, and the table is proved."""
         number = secrets.randbits(48)
-        self._write(
+        self._database.write(
             lambda connection: connection.execute("INSERT INTO packs VALUES (?, ?, ?, 0)", (number, pack_id, size))
         )
         try:
             for piece in pieces:
-                self._write(lambda connection, piece=piece: _insert(connection, number, piece))
+                self._database.write(partial(_insert, number=number, piece=piece))
         except BaseException:
-            self._write(lambda connection: _drop(connection, number))
+            self._database.write(lambda connection: _drop(connection, number))
             raise
 
         def finish(connection: sqlite3.Connection) -> None:
@@ -226,38 +224,21 @@ class Tables:
             else:
                 connection.execute("UPDATE packs SET whole = 1 WHERE number = ?", (number,))
 
-        self._write(finish)
+        self._database.write(finish)
 
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return self._database.write(work)
-
-    def _read_removals(self, listed: list[BlobInfo]) -> None:
-        keys = {info.key for info in listed if removed_sha1(info.key) is not None}
-        rows = self._database.read(lambda connection: connection.execute("SELECT key FROM removals").fetchall())
-        known = {key for (key,) in rows}
-        if keys == known:
+    def _read_removed(self) -> None:
+        rows = self._database.read(lambda connection: connection.execute("SELECT key, entry FROM removed").fetchall())
+        known: dict[str, frozenset[bytes]] = {}
+        for key, entry_id in rows:
+            known[key] = known.get(key, frozenset()) | {entry_id}
+        found = read_removed(self._remote.blobs, known)
+        if found == known:
             return
 
-        def read(key: str) -> list[bytes] | None:
-            try:
-                return decode_removal(self._remote.blobs.get(key, MAX_REMOVAL_SIZE))
-            except NotFoundError:
-                return None
-            except (RemovalError, SizeLimitError):
-                return []  # it ends nothing
-
-        new = sorted(keys - known)
-        with ThreadPoolExecutor(_PARALLEL, "kacas-tables") as pool:
-            ended = dict(zip(new, pool.map(read, new), strict=True))
-
         def keep(connection: sqlite3.Connection) -> None:
-            for key in known - keys:
-                connection.execute("DELETE FROM removals WHERE key = ?", (key,))
-                connection.execute("DELETE FROM ended WHERE key = ?", (key,))
-            for key, ids in ended.items():
-                if ids is not None:
-                    connection.execute("INSERT OR IGNORE INTO removals VALUES (?)", (key,))
-                    connection.executemany("INSERT OR IGNORE INTO ended VALUES (?, ?)", [(one, key) for one in ids])
+            connection.execute("DELETE FROM removed")
+            ended = [(entry_id, key) for key, ids in found.items() for entry_id in ids]
+            connection.executemany("INSERT OR IGNORE INTO removed VALUES (?, ?)", ended)
 
         self._database.write(keep)
 

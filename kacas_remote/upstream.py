@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from kacas.content import Content
-from kacas.errors import DamagedError, KacasError, NewerFormatError, NotFoundError
-from kacas.layouts import best_first
+from kacas.errors import DamagedError, KacasError, NotFoundError
 from kacas.model.codec import MIB
 from kacas.model.description import Description
 from kacas.model.digest import ID_SIZE, new_sha1
 from kacas.model.entry import Action, Entry, Origin, Proof
-from kacas.model.uri import Uri
+from kacas.model.uri import Uri, label_bytes
+from kacas.read_through import PartSource
 from kacas.settings import Settings
 from kacas.upstream import Near, Plain
-from kacas_remote.blob_ranges import BlobRanges, Place
+from kacas_remote.blob_ranges import BlobRanges
+from kacas_remote.catalog import Catalog, Claim
 from kacas_remote.chunk_source import RecipeSource
-from kacas_remote.errors import DamagedRemoteError, UntrustedError
-from kacas_remote.layout import other_recipe_key, other_recipes_prefix, plain_key, recipe_key
+from kacas_remote.errors import DamagedRemoteError, NotSupportedError
+from kacas_remote.layout import plain_key
 from kacas_remote.plain_source import PlainSource
-from kacas_remote.recipe import FIRST_READ_SIZE, DamagedRecipeError, Head, RecipeError, decode_recipe, front_size
+from kacas_remote.proofs import Proofs
 from kacas_remote.remote import Remote
-from kacas_remote.signing import publisher_text
 from kacas_remote.table_source import TableSource
-
-if TYPE_CHECKING:
-    from kacas_remote.tables import Tables
+from kacas_remote.tables import Tables
+from kacas_remote.trust import Trust, untrusted
 
 WHOLE_BELOW = 64 * MIB  # bytes of content that nobody vouches for, which is fetched whole when a part is asked for
-_OPEN = 64
-_MOST_OTHERS = 16
-_MOST_PAUSE_S = 0.5
+_OPEN = 64  # sources that are kept
 
 
 class _Found(NamedTuple):
-    """A layout. head: of its recipe; None if a table names it."""
+    """A layout that the bucket claims."""
 
     entry: Entry
-    source: RecipeSource | TableSource
-    head: Head | None
+    source: PartSource
+    claim: Claim
 
 
 class RemoteUpstream:
@@ -52,12 +47,13 @@ class RemoteUpstream:
         """settings: of which the cache directory is used. Nothing is asked of the service."""
         self.remote = remote
         self._settings = settings
+        self._cache = Path(settings.cache_directory)
         self._ranges = BlobRanges(remote.blobs)
+        self._proofs = Proofs(self._cache)
         self._tables: Tables | None = None
+        self._catalog: Catalog | None = None
         self._by_table: TableSource | None = None
-        self._open: OrderedDict[tuple[bytes, bytes | None], list[_Found]] = OrderedDict()
-        self._proved: set[tuple[bytes, bytes]] = set()
-        self._look_again = 0.0
+        self._open: dict[tuple[bytes, bytes, str], _Found] = {}
 
     def __reduce__(self) -> tuple[Callable[..., RemoteUpstream], tuple[Any, ...]]:
         return RemoteUpstream, (self.remote, self._settings)
@@ -69,99 +65,19 @@ class RemoteUpstream:
 
     # --- finding ----------------------------------------------------------------------------
 
-    def _layouts(self, uri: Uri) -> Iterator[_Found]:
-        """The first recipe, then others, then what tables say. What is refused is left out, and raised if nothing else is
-        there."""
-        refused: KacasError | None = None
-        found = False
-        key = recipe_key(uri.sha1) if uri.root is None else other_recipe_key(uri.sha1, uri.root)
-        keys = [recipe_key(uri.sha1)] if uri.root is None else [recipe_key(uri.sha1), key]
-        tried: set[str] = set()
-        for key in (*keys, *self._others(uri)):
-            if key in tried:
-                continue
-            tried.add(key)
-            try:
-                one = self._recipe(key, uri)
-            except (DamagedError, NewerFormatError) as exc:
-                refused = refused or exc
-                continue
-            if one is not None:
-                found = True
-                yield one
-        if not found:
-            for one in self._named_by_tables(uri):
-                found = True
-                yield one
-        if not found:
-            raise refused or NotFoundError(f"{uri} is not in {self.name}", sha1=uri.sha1.hex())
-
-    def _others(self, uri: Uri) -> Iterator[str]:
-        """Keys of other recipes of the SHA-1: listed when they are needed."""
-        for number, info in enumerate(self.remote.blobs.list(other_recipes_prefix(uri.sha1))):
-            if number >= _MOST_OTHERS:
-                return
-            yield info.key
-
-    def _recipe(self, key: str, uri: Uri) -> _Found | None:
-        data = self._front(key)
-        if data is None:
-            return None
-        try:
-            try:
-                recipe = decode_recipe(data)
-            except DamagedRecipeError:  # on the way here, perhaps
-                data = self._front(key)
-                if data is None:
-                    return None
-                recipe = decode_recipe(data)
-            if recipe.head.sha1 != uri.sha1:
-                raise DamagedRecipeError(f"it is that of {recipe.head.sha1.hex()}")
-        except RecipeError as exc:
-            raise DamagedRemoteError(
-                f"{self.name}, {key}: {exc}; it was not used. Push the content again from where it is whole"
-            ) from exc
-        head = recipe.head
-        if uri.root not in (None, head.root):
-            return None
-        entry = Entry(
-            bytes(ID_SIZE), head.sha1, head.root, head.size, head.time_ns, head.kind, b"", head.label,
-            Action.MEMBER, Origin.FETCHED, Proof.CLAIMED,
-        )  # fmt: skip
-        return _Found(entry, RecipeSource(self._ranges, key, recipe, self.get_many), head)
-
-    def _front(self, key: str) -> memoryview | None:
-        """Head and top page of a recipe, in one request nearly always."""
-        first = Place(key, 0, FIRST_READ_SIZE)
-        data = self._ranges.read([first]).get(first)
-        if data is None:
-            return None
-        try:
-            size = front_size(data)
-        except RecipeError:
-            return data  # `decode_recipe` says why
-        if size > len(data) == FIRST_READ_SIZE:
-            more = Place(key, FIRST_READ_SIZE, size)
-            data = memoryview(bytes(data) + bytes(self._ranges.read([more]).get(more, b"")))
-        return data
-
-    def _named_by_tables(self, uri: Uri) -> list[_Found]:
-        tables = self.tables
-        entries = tables.entries([uri.sha1]).get(uri.sha1, [])
-        if not entries:
-            self._refresh_soon()
-            entries = tables.entries([uri.sha1]).get(uri.sha1, [])
-        by_root = {entry.root: entry for entry in reversed(entries) if uri.root in (None, entry.root)}
-        return [_Found(entry, self.by_table, None) for entry in reversed(by_root.values())]
-
     @property
     def tables(self) -> Tables:
         """Of the packs of the bucket; opened when first needed."""
         if self._tables is None:
-            from kacas_remote.tables import Tables  # SQLite is not needed by who has recipes only
-
-            self._tables = Tables(self.remote, Path(self._settings.cache_directory))
+            self._tables = Tables(self.remote, self._cache)
         return self._tables
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the bucket says of a SHA-1; opened when first needed."""
+        if self._catalog is None:
+            self._catalog = Catalog(self.remote, self.tables, self._cache)
+        return self._catalog
 
     @property
     def by_table(self) -> TableSource:
@@ -170,13 +86,38 @@ class RemoteUpstream:
             self._by_table = TableSource(self._ranges, self.tables)
         return self._by_table
 
-    def _refresh_soon(self) -> None:
-        """Looking takes a tenth of the time at most."""
-        begun = time.monotonic()
-        if begun >= self._look_again:
-            self.tables.refresh()
-            ended = time.monotonic()
-            self._look_again = ended + min(_MOST_PAUSE_S, 10 * (ended - begun))
+    def _found(self, uri: Uri) -> Iterator[_Found]:
+        """Every layout that the bucket claims. Sources of those that were asked for last are kept, with what they learned.
+
+        Raises NotFoundError if there is none, DamagedRemoteError or NewerFormatError if none can be used.
+        """
+        found = False
+        try:
+            for claim in self.catalog.claims(uri):
+                found = True
+                yield self._opened(claim)
+        except NotSupportedError:
+            pass  # a web server lists nothing: there are recipes, or plain objects
+        if not found:
+            raise NotFoundError(f"{uri} is not in {self.name}", sha1=uri.sha1.hex())
+
+    def _opened(self, claim: Claim) -> _Found:
+        key = claim.sha1, claim.root, claim.key
+        kept = self._open.get(key)
+        if kept is not None and kept.claim.recipe is claim.recipe:
+            return kept
+        entry = Entry(
+            bytes(ID_SIZE), claim.sha1, claim.root, claim.size, claim.time_ns, claim.kind, b"", claim.label,
+            Action.MEMBER, Origin.FETCHED, Proof.CLAIMED,
+        )  # fmt: skip
+        source: PartSource = self.by_table
+        if claim.recipe is not None:
+            source = RecipeSource(self._ranges, self.catalog, claim, self.by_table)
+        found = _Found(entry, source, claim)
+        if len(self._open) >= _OPEN:
+            self._open = {}  # anew rather than in order: a lock would not survive a fork
+        self._open[key] = found
+        return found
 
     # --- what an upstream does --------------------------------------------------------------
 
@@ -189,28 +130,10 @@ class RemoteUpstream:
             found = next(self._found(Uri(sha1)))
         except KacasError:
             return
-        if found.head is not None and found.head.member_packs:
-            self.tables.learn(found.head.member_packs)
+        if found.claim.recipe is not None and found.claim.recipe.head.member_packs:
+            self.tables.learn(found.claim.recipe.head.member_packs)
         else:
-            self._refresh_soon()
-
-    def _found(self, uri: Uri) -> Iterator[_Found]:
-        """As `_layouts`; the first ones of those that were asked for last are kept."""
-        key = uri.sha1, uri.root
-        kept = list(self._open.get(key, ()))
-        yield from kept
-        known = {(one.entry.root, one.head is None) for one in kept}
-        if kept:
-            for one in self._layouts(uri):
-                if (one.entry.root, one.head is None) not in known:
-                    yield one
-            return
-        for number, one in enumerate(self._layouts(uri)):
-            if number == 0:
-                self._open[key] = [one]
-                while len(self._open) > _OPEN:
-                    self._open.popitem(last=False)
-            yield one
+            self.tables.refresh()
 
     def readable(self, uri: Uri, near: Near) -> Iterator[tuple[Entry, Content]]:
         """See Upstream."""
@@ -221,7 +144,6 @@ class RemoteUpstream:
                 content = near.open(one.entry, one.source)
             except DamagedError as exc:
                 refused = refused or exc
-                self._open.pop((uri.sha1, uri.root), None)
                 continue
             found = True
             yield one.entry, content
@@ -247,30 +169,24 @@ class RemoteUpstream:
             if (plain := self.plain(uri)) is None:
                 raise
             if plain.size > WHOLE_BELOW:
-                raise self._untrusted(uri, plain.size, None) from None
+                raise untrusted(Claim(uri.sha1, b"", plain.size, 0, b"", 0), self.remote.name) from None
             return []
         if not doubtful:
             assert refused is not None
             raise refused
         if min(one.entry.size for one in doubtful) > WHOLE_BELOW:
-            raise self._untrusted(uri, doubtful[0].entry.size, doubtful[0].head)
+            raise untrusted(doubtful[0].claim, self.remote.name)
         return []
 
     def _is_believed(self, uri: Uri, one: _Found) -> bool:
-        if self.remote.configuration.trusted or uri.root == one.entry.root:
+        claim = one.claim
+        if self.remote.configuration.trusted or uri.root == claim.root or self._proofs.has(claim.sha1, claim.root):
             return True
-        return (one.entry.sha1, one.entry.root) in self._proved
+        return bool(claim.signatures) and Trust.of_user().voucher(claim) is not None
 
-    def _untrusted(self, uri: Uri, size: int, head: Head | None) -> UntrustedError:
-        signers = ", ".join(publisher_text(one.publisher) for one in head.signatures) if head is not None else ""
-        signed = (
-            f"its recipe is signed by {signers}, whom you do not trust" if signers else "nobody has signed its recipe"
-        )
-        return UntrustedError(
-            f"a part of {uri} ({size:,} bytes) in {self.name} cannot be checked against its SHA-1, and {signed}. Load all of "
-            "it once; or ask its publisher for the URI with &root=, or for the key, and: kacas trust add KEY; or, if whoever "
-            f"can write to {self.remote.name} is to be believed: kacas remote add --trusted"
-        )
+    def remember(self, entry: Entry) -> None:
+        """See Upstream."""
+        self._proofs.remember(entry.sha1, entry.root)
 
     def prove(self, uri: Uri, near: Near) -> None:
         """See Upstream."""
@@ -284,7 +200,7 @@ class RemoteUpstream:
                 failure = failure or exc
                 continue
             if sha1.digest() == entry.sha1:
-                self._proved.add((entry.sha1, entry.root))
+                self.remember(entry)
                 return
             failure = failure or DamagedRemoteError(
                 f"{self.name} has other content under {uri} (root {entry.root.hex()}); it was not used"
@@ -315,12 +231,12 @@ class RemoteUpstream:
 
     def describe(self, uri: Uri, near: Near) -> Description:
         """See Upstream."""
-        entry, content = best_first([next(self.readable(uri, near))])
+        entry, content = next(self.readable(uri, near))
         if content.source is not None:
             content.source.read_tree()
         chunks = {child.digest for child in content.chunks()}
         return Description(
-            uri=entry._replace(label=uri.label.encode() if uri.label else entry.label).uri, sha1=uri.sha1.hex(),
+            uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri, sha1=uri.sha1.hex(),
             root=entry.root.hex(), kind=entry.kind_name, size=entry.size, chunks=len(chunks), codecs={},
             stored_size=0, claims=(), member=False, adopted=(), store=self.name, fetched=False,
         )  # fmt: skip
@@ -328,8 +244,10 @@ class RemoteUpstream:
     def close(self) -> None:
         """See Upstream."""
         self._ranges.close()
-        if self._tables is not None:
-            self._tables.close()
+        self._proofs.close()
+        for opened in (self._catalog, self._tables):
+            if opened is not None:
+                opened.close()
         self.remote.close()
 
 
@@ -345,7 +263,7 @@ class _Others:
     def fills(self, start: int, out: memoryview) -> bool:
         """See Spare."""
         try:
-            for one in self._upstream._layouts(self._uri):
+            for one in self._upstream._found(self._uri):
                 if one.entry.root == self._but or not self._upstream._is_believed(self._uri, one):
                     continue
                 if self._near.open(one.entry, one.source).fills(start, out):

@@ -9,7 +9,7 @@ import pytest
 
 import kacas
 from kacas_remote.blobs.memory import MemoryBlobs
-from tests.remote.buckets import CountedBlobs, put_content, upstream_on
+from tests.remote.filled import CountedBlobs, put_content, upstream_on
 from tests.upstreams import fetched_packs
 
 
