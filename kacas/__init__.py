@@ -115,6 +115,15 @@ if TYPE_CHECKING:
         store_pkl,
         store_text,
     )
+    from kacas.transferring import pull, push, push_pending, sync
+    from kacas_remote.errors import (
+        InvalidRemoteError,
+        PushError,
+        RemoteNotFoundError,
+        RemoteRefusedError,
+        RemoteUnavailableError,
+        UntrustedError,
+    )
 
     __version__: str
 
@@ -225,6 +234,15 @@ _HOME = {
         "store_pkl",
         "store_text",
     ),
+    "kacas.transferring": ("pull", "push", "push_pending", "sync"),
+    "kacas_remote.errors": (
+        "InvalidRemoteError",
+        "PushError",
+        "RemoteNotFoundError",
+        "RemoteRefusedError",
+        "RemoteUnavailableError",
+        "UntrustedError",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -247,15 +265,16 @@ __all__ = [
     "DamagedError", "DamagedPackError", "DamagedRecordError", "Description", "DestinationError", "Difference",
     "DirectoryItem", "ExternalDataError", "Feed", "FeedNotFoundError", "ForeignPackError", "Forgotten", "Hdf5Item",
     "HistoryItem", "InvalidChunksError", "InvalidKeyError", "InvalidLabelError", "InvalidProfileError",
-    "InvalidRangeError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray", "LeaseLostError",
-    "LeaseUnusableError",
-    "MissingPackageError", "MutableChange", "MutableConflictError", "MutableNotFoundError", "NewerFormatError",
-    "NoLinksError", "NoSpaceError", "NotFoundError", "NpyWriter", "ReadOnlyStoreError", "SegmentStats",
-    "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError", "StoreError",
-    "StoreNotFoundError", "StoreStats", "StrayError", "UnreadableSourceError", "UnsupportedDataError", "WriteError",
-    "WrongIdentityError", "WrongKindError", "batch", "create_feed", "default_store", "delete_mutable",
-    "delete_mutable_folder", "describe", "diff", "exists", "find", "forget", "get_mutable", "history", "link_dir",
-    "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir", "load_feed", "load_file", "load_json",
-    "load_npy", "load_pkl", "load_text", "mutable_history", "npy_writer", "open_file", "open_h5", "open_npy",
-    "set_mutable", "store_bytes", "store_dir", "store_file", "store_json", "store_npy", "store_pkl", "store_text",
+    "InvalidRangeError", "InvalidRemoteError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray",
+    "LeaseLostError", "LeaseUnusableError", "MissingPackageError", "MutableChange", "MutableConflictError",
+    "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError", "NotFoundError", "NpyWriter",
+    "PushError", "ReadOnlyStoreError", "RemoteNotFoundError", "RemoteRefusedError", "RemoteUnavailableError",
+    "SegmentStats", "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError",
+    "StoreError", "StoreNotFoundError", "StoreStats", "StrayError", "UnreadableSourceError", "UnsupportedDataError",
+    "UntrustedError", "WriteError", "WrongIdentityError", "WrongKindError", "batch", "create_feed", "default_store",
+    "delete_mutable", "delete_mutable_folder", "describe", "diff", "exists", "find", "forget", "get_mutable",
+    "history", "link_dir", "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir", "load_feed",
+    "load_file", "load_json", "load_npy", "load_pkl", "load_text", "mutable_history", "npy_writer", "open_file",
+    "open_h5", "open_npy", "pull", "push", "push_pending", "set_mutable", "store_bytes", "store_dir", "store_file",
+    "store_json", "store_npy", "store_pkl", "store_text", "sync",
 ]  # fmt: skip
