@@ -233,9 +233,18 @@ class OfZarr:
         import zarr
 
         self._zarr: Any = zarr
+        self._there = False
 
     def take(self, array: Array) -> None:
         self._array = array
+
+    def write(self, store: Any) -> None:
+        """Make the array, or write all of it again: neither system looks for what is there already."""
+        if self._there:
+            self._zarr.open_array(store, path="array", mode="r+")[:] = self._array
+        else:
+            write_zarr(self._zarr, store, self._array, "Blosc", None)
+            self._there = True
 
     def cold(self) -> None:
         pass
@@ -266,10 +275,10 @@ class Zarr(OfZarr):
         self.version = f"zarr {self._zarr.__version__} with s3fs {s3fs.__version__}"
 
     def open(self, bucket: Bucket, directory: Path) -> None:
-        self._bucket = bucket
+        self._bucket, self._there = bucket, False
 
     def push(self, stored_size: int) -> None:
-        write_zarr(self._zarr, self._place(), self._array, "Blosc", None)
+        self.write(self._place())
 
     def _opened(self) -> Any:
         return self._zarr.open_array(self._place(), path="array", mode="r")
@@ -293,6 +302,7 @@ class Icechunk(OfZarr):
         self.version = f"icechunk {icechunk.__version__}"
 
     def open(self, bucket: Bucket, directory: Path) -> None:
+        self._there = False
         self._storage = self._icechunk.s3_storage(
             bucket=bucket.bucket,
             prefix=bucket.prefix,
@@ -306,7 +316,7 @@ class Icechunk(OfZarr):
 
     def push(self, stored_size: int) -> None:
         session = self._icechunk.Repository.open_or_create(self._storage).writable_session("main")
-        write_zarr(self._zarr, session.store, self._array, "Blosc", None)
+        self.write(session.store)
         session.commit("pushed")
 
     def _opened(self) -> Any:
