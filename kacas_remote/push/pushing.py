@@ -35,7 +35,8 @@ def push(
     """
     if not remote.configuration.writable:
         raise NotSupportedError(
-            f"remote {remote.name} can only be read: nothing can be pushed to it; name another one", path=remote.blobs.name
+            f"remote {remote.name} can only be read: nothing can be pushed to it; name another one",
+            path=remote.blobs.name,
         )
     plan = plan_of(store.repository, uris)
     if plain is None:

@@ -49,7 +49,8 @@ def test_every_byte_of_an_array_can_be_read_by_its_recipe(store: kacas.Store, re
     uri = store.store_npy(recording(), label="run.npy")
     summary = push(store, remote, [uri])
     assert (summary.contents, summary.recipes, summary.packs) == (1, 1, 1)
-    assert summary.raw_size == store.size(uri) and summary.chunk_size < summary.raw_size
+    assert summary.raw_size == store.size(uri)
+    assert summary.chunk_size < summary.raw_size
     assert proved(remote, uri) == store.load_bytes(uri)
 
 
@@ -66,7 +67,8 @@ def test_an_array_in_tiles_arrives_in_tiles(store: kacas.Store, remote: Remote) 
     uri = store.store_npy(array, chunks=(100, 100))
     push(store, remote, [uri])
     recipe = decode_recipe(remote.blobs.get(recipe_key(parse_uri(uri).sha1), MIB))
-    assert recipe.top.manifest is not None and recipe.top.manifest.tiling is not None
+    assert recipe.top.manifest is not None
+    assert recipe.top.manifest.tiling is not None
 
 
 def test_a_linked_file_is_encoded_on_its_way(store: kacas.Store, remote: Remote, tmp_path: Path) -> None:
@@ -86,7 +88,8 @@ def test_a_second_push_is_one_request_and_sends_nothing(
     blobs.take()
     summary = push(store, remote, [uri])
     asked = blobs.take()
-    assert [one.call for one in asked if one.call] == ["get"] and calls(asked, "put") == 0
+    assert [one.call for one in asked if one.call] == ["get"]
+    assert calls(asked, "put") == 0
     assert (summary.contents_there, summary.sent_size, summary.requests) == (1, 0, 1)
 
 
@@ -167,7 +170,8 @@ def test_thousands_of_uris_are_a_few_packs_and_no_recipes(
     summary = push(store, remote, uris)
     asked = blobs.take()
     assert (summary.contents, summary.packs, summary.recipes) == (3000, 1, 0)
-    assert calls(asked, "put", PACKS) == 1 and calls(asked, "put", RECIPES) == 0
+    assert calls(asked, "put", PACKS) == 1
+    assert calls(asked, "put", RECIPES) == 0
     assert proved(remote, uris[2999]) == b"content 2999"
     again = push(store, remote, uris)
     assert (again.contents_there, again.chunks_sent, again.packs) == (3000, 0, 0)
@@ -184,7 +188,8 @@ def test_content_that_is_not_there_is_refused_before_anything_is_sent(
     (tmp_path / "run" / "link").symlink_to("nowhere")
     with pytest.raises(WrongKindError, match="symbolic link"):
         push(store, remote, [store.store_dir(tmp_path / "run").partition("?")[0] + "/link"])
-    assert blobs.take() == [] and pending() == []
+    assert blobs.take() == []
+    assert pending() == []
 
 
 def test_nothing_is_pushed_to_what_can_only_be_read(store: kacas.Store) -> None:
@@ -199,7 +204,8 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(
     directory(tmp_path / "run7", 50)
     uris = [store.store_dir(tmp_path / "run7"), store.store_npy(recording())]
     told = push(store, remote, uris, dry_run=True)
-    assert calls(blobs.take(), "put") == 0 and pending() == []
+    assert calls(blobs.take(), "put") == 0
+    assert pending() == []
     done = push(store, remote, uris)
     for name in ("contents", "chunks_sent", "chunks_there", "chunk_size", "raw_size", "raw_size_there"):
         assert getattr(told, name) == getattr(done, name), name
@@ -216,7 +222,9 @@ def test_another_root_of_a_sha1_stands_beside_the_first(store: kacas.Store, remo
     sha1 = parse_uri(uri).sha1
     root = decode_recipe(remote.blobs.get(recipe_key(sha1), MIB)).head.root
     keys = [info.key for info in remote.blobs.list(RECIPES)]
-    assert len(keys) == 2 and keys[0] == recipe_key(sha1) and keys[1] != other_recipe_key(sha1, root)
+    assert len(keys) == 2
+    assert keys[0] == recipe_key(sha1)
+    assert keys[1] != other_recipe_key(sha1, root)
     assert push(store, remote, [uri]).sent_size == 0
 
 
@@ -348,10 +356,7 @@ def test_damaged_chunks_are_taken_from_another_pack(store: kacas.Store, remote: 
     with pytest.raises(DamagedError):
         store.load_bytes(uri)
     store.store_bytes(data)  # a second copy, which is believed to be the good one
-    first, second = sorted((store.path / "packs").glob("*.pack"), key=lambda path: path.stat().st_mtime_ns)
-    damage(store, data)
-    damage(store, data, first)
-    assert first != second
+    damage(store, data)  # the first is good again, the second is not
     push(store, remote, [uri])
     assert proved(remote, uri) == data
 
@@ -367,17 +372,18 @@ def test_a_push_that_failed_is_pending_and_goes_on(store: kacas.Store, call: str
     uri = store.store_npy(recording())
     with pytest.raises(PushError, match="kacas push --pending") as caught:
         push(store, remote, [uri])
-    assert caught.value.uris == (uri,) and isinstance(caught.value.__cause__, RemoteUnavailableError)
+    assert caught.value.uris == (uri,)
+    assert isinstance(caught.value.__cause__, RemoteUnavailableError)
     assert rule.met >= 1
     assert [one.uris for one in pending()] == [(uri,)]
     faulty.heal()
     with taken() as (note,):
         _, gone = push_pending(note, store, remote)
     assert (gone, pending()) == ([], [])
-    assert proved(remote, uri) == store.load_bytes(uri)
+    put = sum(one.size for one in counted.take() if one.call == "put" and one.key.startswith(PACKS))
     arrived = sum(info.size for info in remote.blobs.list(PACKS))
-    if prefix == "recipes/":
-        assert moved(counted.take(), PACKS) - arrived < 100_000  # what was put is not put again; tables are read
+    assert put == arrived if prefix != "packs/" else put <= 2 * arrived
+    assert proved(remote, uri) == store.load_bytes(uri)
 
 
 def test_what_was_noted_and_is_in_no_store_any_more_is_struck_out(store: kacas.Store, remote: Remote) -> None:
@@ -424,9 +430,9 @@ def directory(path: Path, number: int) -> dict[str, bytes]:
     return files
 
 
-def damage(store: kacas.Store, data: bytes, *paths: Path) -> None:
+def damage(store: kacas.Store, data: bytes) -> None:
     """Flip a bit of the bytes wherever they lie raw in packs."""
-    for path in paths or (store.path / "packs").glob("*.pack"):
+    for path in (store.path / "packs").glob("*.pack"):
         at = path.read_bytes().find(data[:1000])
         if at >= 0:
             path.chmod(0o644)
