@@ -211,3 +211,40 @@ def test_without_a_remote_storing_imports_nothing_of_remotes() -> None:
         "assert not [name for name in sys.modules if name.startswith(('kacas_remote', 'obstore', 'httpx'))]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def kacas_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "kacas"), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_the_command_pushes_what_it_stored_to_the_remote_that_is_named_or_marked(lab: Remote, tmp_path: Path) -> None:
+    done = kacas_command("store", "some", "--push", "lab")
+    assert done.returncode == 0, done.stderr
+    assert is_at(lab, done.stdout.strip())
+    other = add("other", tmp_path / "other", default=True)
+    linked = kacas_command("link", "some/file", "--push")
+    assert linked.returncode == 0, linked.stderr
+    assert is_at(other, linked.stdout.strip())
+    assert packs(other) == 1
+    assert kacas_command("store", "some/file").returncode == 0
+    assert packs(other) == 1
+    change_remotes(lambda all_of: [RemoteConfiguration("other", all_of[1].url, default=True, push=True)])
+    (tmp_path / "some" / "new").write_text("new")
+    assert kacas_command("--store", "else", "store", "some/new").returncode == 0
+    assert packs(other) == 1
+    assert kacas_command("store", "some/new").returncode == 0
+    assert packs(other) == 2
+
+
+def test_the_command_prints_the_uris_of_what_it_could_not_push(lab: Remote, tmp_path: Path) -> None:
+    mend = break_down(tmp_path / "bucket")
+    done = kacas_command("store", "some/file", "--push", "lab")
+    assert done.returncode == 14
+    uri = done.stdout.strip()
+    assert kacas.load_bytes(uri) == b"file"
+    assert "kacas push --pending" in done.stderr
+    mend()
+    assert [summary.contents for summary in kacas.push_pending()] == [1]
+    assert is_at(lab, uri)
