@@ -104,14 +104,14 @@ class FaultyBlobs:
 
     def _done(self, kind: str, key: str, action: Callable[[], Found]) -> Found:
         if kind == "drop":
-            raise RemoteUnavailableError(f"{self.name}: {key}: the connection was dropped; try again")
+            raise RemoteUnavailableError(f"{self.name}: {key}: the connection was dropped; try again", path=self.name)
         if kind == "delay":
             time.sleep(0.05)
         if kind == "duplicate":
             action()
         found = action()
         if kind == "lose":
-            raise RemoteUnavailableError(f"{self.name}: {key}: the reply was lost; try again")
+            raise RemoteUnavailableError(f"{self.name}: {key}: the reply was lost; try again", path=self.name)
         return found
 
     def _kind(self, call: str, key: str) -> str:
