@@ -112,7 +112,7 @@ class RemoteUpstream:
         )  # fmt: skip
         source: PartSource = self.by_table
         if claim.recipe is not None:
-            source = RecipeSource(self._ranges, self.catalog, claim, self.by_table)
+            source = RecipeSource(self._ranges, self.catalog, self.tables, claim, self.by_table)
         found = _Found(entry, source, claim)
         if len(self._open) >= _OPEN:
             self._open = {}  # anew rather than in order: a lock would not survive a fork
