@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Protocol
 
 from kacas.content import Content
@@ -79,6 +79,10 @@ class Upstream(ChunkSource, Protocol):
 
     def plain(self, uri: Uri) -> Plain | None:
         """The content's bytes as they are, if no layout of it is known there."""
+        ...
+
+    def small(self, sha1s: Collection[bytes]) -> dict[bytes, int]:
+        """Sizes of those of which is known at once that they are one chunk."""
         ...
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
