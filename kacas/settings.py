@@ -124,6 +124,12 @@ def identity_file(environment: Mapping[str, str] | None = None) -> Path:
     return user_file("identity.toml", environment)
 
 
+def state_directory(environment: Mapping[str, str] | None = None) -> Path:
+    """Where this user's unfinished work is noted on this host."""
+    env = os.environ if environment is None else environment
+    return Path(env.get("XDG_STATE_HOME") or _home(env) / ".local" / "state") / "kacas"
+
+
 def _home(env: Mapping[str, str]) -> Path:
     return Path(env["HOME"]) if env.get("HOME") else Path.home()
 
