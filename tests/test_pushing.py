@@ -151,9 +151,13 @@ def test_a_batch_is_pushed_in_one_go_when_it_ends(lab: Remote) -> None:
 
 
 def test_a_batch_that_fails_pushes_nothing(lab: Remote) -> None:
-    with pytest.raises(RuntimeError, match="our own"), kacas.batch():
-        kacas.store_text("text", push="lab")
-        raise RuntimeError("our own")
+    def fail() -> None:
+        with kacas.batch():
+            kacas.store_text("text", push="lab")
+            raise RuntimeError("our own")
+
+    with pytest.raises(RuntimeError, match="our own"):
+        fail()
     assert packs(lab) == 0
     assert pending() == []
     assert is_at(lab, kacas.store_text("after it", push="lab"))
@@ -183,9 +187,15 @@ def test_an_array_is_stored_though_it_could_not_be_pushed(lab: Remote, tmp_path:
 def test_of_two_remotes_the_good_one_gets_its_part_of_a_batch(lab: Remote, tmp_path: Path) -> None:
     bad = add("bad", tmp_path / "other")
     break_down(tmp_path / "other")
-    with pytest.raises(PushError, match=bad.name) as failure, kacas.batch():
-        lost = kacas.store_text("one", push="bad")
-        uri = kacas.store_text("two", push="lab")
+    uris: list[str] = []
+
+    def store_both() -> None:
+        with kacas.batch():
+            uris.extend([kacas.store_text("one", push="bad"), kacas.store_text("two", push="lab")])
+
+    with pytest.raises(PushError, match=bad.name) as failure:
+        store_both()
+    lost, uri = uris
     assert failure.value.uris == (lost,)
     assert kacas.load_text(lost) == "one"
     assert is_at(lab, uri)
@@ -215,7 +225,11 @@ def test_without_a_remote_storing_imports_nothing_of_remotes() -> None:
 
 def kacas_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(Path(sys.executable).parent / "kacas"), *arguments], capture_output=True, text=True, timeout=60, check=False
+        [str(Path(sys.executable).parent / "kacas"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
