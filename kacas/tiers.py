@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -252,20 +253,21 @@ class Tiers:
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
         for upstream in self._behind.upstreams:
-            absent = self._absent(sha1)
-            if absent.size is None:
-                return
-            upstream.bring_tree(sha1)
             self._bring_documents(upstream, sha1)
             absent = self._absent(sha1)
             if absent.size is None:
                 return
+            upstream.bring_tree(sha1)
             self._turns.once(
                 sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
             )
 
     def _bring_documents(self, upstream: Upstream, sha1: bytes) -> None:
         """Level by level, in few requests: one for each would be a long way to a remote."""
+        if not self._is_here(Uri(sha1)):
+            upstream.bring_tree(sha1)
+            with suppress(*UNREADABLE, StoreError):  # the next upstream may have it; at last, who restores it is told
+                self._bring_from(Uri(sha1), upstream)
         level, seen = {sha1}, set[bytes]()
         while level:
             self.bring_small(upstream, level, Kind.DIRECTORY)

@@ -229,11 +229,14 @@ class RemoteUpstream:
 
     def small(self, sha1s: Collection[bytes]) -> dict[bytes, int]:
         """See Upstream."""
-        with suppress(NotSupportedError):  # a web server lists nothing
-            self.tables.refresh()
+        found = self.tables.entries(sha1s)
+        if len(found) < len(set(sha1s)):
+            with suppress(NotSupportedError):  # a web server lists nothing
+                self.tables.refresh()
+            found = self.tables.entries(sha1s)
         return {
             sha1: entries[0].size
-            for sha1, entries in self.tables.entries(sha1s).items()
+            for sha1, entries in found.items()
             if entries[0].size <= CHUNK_TARGET
         }
 
