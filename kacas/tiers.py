@@ -253,7 +253,8 @@ class Tiers:
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
         for upstream in self._behind.upstreams:
-            self._bring_documents(upstream, sha1)
+            if upstream.is_far:
+                self._bring_documents(upstream, sha1)
             absent = self._absent(sha1)
             if absent.size is None:
                 return

@@ -65,6 +65,11 @@ class RemoteUpstream:
         """See Upstream."""
         return f"remote {self.remote.name} ({self.remote.blobs.name})"
 
+    @property
+    def is_far(self) -> bool:
+        """See Upstream."""
+        return True
+
     # --- finding ----------------------------------------------------------------------------
 
     @property
