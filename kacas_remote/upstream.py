@@ -239,11 +239,7 @@ class RemoteUpstream:
             with suppress(NotSupportedError):  # a web server lists nothing
                 self.tables.refresh()
             found = self.tables.entries(sha1s)
-        return {
-            sha1: entries[0].size
-            for sha1, entries in found.items()
-            if entries[0].size <= CHUNK_TARGET
-        }
+        return {sha1: entries[0].size for sha1, entries in found.items() if entries[0].size <= CHUNK_TARGET}
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
