@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -96,7 +97,7 @@ class Tiers:
         """Layouts of which a part may be read; each turns to the whole chain for what it cannot read."""
         if not (found := upstream.believed(uri, self.near)):
             self._bring_from(uri, upstream)
-            if self._is_here(uri):
+            if self.is_here(uri):
                 return [self._here(uri)]
             upstream.prove(uri, self.near)
             found = upstream.believed(uri, self.near)
@@ -159,13 +160,13 @@ class Tiers:
 
         Raises NotFoundError if no tier has it, a DamagedError if none has it as it should be, StoreError.
         """
-        if self._behind and not self._is_here(uri):
+        if self._behind and not self.is_here(uri):
             self._first(uri, self._here, partial(self._bring_from, uri))
 
     def _bring_from(self, uri: Uri, upstream: Upstream) -> None:
         upstream.bring(uri)
         size = self._size_in(upstream, uri)  # before a lease is taken: what nobody has is nobody's work
-        self._turns.once(uri.sha1, lambda: self._is_here(uri), partial(self._fetch, upstream, uri), size)
+        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri), size)
 
     def _size_in(self, upstream: Upstream, uri: Uri) -> int:
         try:
@@ -175,7 +176,8 @@ class Tiers:
                 raise
             return plain.size
 
-    def _is_here(self, uri: Uri) -> bool:
+    def is_here(self, uri: Uri) -> bool:
+        """Whether this store has a layout of it."""
         try:
             self._layouts.sequence(uri)
         except (NotFoundError, DamagedError):
@@ -252,20 +254,26 @@ class Tiers:
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
         for upstream in self._behind.upstreams:
+            if upstream.is_far:
+                self._bring_documents(upstream, sha1)
             absent = self._absent(sha1)
             if absent.size is None:
                 return
             upstream.bring_tree(sha1)
-            self._bring_documents(upstream, sha1)
-            absent = self._absent(sha1)
-            if absent.size is None:
-                return
             self._turns.once(
                 sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
             )
 
+    def is_tree_here(self, sha1: bytes) -> bool:
+        """Whether this store has the directory and all below it, as far as its documents can be read."""
+        return self.is_here(Uri(sha1)) and self._absent(sha1).size is None
+
     def _bring_documents(self, upstream: Upstream, sha1: bytes) -> None:
         """Level by level, in few requests: one for each would be a long way to a remote."""
+        if not self.is_here(Uri(sha1)):
+            upstream.bring_tree(sha1)
+            with suppress(*UNREADABLE, StoreError):  # the next upstream may have it; at last, who restores it is told
+                self._bring_from(Uri(sha1), upstream)
         level, seen = {sha1}, set[bytes]()
         while level:
             self.bring_small(upstream, level, Kind.DIRECTORY)
@@ -283,7 +291,7 @@ class Tiers:
 
     def bring_small(self, upstream: Upstream, sha1s: Collection[bytes], kind: Kind) -> None:
         """Fetch those that the upstream knows at once to be one chunk, together; the others are left out."""
-        wanted = [sha1 for sha1 in sha1s if not self._is_here(Uri(sha1))]
+        wanted = [sha1 for sha1 in sha1s if not self.is_here(Uri(sha1))]
         sizes = upstream.small(wanted) if wanted else {}
         if sizes:
             whole = checksum(SHA1_SIZE, *sorted(sizes))

@@ -40,6 +40,11 @@ class Upstream(ChunkSource, Protocol):
         """For messages: its path or address."""
         ...
 
+    @property
+    def is_far(self) -> bool:
+        """Whether each request is a long way: then a directory's documents are fetched before its files are looked for."""
+        ...
+
     def bring(self, uri: Uri) -> None:
         """Content will be asked for as a whole: let it come here from further up, if this keeps what passes.
 

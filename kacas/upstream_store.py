@@ -43,6 +43,11 @@ class StoreUpstream:
         """See Upstream."""
         return str(self.path)
 
+    @property
+    def is_far(self) -> bool:
+        """See Upstream."""
+        return False
+
     def repository(self) -> Repository:
         """The store's, opened if need be. Raises StoreNotFoundError if it is not there, StoreError."""
         self._forked.check()

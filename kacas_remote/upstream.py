@@ -65,6 +65,11 @@ class RemoteUpstream:
         """See Upstream."""
         return f"remote {self.remote.name} ({self.remote.blobs.name})"
 
+    @property
+    def is_far(self) -> bool:
+        """See Upstream."""
+        return True
+
     # --- finding ----------------------------------------------------------------------------
 
     @property
@@ -229,13 +234,12 @@ class RemoteUpstream:
 
     def small(self, sha1s: Collection[bytes]) -> dict[bytes, int]:
         """See Upstream."""
-        with suppress(NotSupportedError):  # a web server lists nothing
-            self.tables.refresh()
-        return {
-            sha1: entries[0].size
-            for sha1, entries in self.tables.entries(sha1s).items()
-            if entries[0].size <= CHUNK_TARGET
-        }
+        found = self.tables.entries(sha1s)
+        if len(found) < len(set(sha1s)):
+            with suppress(NotSupportedError):  # a web server lists nothing
+                self.tables.refresh()
+            found = self.tables.entries(sha1s)
+        return {sha1: entries[0].size for sha1, entries in found.items() if entries[0].size <= CHUNK_TARGET}
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
