@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from kacas.default import default_store
 from kacas.errors import KacasError
-from kacas.formats.tree import Trees
 from kacas.pushing import remote_to_push
 from kacas.store import Store
 
 if TYPE_CHECKING:
+    from kacas_remote.pulling import PullSummary
     from kacas_remote.push.summary import PushSummary
 
 
@@ -74,21 +74,23 @@ def push_pending() -> list[PushSummary]:
     return done
 
 
-def pull(uris: str | Iterable[str], source: str | None = None) -> None:
+def pull(uris: str | Iterable[str], source: str | None = None) -> PullSummary:
     """Fetch whole contents and directories into the default store, checked against their SHA-1; what is here is not fetched again.
 
-    >>> pull(store_text("for all of us"))
+    >>> pull(store_text("for all of us")).contents_here
+    1
 
     source: the name of the remote to ask, else all that are behind the store, in their order. What is fetched is cache: nobody
-    keeps it until it is stored. Raises NotFoundError, RemoteNotFoundError, DamagedError, and StoreError if nothing answers.
+    keeps it until it is stored. Raises, when all else is here, the error of the first that could not be had: NotFoundError,
+    DamagedError, StoreError if nothing answers; before anything is asked for, InvalidUriError and RemoteNotFoundError.
     """
+    from kacas_remote import pulling
+
     with _store_before(source) as store:
-        trees = Trees(store.repository)
-        for uri in _several(uris):
-            if trees.is_directory(uri):
-                store.repository.bring_tree(trees.directory(uri).sha1)
-            else:
-                store.repository.bring(trees.content_uri(uri))
+        summary = pulling.pull(store, _several(uris))
+    for error in summary.failed.values():
+        raise error
+    return summary
 
 
 def _several(uris: str | Iterable[str]) -> list[str]:
