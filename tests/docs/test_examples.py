@@ -25,7 +25,10 @@ import kacas
 import kacas.asking
 import kacas.changing
 import kacas.default
+import kacas.kachery
+import kacas.loading
 import kacas.store
+import kacas.storing
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -199,7 +202,16 @@ def test_every_example_of_the_functions_runs(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     ran = 0
     all_names = {"Path": Path, **{name: getattr(kacas, name) for name in kacas.__all__}}
-    for module in (kacas, kacas.asking, kacas.changing, kacas.default, kacas.loading, kacas.storing, kacas.store):
+    for module in (
+        kacas,
+        kacas.asking,
+        kacas.changing,
+        kacas.default,
+        kacas.kachery,
+        kacas.loading,
+        kacas.storing,
+        kacas.store,
+    ):
         report: list[str] = []
         runner = doctest.DocTestRunner(optionflags=FLAGS)
         for test in doctest.DocTestFinder(exclude_empty=True).find(module, extraglobs=all_names):
