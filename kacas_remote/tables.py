@@ -150,6 +150,16 @@ class Tables:
             entries.sort(key=lambda one: one[0].time_ns, reverse=True)
         return found
 
+    def packs_with(self, digests: Collection[bytes], sha1s: Collection[bytes]) -> set[bytes]:
+        """Ids of the packs that have one of these payloads, or an entry of one of these SHA-1."""
+        chunks = self._rows(
+            "SELECT DISTINCT pack FROM chunks JOIN packs USING (number) WHERE whole AND digest IN", sorted(set(digests))
+        )
+        entries = self._rows(
+            "SELECT DISTINCT pack FROM entries JOIN packs USING (number) WHERE whole AND sha1 IN", sorted(set(sha1s))
+        )
+        return {pack_id for (pack_id,) in chunks} | {pack_id for (pack_id,) in entries}
+
     def packs(self) -> dict[bytes, int]:
         """Packs whose tables are known, by id, with their sizes."""
         return self._known()
