@@ -262,3 +262,18 @@ def test_the_command_prints_the_uris_of_what_it_could_not_push(lab: Remote, tmp_
     mend()
     assert [summary.contents for summary in kacas.push_pending()] == [1]
     assert is_at(lab, uri)
+
+
+def test_pull_fetches_all_that_can_be_had_and_then_says_what_could_not(
+    lab: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, tree = kacas.store_text("one", push="lab"), kacas.store_dir("some", push="lab")
+    monkeypatch.setenv("KACAS_DIR", "new-store")
+    with pytest.raises(kacas.NotFoundError, match=40 * "0"):
+        kacas.pull(["sha1://" + 40 * "0", uri, tree], source="lab")
+    with kacas.Store.open("new-store") as alone:
+        assert alone.load_text(uri) == "one"
+        assert (alone.load_dir(tree, "restored") / "file").read_bytes() == b"file"
+    assert kacas.pull(uri).contents_here == 1
+    with pytest.raises(RemoteNotFoundError):
+        kacas.pull(uri, source="lob")
