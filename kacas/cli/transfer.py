@@ -26,19 +26,19 @@ _EVERY_S = 1.0  # between two lines of progress for programs
 _MOST_STDIN = 1 << 30
 
 
-def _rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
     """Bytes per second."""
     from kacas.settings import parse_size
 
     if text is None:
         return None
     try:
-        rate = parse_size(text.removesuffix("/s"))
+        found = parse_size(text.removesuffix("/s"))
     except ValueError:
-        rate = 0
-    if rate <= 0:
+        found = 0
+    if found <= 0:
         raise click.BadParameter(f"{text!r} is no rate; one is 10M, for ten MiB a second", ctx=ctx, param=param)
-    return rate
+    return found
 
 
 _to = click.option(
@@ -46,7 +46,7 @@ _to = click.option(
 )
 _plain = click.option("--plain", is_flag=True, help="As whole objects, for browsers and kachery clients.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
-_limit = click.option("--limit", callback=_rate, metavar="RATE", help="Send at most so many bytes a second, as 10M.")
+_limit = click.option("--limit", callback=rate, metavar="RATE", help="Send at most so many bytes a second, as 10M.")
 _json = json_option("Print JSON, one object per line: what begins, how far it is, a summary.")
 
 
