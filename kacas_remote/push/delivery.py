@@ -49,7 +49,7 @@ class Delivery:
         self._plain = plain
         self._pace = pace
         self._watcher = watcher
-        self._recipes = Recipes(self._blobs)
+        self._recipes = Recipes(self._blobs, repository.cache)
         self._begun = time.monotonic()
 
     def run(self) -> None:
