@@ -26,7 +26,7 @@ _EVERY_S = 1.0  # between two lines of progress for programs
 _MOST_STDIN = 1 << 30
 
 
-def _rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
     """Bytes per second."""
     from kacas.settings import parse_size
 
@@ -46,7 +46,7 @@ _to = click.option(
 )
 _plain = click.option("--plain", is_flag=True, help="As whole objects, for browsers and kachery clients.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
-_limit = click.option("--limit", callback=_rate, metavar="RATE", help="Send at most so many bytes a second, as 10M.")
+_limit = click.option("--limit", callback=rate, metavar="RATE", help="Send at most so many bytes a second, as 10M.")
 _json = json_option("Print JSON, one object per line: what begins, how far it is, a summary.")
 
 
