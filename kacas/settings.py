@@ -32,7 +32,10 @@ _NAMES = {
     "upstream": "KACAS_UPSTREAM",
     "store_in": "KACAS_STORE_IN",
 }
-_INPUTS = (*_NAMES.values(), "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGNAME", "USER")
+_REMOTE = "KACAS_REMOTE"
+_INPUTS = (*_NAMES.values(), _REMOTE, "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGNAME", "USER")
+_WATCHED = ("kacas.toml", "remotes.toml", "credentials.toml")
+Fingerprint = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Settings:
     memory: bytes that a store may take for its buffers and caches, beside what the caller holds.
     upstream: the store behind the default one: what is absent there is taken from it. None if there is none.
     store_in: which of the two keeps what is put into the default store, "here" or "upstream".
+    remote: the remote that stores push to, "" for none, whatever remotes.toml says; None: as it says.
+    remotes_file: where the user's remotes are; None if there are none: then nothing needs to know of remotes.
     """
 
     directory: Path
@@ -55,6 +60,8 @@ class Settings:
     memory: int = DEFAULT_MEMORY
     upstream: Path | None = None
     store_in: str = "here"
+    remote: str | None = None
+    remotes_file: Path | None = None
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -62,7 +69,8 @@ class Settings:
         """Environment variables first, then the user's kacas.toml, then defaults. Raises InvalidSettingError."""
         env = os.environ if environment is None else environment
         home = _home(env)
-        config = _user_directory(env) / "kacas.toml"
+        config = user_file("kacas.toml", env)
+        remotes_file = user_file("remotes.toml", env)
         table = _read_user_file(config)
         values: dict[str, str] = {}
         sources: dict[str, str] = {}
@@ -73,6 +81,7 @@ class Settings:
                 values[name], sources[name] = _user_value(name, table[name], config), "file"
             else:
                 sources[name] = "default"
+        sources["remote"] = "environment" if _REMOTE in env else "default"
         cache_home = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
         return cls(
             directory=_path("directory", values, home / ".kacas"),
@@ -83,18 +92,36 @@ class Settings:
             memory=_memory(values.get("memory")),
             upstream=_upstream(values),
             store_in=check_store_in(values.get("store_in", "here"), "upstream" in values),
+            remote=env.get(_REMOTE),
+            remotes_file=remotes_file if env.get(_REMOTE) or remotes_file.exists() else None,
             sources=sources,
         )
 
     @staticmethod
-    def fingerprint() -> tuple[str | None, ...]:
-        """What `from_environment` depends on in the environment: cheap enough to ask at every call (2 µs)."""
-        return tuple(map(os.environ.get, _INPUTS))
+    def fingerprint() -> Fingerprint:
+        """What `from_environment` depends on, and which state the user's files are in: cheap enough to ask at every call."""
+        get = os.environ.get
+        configuration = get("XDG_CONFIG_HOME") or f"{get('HOME') or Path.home()}/.config"
+        return (*map(get, _INPUTS), *(_state(f"{configuration}/kacas/{name}") for name in _WATCHED))
+
+
+def _state(path: str) -> tuple[int, int, int] | None:
+    """Another one when the file is another: it is never changed in place by us, and by an editor not within a clock tick."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def user_file(name: str, environment: Mapping[str, str] | None = None) -> Path:
+    """A file of the user's own configuration, ~/.config/kacas/<name>: never in a store."""
+    return _user_directory(os.environ if environment is None else environment) / name
 
 
 def identity_file(environment: Mapping[str, str] | None = None) -> Path:
-    """Where the user's key pair is kept: beside the user's settings, never in a store."""
-    return _user_directory(os.environ if environment is None else environment) / "identity.toml"
+    """Where the user's key pair is kept."""
+    return user_file("identity.toml", environment)
 
 
 def _home(env: Mapping[str, str]) -> Path:

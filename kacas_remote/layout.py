@@ -7,6 +7,7 @@ recipes/ab/cd/<sha1>.<root>    recipes of other roots, or of other publishers of
 sha1/ab/cd/ef/<sha1>           plain objects, as kachery-cloud has them
 leases/<id>, leases/<id>.beat  somebody is pushing just now
 condemned/<id>                 packs that a collector is about to delete
+probes/<id>/                   what `kacas remote probe` tries; it goes at once
 removed/<sha1>.<id>            somebody removed this SHA-1: the entries that it names do not count
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import re
 
 MARKER = "kacas-remote.json"
+PROBES = "probes/"
 PACKS, RECIPES, PLAIN, LEASES, CONDEMNED, REMOVED = "packs/", "recipes/", "sha1/", "leases/", "condemned/", "removed/"
 _PACK = re.compile(r"packs/([0-9a-f]{32})\.pack", re.ASCII)
 

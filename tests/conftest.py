@@ -28,6 +28,7 @@ def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "KACAS_MEMORY",
         "KACAS_UPSTREAM",
         "KACAS_STORE_IN",
+        "KACAS_REMOTE",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KACAS_DIR", str(tmp_path / "default-store"))

@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "KACAS_MEMORY": "1G",
     "KACAS_UPSTREAM": "/env/lab",
     "KACAS_STORE_IN": "here",
+    "KACAS_REMOTE": "lab",
 }
 
 
@@ -59,7 +60,7 @@ def test_the_users_file_comes_before_the_defaults(tmp_path: Path) -> None:
         Path("/file/store"), Path("/file/cache"), "file owner", 3, 3 << 30, 100 << 20, Path("/file/lab"), "upstream"
     )
     assert found == expected
-    assert set(found.sources.values()) == {"file"}
+    assert set(found.sources.values()) == {"file", "default"}
 
 
 def test_the_environment_comes_before_the_users_file(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_the_environment_comes_before_the_users_file(tmp_path: Path) -> None:
         Path("/env/store"), Path("/env/cache"), "env owner", 5, 5 << 20, 1 << 30, Path("/env/lab"), "here"
     )
     assert found == expected
-    assert set(found.sources.values()) == {"environment"}
+    assert found.sources == dict.fromkeys(found.sources, "environment")
 
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)

@@ -109,11 +109,15 @@ class _Collection:
             if watch.wait(limit_s, lambda _: self._progress("waiting for another collector", 0, None)):
                 lease = Lease.take(self._blobs, COLLECTOR, beat_s=settings.beat_s)
         if lease is None:
-            raise CollectorBusyError(f"{self._blobs.name}: another collector is at work; wait until it is done")
+            raise CollectorBusyError(
+                f"{self._blobs.name}: another collector is at work; wait until it is done", path=self._blobs.name
+            )
         with lease:
             info = self._blobs.head(lease.key)
             if info is None:
-                raise RemoteUnavailableError(f"{self._blobs.name}: a lease that was just made is not there; try again")
+                raise RemoteUnavailableError(
+                    f"{self._blobs.name}: a lease that was just made is not there; try again", path=self._blobs.name
+                )
             yield info.modified_s
 
     def _newest(self, survey: Survey) -> float:
@@ -154,7 +158,9 @@ class _Collection:
         # After the records: who takes a lease from now on sees them. Collectors that wait do not rely on packs.
         leases = set(list_leases(self._blobs)) - {f"leases/{COLLECTOR}"}
         watch = LeaseWatch(self._blobs, leases, settings.clock, settings.dead_after_s)
-        if records and not watch.wait(settings.wait_s, lambda left: self._progress(f"waiting for {left} pushes", 0, None)):
+        if records and not watch.wait(
+            settings.wait_s, lambda left: self._progress(f"waiting for {left} pushes", 0, None)
+        ):
             self._report.waiting = len(watch.left)
             return
         if records:
@@ -191,5 +197,3 @@ class _Collection:
             )
         }
         self._blobs.delete(key for key, ids in survey.removed.items() if not ids & stay)
-
-

@@ -87,7 +87,9 @@ class _Rescue:
         self._rescued = Rescued()
 
     def run(self, packs: Iterable[bytes]) -> Rescued:
-        self._db.execute("CREATE TEMP TABLE moved (digest BLOB PRIMARY KEY, pack BLOB, offset INT, stored INT) WITHOUT ROWID")
+        self._db.execute(
+            "CREATE TEMP TABLE moved (digest BLOB PRIMARY KEY, pack BLOB, offset INT, stored INT) WITHOUT ROWID"
+        )
         self._db.execute("CREATE TEMP TABLE going (number INTEGER PRIMARY KEY)")
         for pack_id in packs:
             self._db.execute("INSERT INTO going SELECT number FROM packs WHERE id = ?", (pack_id,))
@@ -113,7 +115,9 @@ class _Rescue:
         ).fetchall()
         for part in batched(wanted, _AT_ONCE):
             ats = [At(digest, kind, offset, offset + stored) for digest, kind, offset, stored in part]
-            for at, data in zip(ats, read_payloads(self._blobs, pack_id, ats, self._decoder, decode=False), strict=True):
+            for at, data in zip(
+                ats, read_payloads(self._blobs, pack_id, ats, self._decoder, decode=False), strict=True
+            ):
                 if self._pack.size + len(data) > PACK_SIZE:
                     self._send()
                 place = (at.digest, self._pack.pack_id, self._pack.size, len(data))
@@ -184,10 +188,13 @@ class _Rescue:
         if self._db.execute(stays, (place.pack_id,)).fetchone():
             return place
         moved = self._db.execute("SELECT pack, offset, stored FROM moved WHERE digest = ?", (digest,)).fetchone()
-        other = moved or self._db.execute(
-            "SELECT id, offset, stored FROM payloads JOIN packs ON number = pack WHERE digest = ? AND NOT condemned LIMIT 1",
-            (digest,),
-        ).fetchone()
+        other = (
+            moved
+            or self._db.execute(
+                "SELECT id, offset, stored FROM payloads JOIN packs ON number = pack WHERE digest = ? AND NOT condemned LIMIT 1",
+                (digest,),
+            ).fetchone()
+        )
         return ChunkPlace(*other) if other else place  # a chunk that is lost: its place says where it was
 
 

@@ -45,6 +45,7 @@ def test_all_commands_of_the_documentation_are_there() -> None:
         "config", "version", "completion", "ls", "diff",
         "mutable", "mutable set", "mutable get", "mutable delete", "mutable list", "mutable history",
         "feed", "feed create", "feed append", "feed read", "feed follow",
+        "remote", "remote add", "remote list", "remote show", "remote default", "remote remove", "remote probe",
     }  # fmt: skip
     assert set(NAMES) == named
 

@@ -1,0 +1,130 @@
+"""A remote: a bucket, or a web server, that is known by a name, and the id that it has.
+
+kacas-remote.json    {"format": 1, "id": "<32 hex>", "created": "<UTC>"}; created once, by the first push
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from datetime import UTC, datetime
+
+from kacas.errors import MissingPackageError, NewerFormatError, SizeLimitError
+from kacas.settings import Settings
+from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.configuration import RemoteConfiguration, read_remotes, remote_named
+from kacas_remote.credentials import credentials_of, region_of
+from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
+from kacas_remote.layout import MARKER
+
+REMOTE_FORMAT = 1
+_MOST = 16 << 10  # bytes of the marker
+_PACKAGES = ("obstore", "httpx", "tenacity", "nacl")
+
+
+class Remote:
+    """A bucket by its name. Opening it asks nothing of the service; picklable and safe after fork as its blobs are."""
+
+    def __init__(self, name: str, blobs: BlobStore, configuration: RemoteConfiguration | None = None) -> None:
+        self.name = name
+        self.blobs = blobs
+        self.configuration = configuration or RemoteConfiguration(name, "memory://")
+        self._id: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Remote({self.name!r}, {self.blobs.name!r})"
+
+    @property
+    def remote_id(self) -> bytes:
+        """16 bytes: the store id in its packs, and the name of what this host keeps about it. One round trip, once.
+
+        A bucket without a marker, as kachery-cloud fills it, or a web server, has one made of its URL, until it has a marker.
+        Raises NewerFormatError, DamagedRemoteError, or as `get`.
+        """
+        return (
+            self._id or self._read_marker() or hashlib.sha256(b"kacas remote " + self.blobs.name.encode()).digest()[:16]
+        )
+
+    @property
+    def marked(self) -> bool:
+        """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
+        return self._id is not None or self._read_marker() is not None
+
+    def mark(self) -> bytes:
+        """Make it a remote of kacas, before the first push; of several who do so at once one makes the id. Returns the id."""
+        if not self.marked:
+            created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            marker = {"format": REMOTE_FORMAT, "id": secrets.token_hex(16), "created": created}
+            self.blobs.put_if_absent(MARKER, (json.dumps(marker) + "\n").encode("ascii"))
+        return self.remote_id
+
+    def _read_marker(self) -> bytes | None:
+        where = f"{self.blobs.name}: {MARKER}"
+        try:
+            data = self.blobs.get(MARKER, _MOST)
+        except BlobNotFoundError:
+            return None
+        except SizeLimitError as exc:
+            raise DamagedRemoteError(f"{where} is too large for a marker of kacas; is the URL right?") from exc
+        self._id = parse_marker(data, where)
+        return self._id
+
+    def close(self) -> None:
+        """Release connections. It may be used again."""
+        self.blobs.close()
+
+
+def parse_marker(data: bytes, where: str) -> bytes:
+    """The id in a marker. Raises NewerFormatError, DamagedRemoteError."""
+    try:
+        marker = json.loads(data.decode("utf-8"))
+        version, remote_id = marker["format"], marker.get("id")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise DamagedRemoteError(
+            f"{where} is not what kacas writes; if the URL is that of a bucket of kacas, restore it from a mirror"
+        ) from exc
+    if isinstance(version, int) and version > REMOTE_FORMAT:
+        raise NewerFormatError(
+            f"{where} has format {version}, this kacas reads up to {REMOTE_FORMAT}; upgrade kacas", needed=version
+        )
+    if version != REMOTE_FORMAT or not isinstance(remote_id, str) or not re.fullmatch(r"[0-9a-f]{32}", remote_id):
+        raise DamagedRemoteError(f"{where} holds no id of a remote; restore it from a mirror")
+    return bytes.fromhex(remote_id)
+
+
+def open_remote(name: str, settings: Settings | None = None) -> Remote:
+    """The remote of that name in remotes.toml. Asks nothing of the service.
+
+    Raises RemoteNotFoundError, InvalidSettingError, MissingPackageError.
+    """
+    return open_configured(remote_named(name, read_remotes(settings)))
+
+
+def open_configured(configuration: RemoteConfiguration) -> Remote:
+    """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError."""
+    try:
+        from kacas_remote.blobs.open_blobs import open_blobs
+
+        blobs = open_blobs(
+            configuration.url,
+            endpoint=configuration.endpoint or None,
+            region=region_of(configuration),
+            credentials=credentials_of(configuration),
+        )
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in _PACKAGES:
+            raise
+        raise MissingPackageError(
+            f"remote {configuration.name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
+            package="kacas[remote]",
+        ) from exc
+    return Remote(configuration.name, blobs, configuration)
+
+
+def new_remote(name: str, blobs: BlobStore, configuration: RemoteConfiguration | None = None) -> Remote:
+    """A remote on these blobs, with a marker."""
+    remote = Remote(name, blobs, configuration)
+    remote.mark()
+    return remote
