@@ -64,6 +64,7 @@ class _Marking:
         self._marks.contents = recipes + by_table
         self._members([sha1 for (sha1,) in directories])
         self._db.execute("COMMIT")
+        self._marks.incomplete += [sha1 for _, sha1, _ in self._survey.lost]
         return self._marks
 
     # --- directories --------------------------------------------------------------------------
@@ -161,7 +162,7 @@ class _Marking:
             return  # the recipe has the manifest, and marks what is below
         self._incomplete(sha1)
         why = f"no pack has the root or node {digest.hex()[:16]}…"
-        self._survey.fault(sha1.hex(), self._broken(sha1, why, "push it again, or remove it (kacas remote rm)"))
+        self._survey.fault(sha1.hex(), self._broken(sha1, why, "remove it (kacas remote rm) and push it again"))
 
     def _incomplete(self, sha1: bytes) -> None:
         self._marks.incomplete.append(sha1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kacas.model.codec import MIB, Decoder
 from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest
@@ -85,6 +85,7 @@ class _Rescue:
         self._decoder = Decoder()
         self._pack = _Pack(remote_id)
         self._rescued = Rescued()
+        self._named_in: set[bytes] = set()  # packs that entries were copied to
 
     def run(self, packs: Iterable[bytes]) -> Rescued:
         self._db.execute(
@@ -144,6 +145,8 @@ class _Rescue:
         if pack.records or pack.entries:
             if not self._blobs.put_if_absent(pack_key(pack.pack_id), pack.encode()):
                 raise damage(self._blobs, pack_key(pack.pack_id), "a random name is taken", "collect again")
+            if pack.entries:
+                self._named_in.add(pack.pack_id)
             self._pack = _Pack(self._remote_id)
 
     # --- recipes ------------------------------------------------------------------------------
@@ -177,9 +180,24 @@ class _Rescue:
             return [self._place_now(child.digest, places[child.digest]) for child in children]
 
         with tempfile.TemporaryFile() as pages:
-            front = encode_recipe(recipe.head, tree(), locate, pages.write)
+            head = replace(recipe.head, member_packs=self._member_packs(recipe.head.member_packs))
+            front = encode_recipe(head, tree(), locate, pages.write)
             pages.seek(0)
             self._blobs.put_parts(key, _joined(front, iter(lambda: pages.read(_PART_SIZE), b"")))
+
+    def _member_packs(self, packs: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Of a directory: those that stay, and those to which entries went."""
+        going = {
+            pack_id
+            for (pack_id,) in self._db.execute("SELECT id FROM packs WHERE number IN (SELECT number FROM going)")
+        }
+        if not going.intersection(packs):
+            return packs
+        also = self._db.execute(
+            "SELECT DISTINCT packs.id FROM entries JOIN packs ON number = entries.pack WHERE NOT condemned AND entries.id IN"
+            " (SELECT id FROM entries WHERE needed AND pack IN (SELECT number FROM going))"
+        ).fetchall()
+        return tuple(sorted({*packs} - going | self._named_in | {pack_id for (pack_id,) in also}))
 
     def _place_now(self, digest: bytes, place: ChunkPlace) -> ChunkPlace:
         if place.pack_id is None:

@@ -24,7 +24,7 @@ from kacas_remote.leases import Lease
 from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
 from kacas_remote.removed import read_removed
 from kacas_remote.upkeep.documents import read_document
-from kacas_remote.upkeep.reading import read_table
+from kacas_remote.upkeep.reading import read_recipe, read_table
 from kacas_remote.upkeep.survey import Survey, stop_at_faults
 
 Payload = tuple[bytes, PayloadKind, bytes]  # digest, kind, raw bytes
@@ -100,10 +100,12 @@ class Pusher:
         assert lease is not None
         self.lease = lease
         self.places: dict[bytes, ChunkPlace] = {}
+        self.found: dict[bytes, list[ChunkPlace]] = {}
         self._is_named = False
 
     def look(self) -> None:
         found, entries = places_in(self.blobs, self.remote_id)
+        self.found = found
         self.places = {digest: found[digest][0] for digest, _, _ in self.payloads if digest in found}
         self._is_named = self.by_table and self.sha1 in entries
 
@@ -135,7 +137,19 @@ class Pusher:
             lambda children, _: [self.places[child.digest] for child in children],
             pages.append,
         )
-        self.blobs.put_if_absent(recipe_key(self.sha1), front + b"".join(pages))
+        data = front + b"".join(pages)
+        # A recipe that is there already may name what went while its writer slept.
+        if not self.blobs.put_if_absent(recipe_key(self.sha1), data) and not self._is_right():
+            self.blobs.put(recipe_key(self.sha1), data)
+
+    def _is_right(self) -> bool:
+        """Whether the recipe that is there names only what `look` found, or this push sent."""
+        known = set(self.places.values()).union(*self.found.values())
+        try:
+            recipe = read_recipe(self.blobs, recipe_key(self.sha1))
+        except BlobNotFoundError:
+            return False
+        return all(place in known for _, place in recipe.top.chunks())
 
     def end(self) -> bool:
         """Whether what was pushed counts: False, if somebody took this push for dead."""
