@@ -73,11 +73,20 @@ def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
 class Survey:
     """Read by `read`. A context manager."""
 
-    def __init__(self, blobs: BlobStore, remote_id: bytes, fault: Fault, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        remote_id: bytes,
+        fault: Fault,
+        progress: Progress = silent,
+        look: Callable[[str, Recipe], None] | None = None,
+    ) -> None:
+        """look: is shown every recipe, with its key."""
         self.blobs = blobs
         self._remote_id = remote_id
         self.fault = fault
         self.progress = progress
+        self._look = look
         self.db = sqlite3.connect(
             "", isolation_level=None, check_same_thread=False
         )  # "": a file that goes when it is closed
@@ -199,6 +208,8 @@ class Survey:
 
     def _take_recipe(self, info: BlobInfo, recipe: Recipe) -> None:
         head = recipe.head
+        if self._look is not None:
+            self._look(info.key, recipe)
         publisher = head.signatures[0].publisher if head.signatures else b""
         self.db.execute("BEGIN")
         number = self.db.execute(
