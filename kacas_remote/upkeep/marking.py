@@ -91,13 +91,16 @@ class _Marking:
             directories += [sha1 for sha1, is_directory in sha1s.items() if is_directory]
 
     def _layouts(self, directory: bytes, sha1s: Sequence[bytes]) -> list[tuple[bytes, bytes, int]]:
-        """What the tables know of members; those that have a recipe are marked by it."""
+        """What the tables know of members; those that have a recipe are marked by it.
+
+        Removed entries count: a directory that was pushed while they were removed relies on them.
+        """
         found = []
         for sha1 in sha1s:
             rows = self._db.execute(
-                "SELECT DISTINCT sha1, root, size FROM entries WHERE sha1 = ? AND live", (sha1,)
+                "SELECT DISTINCT sha1, root, size FROM entries WHERE sha1 = ? AND action IN (0, 3)", (sha1,)
             ).fetchall()
-            self._db.execute("UPDATE entries SET needed = 1 WHERE sha1 = ? AND live", (sha1,))
+            self._db.execute("UPDATE entries SET needed = 1 WHERE sha1 = ? AND action IN (0, 3)", (sha1,))
             known = rows or self._survey.recipes_of(sha1)
             if not known and not self._db.execute("SELECT 1 FROM plain WHERE sha1 = ?", (sha1,)).fetchone():
                 self._marks.absent.append((directory, sha1))

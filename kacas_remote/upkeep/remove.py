@@ -5,6 +5,7 @@ What it frees is free after the next collection. A removal wins over a push of t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from kacas.model.codec import MIB
 from kacas.model.entry import Action, Kind
 from kacas.model.tree import TreeError, decode_tree
 from kacas.model.uri import parse_any_uri
-from kacas_remote.layout import plain_key
+from kacas_remote.layout import PLAIN, plain_key
 from kacas_remote.remote import Remote
 from kacas_remote.removed import remove_entries
 from kacas_remote.upkeep.documents import read_document
@@ -49,8 +50,7 @@ def remove(
     Raises NotFoundError for what is not there: nothing is removed then. Raises as reading all tables and recipes does.
     """
     wanted = [parse_any_uri(uri) for uri in uris]
-    with Survey(remote.blobs, remote.remote_id, stop_at_faults, progress) as survey:
-        survey.read()
+    with _surveyed(remote, progress) as survey:
         work = _Removing(survey)
         for uri in wanted:
             if not work.is_there(uri.sha1):
@@ -59,8 +59,15 @@ def remove(
         if not dry_run:
             if not confirm(work.removal):
                 return None
-            work.carry_out()
+            with contextlib.ExitStack() as stack:
+                work.carry_out(lambda: _Removing(stack.enter_context(_surveyed(remote, progress))))
         return work.removal
+
+
+def _surveyed(remote: Remote, progress: Progress) -> Survey:
+    survey = Survey(remote.blobs, remote.remote_id, stop_at_faults, progress)
+    survey.read()
+    return survey
 
 
 class _Removing:
@@ -69,6 +76,8 @@ class _Removing:
         self._db = survey.db
         self.removal = Removal()
         self._entries: dict[bytes, list[bytes]] = {}
+        self._asked: list[bytes] = []
+        self._members: list[bytes] = []
 
     def is_there(self, sha1: bytes) -> bool:
         sql = (
@@ -77,21 +86,24 @@ class _Removing:
         )
         return self._db.execute(sql, (sha1,)).fetchone() is not None
 
-    def plan(self, sha1s: list[bytes]) -> None:
-        going = set(sha1s)
-        directories = {
+    def _directories(self) -> set[bytes]:
+        return {
             sha1
             for (sha1,) in self._db.execute(
                 "SELECT sha1 FROM recipes WHERE kind = ?1 UNION SELECT sha1 FROM entries WHERE kind = ?1 AND live AND action = ?2",
                 (int(Kind.DIRECTORY), int(Action.KEEP)),
             )
         }
+
+    def plan(self, sha1s: list[bytes]) -> None:
+        going, directories = set(sha1s), self._directories()
         held = self._below(directories - going)  # by directories that stay
         members = self._below(directories & going)
         for sha1 in sorted(going):
             if sha1 in held:
                 self._keep_as_member(sha1, held[sha1])
             else:
+                self._asked.append(sha1)
                 self._take(sha1)
         for sha1 in sorted(members.keys() - going):
             if sha1 in held:
@@ -100,6 +112,7 @@ class _Removing:
                 self.removal.kept.append((sha1.hex(), ""))
             else:
                 self.removal.members += 1
+                self._members.append(sha1)
                 self._take(sha1)
 
     def _below(self, directories: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -156,13 +169,26 @@ class _Removing:
             self._entries[sha1] = ids
             self.removal.entries += len(ids)
 
-    def carry_out(self) -> None:
-        """Entries and recipes first: what they name is deleted later. Recipes again at the end: a push may have made one anew of
-        a plain object that was just going."""
+    def carry_out(self, look_again: Callable[[], _Removing]) -> None:
+        """What was asked for first, then members: a directory that is pushed meanwhile may hold them, so after their entries are
+        removed all directories are looked at again, and those that are held stay after all."""
         blobs = self._survey.blobs
-        for sha1, ids in self._entries.items():
-            remove_entries(blobs, sha1, ids)
-        blobs.delete(self.removal.recipes)
-        blobs.delete(self.removal.plain)
-        if self.removal.plain:
-            blobs.delete(self.removal.recipes)
+        records = {sha1: remove_entries(blobs, sha1, ids) for sha1, ids in self._entries.items()}
+        asked, members = self._keys(self._asked), self._keys(self._members)
+        blobs.delete(asked)
+        if self._members:
+            again = look_again()
+            held = again._below(again._directories())
+            spared = {sha1 for sha1 in self._members if sha1 in held}
+            blobs.delete(records[sha1] for sha1 in spared if sha1 in records)
+            members = self._keys([sha1 for sha1 in self._members if sha1 not in spared])
+            self.removal.kept += [(sha1.hex(), held[sha1].hex()) for sha1 in sorted(spared)]
+            blobs.delete(members)
+        # A push may have made a recipe anew of a plain object that was just going.
+        blobs.delete(key for key in (*asked, *members) if not key.startswith(PLAIN))
+
+    def _keys(self, sha1s: Iterable[bytes]) -> list[str]:
+        """Recipes, then plain objects."""
+        wanted = {sha1.hex() for sha1 in sha1s}
+        keys = [*self.removal.recipes, *self.removal.plain]
+        return [key for key in keys if key.rpartition("/")[2].partition(".")[0] in wanted]

@@ -90,8 +90,7 @@ class _Verification:
                 why = damage(self._blobs, f"sha1dir://{directory.hex()}", what, "push the directory again")
                 self._add("absent", "", str(why), member)
             self._check_plain_sizes(survey)
-            count = survey.db.execute("SELECT count(*) FROM packs").fetchone
-            self._report.packs = count()[0]
+            self._report.packs = survey.db.execute("SELECT count(*) FROM packs").fetchone()[0]
             self._report.chunks = survey.db.execute("SELECT count(*) FROM payloads").fetchone()[0]
             self._report.plain = survey.db.execute("SELECT count(*) FROM plain").fetchone()[0]
             if deep:
