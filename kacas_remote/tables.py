@@ -1,0 +1,275 @@
+"""Tables: what the packs of a bucket hold, kept on this host.
+
+<cache>/remotes/<remote id>/tables/    SQLite: chunks by digest, entries by SHA-1, of every pack whose table was proved
+
+A cache of claims: whatever is read from where it says is proved by its digest. A row has a sum all the same: a flipped bit
+would otherwise be written into a recipe. Packs are never changed, so a table is read once; `refresh` lists what is new
+and what is gone, and what was removed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from kacas.disk.host_database import HostDatabase
+from kacas.errors import NewerFormatError, NotFoundError
+from kacas.model.digest import DIGEST_SIZE
+from kacas.model.entry import Entry, EntryError, decode_entry
+from kacas.model.location import Location
+from kacas.model.pack_format import PackFormatError, Records, Table
+from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.layout import PACKS, pack_id_of, pack_key
+from kacas_remote.pack_tables import TablePiece, read_table
+from kacas_remote.removed import read_removed
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE packs (number INTEGER PRIMARY KEY, pack BLOB NOT NULL, size INTEGER NOT NULL, whole INTEGER NOT NULL);
+CREATE UNIQUE INDEX whole_packs ON packs (pack) WHERE whole;
+CREATE TABLE chunks (digest BLOB, number INTEGER, row BLOB NOT NULL, PRIMARY KEY (digest, number)) WITHOUT ROWID;
+CREATE TABLE entries (sha1 BLOB, number INTEGER, entry BLOB NOT NULL);
+CREATE INDEX entries_by_sha1 ON entries (sha1);
+CREATE TABLE removed (entry BLOB, key TEXT, PRIMARY KEY (entry, key)) WITHOUT ROWID
+"""
+_PARALLEL = 8  # tables that are read at once, 4 MiB of each in memory
+_PER_QUERY = 500  # SQLite took 999 values at most before 2020
+_PLACE = struct.Struct("<QIIHBB")  # of a chunk record: offset, payload size, raw size, parameters size, kind, codec
+_SUM = struct.Struct("<I")
+_NUMBER = struct.Struct("<q")
+
+
+class Bucket(Protocol):
+    """What tables need of a remote."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def blobs(self) -> BlobStore: ...
+    @property
+    def remote_id(self) -> bytes: ...
+
+
+class Refreshed(NamedTuple):
+    """Packs that are new here, that are gone, and why which are not used."""
+
+    new: int
+    gone: int
+    refused: dict[bytes, str]
+
+
+class Tables:
+    """Answers from what was read last. Thread-safe, safe after fork; many processes share one cache."""
+
+    def __init__(self, remote: Bucket, cache: Path) -> None:
+        """cache: this user's cache directory."""
+        self._remote = remote
+        self._database = HostDatabase(cache / "remotes" / remote.remote_id.hex() / "tables", _VERSION, _SCHEMA)
+        self._birth = b""  # of the database that was refreshed last
+        self.refused: dict[bytes, str] = {}
+
+    def close(self) -> None:
+        """Release what is open. It may be used again."""
+        self._database.close()
+
+    def refresh(self) -> Refreshed:
+        """Read the tables of packs that are new in the bucket, forget those of packs that are gone.
+
+        A table that cannot be used is named in the result, and in `refused`, by the id of its pack. Raises what the bucket does.
+        """
+        blobs = self._remote.blobs
+        birth = self._database.read(HostDatabase.birth)
+        listed = {pack_id: info for info in blobs.list(PACKS) if (pack_id := pack_id_of(info.key)) is not None}
+        known = self._known()
+        gone = {pack_id for pack_id, size in known.items() if pack_id not in listed or listed[pack_id].size != size}
+        self._forget(gone)
+        new = {pack_id: info.size for pack_id, info in listed.items() if pack_id not in known or pack_id in gone}
+        refused = self._read_all(new)
+        self.refused = refused
+        self._read_removed()
+        self._birth = birth
+        return Refreshed(len(new) - len(refused), len(gone), refused)
+
+    def learn(self, pack_ids: Iterable[bytes]) -> dict[bytes, str]:
+        """Read the tables of these packs only, if they are not known; those that are gone are left out.
+
+        Returns why which were refused, by the id of the pack.
+        """
+        known = self._known()
+        wanted = [pack_id for pack_id in dict.fromkeys(pack_ids) if pack_id not in known]
+        with ThreadPoolExecutor(_PARALLEL, "kacas-tables") as pool:
+            infos = list(pool.map(lambda pack_id: self._remote.blobs.head(pack_key(pack_id)), wanted))
+        refused = self._read_all({pack: info.size for pack, info in zip(wanted, infos, strict=True) if info})
+        self.refused |= refused
+        return refused
+
+    def add(self, pack_id: bytes, table: Table, size: int) -> None:
+        """The table of a pack that was put there just now. size: of the pack, bytes."""
+        entries = [(entry, bytes(encoded)) for entry, encoded in table.encoded_entries()]
+        self._keep(pack_id, size, iter([TablePiece(table.records, entries)]))
+
+    def locate(self, digests: Collection[bytes]) -> dict[bytes, list[Location]]:
+        """Where payloads are in packs; those that are in none are left out."""
+        wanted = sorted(set(digests))
+        found: dict[bytes, list[Location]] = {}
+        query = "SELECT digest, number, row, pack FROM chunks JOIN packs USING (number) WHERE whole AND digest IN"
+        for digest, number, row, pack_id in self._rows(query, wanted):
+            place = _decode_row(digest, number, row)
+            if place is not None:
+                found.setdefault(digest, []).append(Location(pack_id, *place))
+        return found
+
+    def entries(self, sha1s: Collection[bytes]) -> dict[bytes, list[Entry]]:
+        """What tables say of these SHA-1, the newest first: entries that name a layout, and that nobody removed."""
+        wanted = sorted(set(sha1s))
+        found: dict[bytes, list[Entry]] = {}
+        query = (
+            "SELECT entries.entry FROM entries JOIN packs USING (number) "
+            "WHERE whole AND substr(entries.entry, 5, 16) NOT IN (SELECT entry FROM removed) AND sha1 IN"
+        )
+        asked = set(wanted)
+        for (encoded,) in self._rows(query, wanted):
+            try:
+                entry, _ = decode_entry(encoded)
+            except EntryError:
+                continue  # a bit of the cache flipped
+            if entry.sha1 in asked:
+                found.setdefault(entry.sha1, []).append(entry)
+        for entries in found.values():
+            entries.sort(key=lambda entry: entry.time_ns, reverse=True)
+        return found
+
+    def packs(self) -> dict[bytes, int]:
+        """Packs whose tables are known, by id, with their sizes."""
+        return self._known()
+
+    def _rows(self, query: str, wanted: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+        """Answers for many keys. If the cache was begun anew since it was filled, it is filled first."""
+
+        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]] | None:
+            if self._birth and HostDatabase.birth(connection) != self._birth:
+                return None
+            rows: list[tuple[Any, ...]] = []
+            for at in range(0, len(wanted), _PER_QUERY):
+                part = wanted[at : at + _PER_QUERY]
+                rows += connection.execute(f"{query} ({','.join('?' * len(part))})", part)
+            return rows
+
+        while (found := self._database.read(read)) is None:
+            self.refresh()
+        return iter(found)
+
+    def _known(self) -> dict[bytes, int]:
+        rows = self._database.read(
+            lambda connection: connection.execute("SELECT pack, size FROM packs WHERE whole").fetchall()
+        )
+        return dict(rows)
+
+    def _forget(self, gone: Collection[bytes]) -> None:
+        def forget(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM packs WHERE whole AND pack = ?", [(pack_id,) for pack_id in gone])
+            # One walk for all of them: an index by pack would double what every chunk costs.
+            connection.execute("DELETE FROM chunks WHERE number NOT IN (SELECT number FROM packs)")
+            connection.execute("DELETE FROM entries WHERE number NOT IN (SELECT number FROM packs)")
+
+        if gone:
+            self._database.write(forget)
+
+    def _read_all(self, sizes: dict[bytes, int]) -> dict[bytes, str]:
+        """Returns why which tables are not used. Raises what the bucket does, if it is not about one pack."""
+
+        def read(pack_id: bytes) -> str | None:
+            try:
+                self._keep(pack_id, size := sizes[pack_id], read_table(blobs, remote_id, pack_id, size))
+            except NotFoundError:
+                return None  # it went after it was listed
+            except (PackFormatError, NewerFormatError) as exc:
+                return f"{pack_key(pack_id)} in {blobs.name}: {exc}"
+            return None
+
+        blobs, remote_id = self._remote.blobs, self._remote.remote_id
+        if not sizes:
+            return {}
+        with ThreadPoolExecutor(min(_PARALLEL, len(sizes)), "kacas-tables") as pool:
+            try:
+                reasons = list(pool.map(read, sizes))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return {pack_id: why for pack_id, why in zip(sizes, reasons, strict=True) if why is not None}
+
+    def _keep(self, pack_id: bytes, size: int, pieces: Iterator[TablePiece]) -> None:
+        """Rows count when the last has come, and the table is proved."""
+        number = secrets.randbits(48)
+        self._database.write(
+            lambda connection: connection.execute("INSERT INTO packs VALUES (?, ?, ?, 0)", (number, pack_id, size))
+        )
+        try:
+            for piece in pieces:
+                self._database.write(partial(_insert, number=number, piece=piece))
+        except BaseException:
+            self._database.write(lambda connection: _drop(connection, number))
+            raise
+
+        def finish(connection: sqlite3.Connection) -> None:
+            if connection.execute("SELECT 1 FROM packs WHERE whole AND pack = ?", (pack_id,)).fetchone():
+                _drop(connection, number)  # another process was faster
+            else:
+                connection.execute("UPDATE packs SET whole = 1 WHERE number = ?", (number,))
+
+        self._database.write(finish)
+
+    def _read_removed(self) -> None:
+        rows = self._database.read(lambda connection: connection.execute("SELECT key, entry FROM removed").fetchall())
+        known: dict[str, frozenset[bytes]] = {}
+        for key, entry_id in rows:
+            known[key] = known.get(key, frozenset()) | {entry_id}
+        found = read_removed(self._remote.blobs, known)
+        if found == known:
+            return
+
+        def keep(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM removed")
+            ended = [(entry_id, key) for key, ids in found.items() for entry_id in ids]
+            connection.executemany("INSERT OR IGNORE INTO removed VALUES (?, ?)", ended)
+
+        self._database.write(keep)
+
+
+def _insert(connection: sqlite3.Connection, number: int, piece: TablePiece) -> None:
+    connection.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", _encoded_rows(number, piece.records))
+    connection.executemany(
+        "INSERT INTO entries VALUES (?, ?, ?)",
+        [(entry.sha1, number, encoded) for entry, encoded in piece.entries if entry.names_layout],
+    )
+
+
+def _drop(connection: sqlite3.Connection, number: int) -> None:
+    """Its rows count for nothing from now on; they go when a pack is forgotten."""
+    connection.execute("DELETE FROM packs WHERE number = ?", (number,))
+
+
+def _encoded_rows(number: int, records: Records) -> Iterator[tuple[bytes, int, bytes]]:
+    data, seed, size = records.tobytes(), zlib.crc32(_NUMBER.pack(number)), records.itemsize
+    for at in range(0, len(data), size):
+        row = data[at : at + DIGEST_SIZE + _PLACE.size]
+        yield row[:DIGEST_SIZE], number, row[DIGEST_SIZE:] + _SUM.pack(zlib.crc32(row, seed))
+
+
+def _decode_row(digest: object, number: object, row: object) -> tuple[int, int, int, int, int, int] | None:
+    """None for all that was not written just so: a flipped bit is as if the row were not there."""
+    if not (isinstance(digest, bytes) and isinstance(number, int) and isinstance(row, bytes)):
+        return None
+    if len(row) != _PLACE.size + _SUM.size:
+        return None
+    place, check = row[: _PLACE.size], row[_PLACE.size :]
+    if _SUM.pack(zlib.crc32(digest + place, zlib.crc32(_NUMBER.pack(number)))) != check:
+        return None
+    return _PLACE.unpack(place)
