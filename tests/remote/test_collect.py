@@ -9,9 +9,10 @@ import pytest
 from kacas.errors import NewerFormatError
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.directory import DirectoryBlobs
+from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.condemned import condemned_packs
 from kacas_remote.errors import CollectorBusyError, DamagedRemoteError
-from kacas_remote.layout import PACKS, recipe_key
+from kacas_remote.layout import CONDEMNED, PACKS, recipe_key
 from kacas_remote.leases import Lease, list_leases
 from kacas_remote.remote import Remote, new_remote
 from kacas_remote.removed import read_removed, remove_entries
@@ -129,6 +130,31 @@ def test_a_push_that_begins_after_packs_were_condemned_does_not_rely_on_them(rem
     time.meanwhile = [lambda: found.append(push(remote.blobs, remote.remote_id, [b"shared" * 20, b"more"]))]
     assert gc(remote, time).deleted == 1
     assert load(remote.blobs, remote.remote_id, found[0]) == b"shared" * 20 + b"more"
+
+
+def test_a_push_that_begins_just_before_the_record_is_written_is_waited_for() -> None:
+    begun: list[Pusher] = []
+
+    class Watched(MemoryBlobs):
+        def put_if_absent(self, key: str, data: bytes | bytearray | memoryview) -> bool:
+            if key.startswith(CONDEMNED):
+                begun.append(Pusher(self, watched.remote_id, [b"shared" * 20, b"more"], by_table=False))
+                begun[0].look()
+            return super().put_if_absent(key, data)
+
+    watched = new_remote("lab", Watched())
+    gone = push(watched.blobs, watched.remote_id, [b"shared" * 20])
+    watched.blobs.delete([recipe_key(gone)])
+    time = Time()
+
+    def ends() -> None:
+        begun[0].send()
+        begun[0].publish()
+        assert begun[0].end()
+
+    time.meanwhile = [lambda: None, ends]
+    assert gc(watched, time).rescued.payloads == 1
+    assert load(watched.blobs, watched.remote_id, begun[0].sha1) == begun[0].whole
 
 
 def test_a_push_that_was_taken_for_dead_knows_it_however_late_it_wakes(remote: Remote) -> None:

@@ -125,7 +125,7 @@ class Bucket(RuleBasedStateMachine):
     def collect(self, data: st.DataObject, repack: float | None, killed_at: int | None) -> None:
         """One that takes who does not beat for dead at once, or waits for all who live."""
         machine, happened = self, 0
-        actions = data.draw(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 9)), max_size=12))
+        actions = data.draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=16))
 
         class Bucketed(Interrupted):
             def happen(self) -> None:
@@ -133,7 +133,7 @@ class Bucket(RuleBasedStateMachine):
                 happened += 1
                 if happened == killed_at:
                     raise Killed
-                if actions and actions[0][0] <= happened % 13:
+                if actions and actions[0][0] <= happened % 5:
                     machine.act(actions.pop(0)[1])
 
         blobs = Bucketed()
@@ -166,6 +166,9 @@ class Bucket(RuleBasedStateMachine):
         """What others do while a collector works."""
         if self.pushers and number < 6:
             self.step(int(number))
+        elif number in (7, 8):
+            self.begin((int(number) % 4, 0), number == 7)
+            self.step(len(self.pushers) - 1)
         elif self.pushed and number == 9:
             self.remove(0)
 
