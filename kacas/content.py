@@ -11,12 +11,13 @@ from typing import NamedTuple, Protocol
 
 from kacas.disk.adopted import AdoptedFiles
 from kacas.disk.memory import check_affordable
-from kacas.errors import DamagedContentError, DamagedError, InvalidRangeError, MissingPackageError
+from kacas.errors import DamagedContentError, DamagedError, InvalidRangeError, MissingPackageError, StoreError
 from kacas.fetch import Fetch
 from kacas.model.codec import MIB
 from kacas.model.digest import PayloadKind
 from kacas.model.location import Piece
 from kacas.model.manifest import Child, Manifest, ManifestError, decode_node
+from kacas.read_through import PartSource, ReadThrough
 
 WINDOW_SIZE = 8 * MIB  # bytes that are read at a time of what is read whole
 _READ_AHEAD = 64 * 1024  # a look at the content takes as long as copying so many bytes of a chunk that is kept
@@ -72,6 +73,11 @@ class Content:
         return found
 
     @property
+    def source(self) -> PartSource | None:
+        """What it is read from that this store has not; None if all of it is in one."""
+        return self._fetch.source if isinstance(self._fetch, ReadThrough) else None
+
+    @property
     def has_spares(self) -> bool:
         """Whether `read_into` can turn to others."""
         return bool(self._spares)
@@ -87,7 +93,7 @@ class Content:
         if start < stop:
             try:
                 self._read_data(start - len(self.head), out[len(from_head) :])
-            except (DamagedError, MissingPackageError):
+            except (DamagedError, MissingPackageError, StoreError):
                 if not any(spare.fills(start, out[len(from_head) :]) for spare in self._spares):
                     raise
 
@@ -115,7 +121,7 @@ class Content:
         """As `read_into`; False if it cannot be read."""
         try:
             self.read_into(start, out)
-        except (DamagedError, MissingPackageError):
+        except (DamagedError, MissingPackageError, StoreError):
             return False
         return True
 
@@ -160,7 +166,7 @@ class Content:
     def _node(self, child: Child, level: int) -> _Children:
         found = self._nodes.get(child.digest)
         if found is None:
-            raw = payload_of(self._fetch, child.digest, PayloadKind.NODE)
+            raw = self._fetch.tree_payload(child.digest, PayloadKind.NODE)
             try:
                 found = _Children.of(decode_node(raw, level=level, size=child.size).children)
             except ManifestError as exc:
@@ -189,10 +195,10 @@ class Content:
     def tree(self) -> Iterator[tuple[bytes, PayloadKind, bytes]]:
         """Digest, kind and raw bytes of the manifest and of every node below it; none if the root is that of a chunk."""
         if not self.is_one_chunk:
-            yield self.root, PayloadKind.MANIFEST, payload_of(self._fetch, self.root, PayloadKind.MANIFEST)
+            yield self.root, PayloadKind.MANIFEST, self._fetch.tree_payload(self.root, PayloadKind.MANIFEST)
         for child, level in self.walk():
             if level:
-                yield child.digest, PayloadKind.NODE, payload_of(self._fetch, child.digest, PayloadKind.NODE)
+                yield child.digest, PayloadKind.NODE, self._fetch.tree_payload(child.digest, PayloadKind.NODE)
 
     def chunks(self) -> Iterator[Child]:
         """Every chunk; those of a repeated node once."""
@@ -215,10 +221,3 @@ class Content:
                 seen.add(child.digest)
                 stack += [(below, level - 1) for below in reversed(self._node(child, level).children)]
             yield child, level
-
-
-def payload_of(fetch: Fetch, digest: bytes, kind: PayloadKind) -> bytes:
-    location = fetch.find_payload(digest)
-    if location is None:
-        raise fetch.missing("node", digest)
-    return fetch.payload(digest, kind, location.raw_size)

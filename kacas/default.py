@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Sequence
 
 from kacas.disk.file_systems import is_network
 from kacas.settings import Settings
 from kacas.store import Store
+from kacas.upstream import Upstream
 
 _lock = threading.Lock()
-_default: tuple[tuple[str | None, ...], Store] | None = None
+_default: tuple[tuple[object, ...], Store] | None = None
 
 
 def default_store() -> Store:
@@ -37,7 +39,19 @@ def _open_default() -> Store:
             RuntimeWarning,
             stacklevel=4,
         )
-    return Store.open(settings.directory, settings=settings, upstream=settings.upstream, store_in=settings.store_in)
+    return Store.open(
+        settings.directory, settings=settings, upstream=settings.upstream, store_in=settings.store_in,
+        behind=remotes_of(settings),
+    )  # fmt: skip
+
+
+def remotes_of(settings: Settings) -> Sequence[Upstream]:
+    """The user's remotes; who has none does not import what speaks with them. Raises InvalidSettingError."""
+    if settings.remotes_file is None:
+        return ()
+    from kacas_remote.configured import configured_upstreams
+
+    return configured_upstreams(settings)
 
 
 def _after_fork() -> None:

@@ -32,7 +32,7 @@ from kacas.model.codec import (
     codec_name,
 )
 from kacas.model.digest import PayloadKind, payload_digest
-from kacas.model.location import Location, Piece
+from kacas.model.location import Declared, Location, Piece
 from kacas.model.pack_format import (
     FORMAT_VERSION,
     PAYLOAD_HEADER_SIZE,
@@ -83,10 +83,15 @@ class Fetch:
     def __init__(self, lookup: Lookup, threads: int, batch: Batch | None = None, *, room: int, kept: int = 0) -> None:
         """batch: its unpublished pack is read too (to compare new with old). room: bytes of memory for what its readers put in
         order. kept: bytes of decoded chunks that may be kept because only a part of them was asked for."""
+        self._begin(lookup, Workers(threads, "kacas-decode"), DecodedChunks(kept), room, batch)
+
+    def _begin(
+        self, lookup: Lookup, workers: Workers, decoded: DecodedChunks, room: int, batch: Batch | None = None
+    ) -> None:
         self._lookup = lookup
-        self._workers = Workers(threads, "kacas-decode")
+        self._workers = workers
         self.room = room
-        self.decoded = DecodedChunks(kept)
+        self.decoded = decoded
         self._batch = batch
         self._desk = _Desk()
 
@@ -189,8 +194,12 @@ class Fetch:
             failed = self._read_adopted(failed, adopted)
         for reader, run in span.runs:
             failed = failed + self._read_run(reader, run, kind)
-        for one in failed:
+        for one in self._read_behind(failed, kind) if failed else ():
             self._read_anywhere(one, kind, adopted)
+
+    def _read_behind(self, wanted: list[Wanted], kind: PayloadKind) -> list[Wanted]:
+        """From what is behind this store, if that is the business of this. Returns those that are not to be had there."""
+        return wanted
 
     def _read_adopted(self, wanted: list[Wanted], adopted: AdoptedFiles) -> list[Wanted]:
         """Returns those that no adopted file has."""
@@ -350,6 +359,18 @@ class Fetch:
         if found := self._lookup.confirmed([digest]):
             return found[digest]
         return next(self._lookup.tables.locations(digest), None) if prove else None
+
+    def declared(self, digest: bytes, *, prove: bool = True) -> Declared | None:
+        """Kind and raw size of a payload that `find_payload` finds."""
+        location = self.find_payload(digest, prove=prove)
+        return Declared(location.kind, location.raw_size) if location is not None else None
+
+    def tree_payload(self, digest: bytes, kind: PayloadKind) -> bytes:
+        """A manifest or node, raw and verified."""
+        declared = self.declared(digest)
+        if declared is None:
+            raise self.missing("node", digest)
+        return self.payload(digest, kind, declared.raw_size)
 
     def payload(self, digest: bytes, kind: PayloadKind, size: int) -> bytes:
         """One whole payload, raw and verified. size: as declared, bounded before it is taken."""

@@ -112,16 +112,16 @@ def open_content(fetch: Fetch, root: bytes, size: int, adopted: AdoptedFiles | N
     """
     # An adopted file of one chunk has no manifest, and normally nothing of it is in a pack.
     one_chunk = adopted is not None and size <= CHUNK_TARGET
-    location = fetch.find_payload(root, prove=not one_chunk)
-    if location is None and one_chunk:
+    declared = fetch.declared(root, prove=not one_chunk)
+    if declared is None and one_chunk:
         return Content(fetch, root, None, size, adopted)
-    if location is None:
+    if declared is None:
         raise fetch.missing("root", root)
-    if location.kind == PayloadKind.CHUNK:
-        found, content = location.raw_size, Content(fetch, root, None, size, adopted)
+    if declared.kind == PayloadKind.CHUNK:
+        found, content = declared.raw_size, Content(fetch, root, None, size, adopted)
     else:
         try:
-            manifest = decode_manifest(fetch.payload(root, PayloadKind.MANIFEST, location.raw_size))
+            manifest = decode_manifest(fetch.payload(root, PayloadKind.MANIFEST, declared.raw_size))
         except ManifestError as exc:
             raise DamagedContentError(f"manifest {root.hex()}: {exc}", digest=root.hex()) from exc
         found, content = manifest.size, _of_manifest(fetch, root, manifest, adopted)

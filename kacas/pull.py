@@ -18,16 +18,19 @@ from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
 from kacas.errors import DamagedError, WrongIdentityError
 from kacas.fetch import Fetch
-from kacas.ingest import Payload
+from kacas.ingest import Ingest, Payload
 from kacas.layouts import open_content
 from kacas.model.codec import MIB, DecodeError, Decoder
+from kacas.model.cuts import Cutter
 from kacas.model.digest import ID_SIZE, PayloadKind, new_sha1, payload_digest
 from kacas.model.encoder import Encoder
 from kacas.model.entry import Action, Entry, Kind, Origin
 from kacas.model.location import Piece
 from kacas.model.manifest import Child
 from kacas.model.pack_format import PAYLOAD_HEADER_SIZE, PackFormatError, PayloadHeader, decode_payload_header
-from kacas.upstream import Upstream
+from kacas.model.uri import Uri
+from kacas.read_through import IN_FLIGHT, ChunkSource
+from kacas.upstream import Plain, Upstream
 
 _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread reads and decodes before it takes more
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
@@ -48,12 +51,15 @@ class _Window(NamedTuple):
 class Pull:
     """Copies contents into one batch. Used by one thread."""
 
-    def __init__(self, upstream: Upstream, lookup: Lookup, batch: Batch, threads: int, room: int, step: Step) -> None:
-        """threads: that read and decode. room: see Fetch. step: called with the bytes that are done of a content, often: it
-        may raise, to end the work."""
+    def __init__(
+        self, upstream: Upstream, lookup: Lookup, batch: Batch, threads: int, room: int, cutter: Cutter, step: Step
+    ) -> None:
+        """threads: that read and decode, more where they wait for a remote. room: see Fetch. cutter: of plain files. step:
+        called with the bytes that are done of a content, often: it may raise, to end the work."""
         self._upstream = upstream
         self._batch = batch
         self._threads = threads
+        self._cutter = cutter
         self._step = step
         self._here = Fetch(lookup, 1, batch, room=room)
         self._free: list[bytearray] = []
@@ -64,6 +70,9 @@ class Pull:
 
         Raises DamagedError if a part of it, or the whole, is not what was promised; MissingPackageError, StoreError.
         """
+        if content.source is not None:
+            self._threads = max(self._threads, IN_FLIGHT)
+            content.source.read_tree()
         self._copy_tree(content)
         if content.tiling is None:
             sha1 = new_sha1()
@@ -84,6 +93,15 @@ class Pull:
         self._batch.note_whole(entry.root)
         self._batch.add_entry(_fetched(entry.sha1, entry.root, entry.size, entry.kind, entry.label))
 
+    def plain(self, uri: Uri, plain: Plain) -> None:
+        """Append what comes as it is, and an entry that names it. Raises WrongIdentityError, StoreError."""
+        found = Ingest(self._threads, self._here.room).put(
+            plain.open(), self._cutter, self._batch, progress=lambda done, _: self._step(done)
+        )
+        found.check(uri.sha1)
+        self._batch.note_whole(found.root)
+        self._batch.add_entry(_fetched(found.sha1, found.root, found.size, Kind.FILE, plain.label))
+
     def small(self, sizes: dict[bytes, int], kind: Kind) -> set[bytes]:
         """Append contents that are one chunk each, by SHA-1, and entries that name them. Returns those that were found and
         are right; `content` finds out what is wrong with the others."""
@@ -91,7 +109,7 @@ class Pull:
         roots = self._upstream.roots(sizes)
         for group in _groups((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()):
             pieces = [Piece(root, size, 0, memoryview(bytearray(size))) for _, (root, size) in group]
-            good, payloads = self._copied(pieces)
+            good, payloads = self._copied(self._upstream, pieces)
             self._append(payloads)
             entries = []
             for (sha1, _), piece in zip(group, pieces, strict=True):
@@ -109,7 +127,7 @@ class Pull:
         for digest, kind, raw in content.tree():
             if digest not in self._batch.known([digest]):
                 pieces = [Piece(digest, len(raw), 0, memoryview(bytearray(len(raw))))]
-                _, payloads = self._copied(pieces, kind)
+                _, payloads = self._copied(content.source or self._upstream, pieces, kind)
                 self._append(payloads or [_encoded(digest, kind, memoryview(raw))])
                 self._step(0)
 
@@ -170,7 +188,7 @@ class Pull:
             self._here.read_pieces(here)
         except DamagedError:
             left += here  # what its header promised is not there: copied again, it is
-        good, payloads = self._copied(left)
+        good, payloads = self._copied(content.source or self._upstream, left)
         made: set[bytes] = set()
         for piece in left:
             if piece.digest not in good:
@@ -181,10 +199,10 @@ class Pull:
         self._append(payloads)
 
     def _copied(
-        self, pieces: Collection[Piece], kind: PayloadKind = PayloadKind.CHUNK
+        self, source: ChunkSource, pieces: Collection[Piece], kind: PayloadKind = PayloadKind.CHUNK
     ) -> tuple[set[bytes], list[Payload]]:
-        """Fill pieces from the payloads that the upstream has at hand. Returns the digests of those that are good."""
-        found = self._upstream.get_many(list({piece.digest for piece in pieces})) if pieces else {}
+        """Fill pieces from the payloads that the source has at hand. Returns the digests of those that are good."""
+        found = source.get_many(list({piece.digest for piece in pieces})) if pieces else {}
         decoder = self._decoder()
         good: dict[bytes, Payload] = {}
         for piece in pieces:

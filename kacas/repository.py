@@ -37,7 +37,7 @@ from kacas.model.tiling import Tiling
 from kacas.model.uri import Uri, label_bytes
 from kacas.small_chunks import SmallChunks
 from kacas.tiers import Tiers
-from kacas.upstream import Upstream
+from kacas.upstream_chain import UpstreamChain
 
 if TYPE_CHECKING:
     from kacas.model.digest import Buffer
@@ -60,10 +60,10 @@ class Repository:
         threads: int,
         memory: int,
         progress: Progress | None = None,
-        upstream: Upstream | None = None,
+        behind: UpstreamChain | None = None,
     ) -> None:
         """cache: host-local. threads: encoders and decoders for one call. memory: bytes for buffers and caches.
-        upstream: where content comes from that is not here."""
+        behind: where content comes from that is not here."""
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)
@@ -73,7 +73,7 @@ class Repository:
         self._merger = Merger(volume, self.lookup)
         self.segment_maker = SegmentMaker(volume, self.lookup)
         self._progress = progress
-        self.upstream = upstream
+        self.behind = behind or UpstreamChain()
         self._begin()
         # One for each thread and asyncio task: a put that is not in the block must not wait for its end.
         self.current_batch: ContextVar[GatheringBatch | None] = ContextVar("batch", default=None)
@@ -89,8 +89,8 @@ class Repository:
         self._layouts = Layouts(self.lookup, self._fetch)
         self._small_chunks = SmallChunks(self.lookup)
         self.tiers = Tiers(
-            self.volume, self.lookup, self._layouts, self.upstream, threads=self._threads, room=self.room,
-            report=self.report_progress, published=self._published,
+            self.volume, self.lookup, self._layouts, self.behind, threads=self._threads, room=self.room,
+            kept=self._memory // _KEPT_SHARE, report=self.report_progress, published=self._published,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -98,8 +98,8 @@ class Repository:
         if not self.closed:
             self.closed = True
             self._fetch.close()
-            if self.upstream is not None:
-                self.upstream.close()
+            self.tiers.close()
+            self.behind.close()
             self.segment_maker.close()
             self.lookup.close()
 
@@ -356,7 +356,7 @@ class Repository:
     def describe(self, uri: Uri) -> Description:
         """What is known of the content, here or else in the upstream; raises as `resolve`."""
         self._check_open()
-        return self.tiers.first(uri, self._described, lambda upstream: upstream.describe(uri))
+        return self.tiers.described(uri, self._described)
 
     def _described(self, uri: Uri) -> Description:
         entry, content = self._layouts.sequence(uri)

@@ -35,7 +35,8 @@ from kacas.model.description import (
 from kacas.model.tiling import Chunks
 from kacas.repository import Repository
 from kacas.settings import Settings, check_store_in
-from kacas.upstream_store import StoreUpstream
+from kacas.upstream import Upstream
+from kacas.upstream_store import StoreUpstream, open_repository
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int | None], None]
@@ -55,13 +56,15 @@ class Store(ChangingVerbs):
         progress: Progress | None,
         upstream: Path | Store | None = None,
         store_in: str = "here",
+        behind: Sequence[Upstream] = (),
     ) -> None:
-        """Use `open`. upstream, store_in: as there; the repository has the upstream already."""
+        """Use `open`. upstream, store_in, behind: as there; the repository has them already."""
         self._repository = repository
         self._settings = settings
         self._progress = progress
         self._upstream = upstream
         self._store_in = store_in
+        self._behind = behind
         self._trees = Trees(repository)
         self._files = MaterialisedFiles(repository.cache, settings.cache_size)
         self._identities = Identities(repository.cache)
@@ -78,6 +81,7 @@ class Store(ChangingVerbs):
         progress: Progress | None = None,
         upstream: str | os.PathLike[str] | Store | None = None,
         store_in: str = "here",
+        behind: Sequence[Upstream] = (),
     ) -> Store:
         """Open the store at `path`; make it if it is not there and `create`.
 
@@ -86,12 +90,13 @@ class Store(ChangingVerbs):
         progress: called as progress(stage, done_bytes, total_bytes or None) during long work.
         upstream: the store behind this one, from which comes what is absent here: whole content is fetched, parts are read
         through. It is opened when it is needed; given as a Store, it stays open when this one is closed. store_in: which of
-        the two keeps what is put, "here" or "upstream"; a put returns when that one holds it.
+        the two keeps what is put, "here" or "upstream"; a put returns when that one holds it. behind: remotes, say, which
+        are asked in this order for what is in neither.
         Raises StoreNotFoundError, StoreError, NewerFormatError, InvalidSettingError.
         """
         check_store_in(store_in, upstream is not None)
         volume = open_volume(Path(path), create=create, durability=durability)
-        return cls._on(volume, settings, progress, upstream, store_in)
+        return cls._on(volume, settings, progress, upstream, store_in, behind)
 
     @classmethod
     def create(
@@ -123,6 +128,7 @@ class Store(ChangingVerbs):
         progress: Progress | None,
         upstream: str | os.PathLike[str] | Store | None = None,
         store_in: str = "here",
+        others: Sequence[Upstream] = (),
     ) -> Store:
         settings = settings or Settings.from_environment()
         behind = upstream if upstream is None or isinstance(upstream, Store) else Path(upstream).absolute()
@@ -131,11 +137,12 @@ class Store(ChangingVerbs):
             source = StoreUpstream(behind.path, lambda: behind._repository, behind._repository)
         elif behind is not None:
             source = StoreUpstream(
-                behind, lambda: _repository(open_volume(behind, create=False), settings, progress, None)
+                behind, lambda: open_repository(open_volume(behind, create=False), settings, progress, ())
             )
         if source is not None:
             source.serve(volume.path)
-        return cls(_repository(volume, settings, progress, source), settings, progress, behind, store_in)
+        chain = (*([source] if source is not None else ()), *others)
+        return cls(open_repository(volume, settings, progress, chain), settings, progress, behind, store_in, others)
 
     @property
     def path(self) -> Path:
@@ -177,7 +184,7 @@ class Store(ChangingVerbs):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path), self._settings, self._upstream, self._store_in)
+        return _reopen, (str(self.path), self._settings, self._upstream, self._store_in, self._behind)
 
     def __repr__(self) -> str:
         return f"<kacas store {self.path}>"
@@ -188,8 +195,9 @@ class Store(ChangingVerbs):
             return self._repository  # which refuses, if it was closed
         if isinstance(self._upstream, Store):
             return self._upstream._keeper()
-        assert isinstance(self._repository.upstream, StoreUpstream)
-        return self._repository.upstream.repository()
+        source = self._repository.behind.upstreams[0]
+        assert isinstance(source, StoreUpstream)
+        return source.repository()
 
     def batch(self) -> AbstractContextManager[None]:
         """Publish many puts at once: `with store.batch(): ...`. Its URIs bind when the block ends without an error."""
@@ -378,23 +386,12 @@ class Store(ChangingVerbs):
             raise StoreClosedError(f"the store at {self.path} was closed; open it again")
         if isinstance(self._upstream, Store):
             return self._upstream._open_sequences
-        if isinstance(self._repository.upstream, StoreUpstream):
-            volume = self._repository.upstream.repository().volume
+        if self._upstream is not None and isinstance(source := self._repository.behind.upstreams[0], StoreUpstream):
+            volume = source.repository().volume
             if self._sequences.volume is not volume:
                 self._sequences = Sequences(volume)
         return self._sequences
 
 
-def _reopen(path: str, settings: Settings, upstream: Path | Store | None, store_in: str) -> Store:
-    return Store.open(path, create=False, settings=settings, upstream=upstream, store_in=store_in)
-
-
-def _repository(
-    volume: Volume, settings: Settings, progress: Progress | None, upstream: StoreUpstream | None
-) -> Repository:
-    chosen = settings.sources.get("cache_directory") != "default"
-    cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
-    return Repository(
-        volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress,
-        upstream=upstream,
-    )  # fmt: skip
+def _reopen(path: str, settings: Settings, upstream: Path | Store | None, store_in: str, behind: Any) -> Store:
+    return Store.open(path, create=False, settings=settings, upstream=upstream, store_in=store_in, behind=behind)

@@ -20,7 +20,6 @@ from kacas.errors import (
     LeaseLostError,
     LeaseUnusableError,
     MissingPackageError,
-    NewerFormatError,
     NoSpaceError,
     NotFoundError,
     ReadOnlyStoreError,
@@ -29,17 +28,20 @@ from kacas.errors import (
 )
 from kacas.layouts import Layouts, best_first, ordered
 from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.description import Description
 from kacas.model.entry import Entry, Kind
 from kacas.model.pack_format import Purpose
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
 from kacas.model.uri import Uri
+from kacas.near import NearStore
 from kacas.pull import Pull
 from kacas.upstream import Upstream
+from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
 _GROUP = 4096  # payloads that are looked for together
-_UNREADABLE = (NotFoundError, DamagedError, NewerFormatError, MissingPackageError)
+_PACK_SIZE = 64 << 20  # bytes of a pack: what is in one is not fetched again by who resumes
 
 
 class Tiers:
@@ -50,18 +52,21 @@ class Tiers:
         volume: Volume,
         lookup: Lookup,
         layouts: Layouts,
-        upstream: Upstream | None,
+        behind: UpstreamChain,
         *,
         threads: int,
         room: int,
+        kept: int,
         report: Report,
         published: Callable[[], None],
     ) -> None:
-        """threads, room: see Pull. report: of progress. published: is called after a pack was."""
+        """threads, room: see Pull. kept: see Fetch. report: of progress. published: is called after a pack was."""
         self._volume = volume
         self._lookup = lookup
         self._layouts = layouts
-        self._upstream = upstream
+        self._behind = behind
+        self._near: NearStore | None = None
+        self._kept = kept
         self._threads = threads
         self._room = room
         self._report = report
@@ -74,13 +79,39 @@ class Tiers:
 
     # --- reading ----------------------------------------------------------------------------
 
+    @property
+    def near(self) -> NearStore:
+        """Reads from remotes; made when first needed."""
+        if self._near is None:
+            self._near = NearStore(
+                self._volume, self._lookup, threads=self._threads, room=self._room, kept=self._kept,
+                published=self._published,
+            )  # fmt: skip
+        return self._near
+
+    def close(self) -> None:
+        """Publish what was read through, and let threads end."""
+        if self._near is not None:
+            self._near.close()
+
     def sequence(self, uri: Uri) -> tuple[Entry, Content]:
         """As `Layouts.sequence`. What is damaged here is read from the upstream, without being asked again."""
-        return self.first(uri, self._here, lambda there: best_first(there.readable(uri)))
+        return self._first(uri, self._here, lambda there: best_first(self._believed(there, uri)))
+
+    def _believed(self, upstream: Upstream, uri: Uri) -> list[tuple[Entry, Content]]:
+        """Layouts of which a part may be read; each turns to the whole chain for what it cannot read."""
+        if not (found := upstream.believed(uri, self.near)):
+            self._bring_from(uri, upstream)
+            if self._is_here(uri):
+                return [self._here(uri)]
+            upstream.prove(uri, self.near)
+            found = upstream.believed(uri, self.near)
+        spare = Behind(self._behind, uri, self.near, set(), but=upstream)
+        return [(entry, content.with_spares([spare])) for entry, content in found]
 
     def whole(self, uri: Uri) -> tuple[Entry, Content]:
         """As `sequence`, of what will be read as a whole: see `bring`."""
-        if self._upstream is not None:
+        if self._behind:
             try:
                 return self._here(uri)  # hits are looked up once
             except (NotFoundError, DamagedError):
@@ -89,35 +120,39 @@ class Tiers:
 
     def _here(self, uri: Uri) -> tuple[Entry, Content]:
         entry, content = self._layouts.sequence(uri)
-        if self._upstream is None:
+        if not self._behind:
             return entry, content
-        return entry, content.with_spares([_Behind(self._upstream, uri, self._met)])
+        return entry, content.with_spares([Behind(self._behind, uri, self.near, self._met)])
 
     def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """As `Layouts.readable`, and as `sequence`."""
-        if self._upstream is None:
+        if not self._behind:
             return list(self._layouts.readable(uri))
-        behind = _Behind(self._upstream, uri, self._met)
+        behind = Behind(self._behind, uri, self.near, self._met)
 
         def here(uri: Uri) -> list[tuple[Entry, Content]]:
             return [(entry, content.with_spares([behind])) for entry, content in self._layouts.readable(uri)]
 
-        return self.first(uri, here, lambda there: list(there.readable(uri)))
+        return self._first(uri, here, lambda there: self._believed(there, uri))
 
-    def first(self, uri: Uri, here: Callable[[Uri], T], there: Callable[[Upstream], T]) -> T:
+    def described(self, uri: Uri, here: Callable[[Uri], Description]) -> Description:
+        """What is known of the content, here or else behind."""
+        return self._first(uri, here, lambda there: there.describe(uri, self.near))
+
+    def _first(self, uri: Uri, here: Callable[[Uri], T], there: Callable[[Upstream], T]) -> T:
         """What this store says, or, if it has nothing that is good, the upstream."""
         try:
             return here(uri)
         except (NotFoundError, DamagedError) as exc:
-            if self._upstream is None:
+            if not self._behind:
                 raise
             try:
-                return there(self._upstream)
+                return self._behind.first(there)
             except NotFoundError:
                 if isinstance(exc, DamagedError):
                     raise exc from None
                 raise NotFoundError(
-                    f"{uri} is neither in the store at {self._volume.path} nor in {self._upstream.name}, which is its "
+                    f"{uri} is neither in the store at {self._volume.path} nor in {self._behind.name}, which is its "
                     "upstream; store it, or set KACAS_UPSTREAM to the store that has it",
                     sha1=uri.sha1.hex(),
                 ) from exc
@@ -130,12 +165,21 @@ class Tiers:
 
         Raises NotFoundError if no tier has it, a DamagedError if none has it as it should be, StoreError.
         """
-        upstream = self._upstream
-        if upstream is None or self._is_here(uri):
-            return
+        if self._behind and not self._is_here(uri):
+            self._first(uri, self._here, partial(self._bring_from, uri))
+
+    def _bring_from(self, uri: Uri, upstream: Upstream) -> None:
         upstream.bring(uri)
-        size = self.sequence(uri)[0].size  # before a lease is taken: what nobody has is nobody's work
+        size = self._size_in(upstream, uri)  # before a lease is taken: what nobody has is nobody's work
         self._once(uri.sha1, lambda: self._is_here(uri), partial(self._fetch, upstream, uri), size)
+
+    def _size_in(self, upstream: Upstream, uri: Uri) -> int:
+        try:
+            return next(iter(upstream.readable(uri, self.near)))[0].size
+        except NotFoundError:
+            if (plain := upstream.plain(uri)) is None:
+                raise
+            return plain.size
 
     def _is_here(self, uri: Uri) -> bool:
         try:
@@ -147,13 +191,15 @@ class Tiers:
     def heal(self, uri: Uri) -> None:
         """All of it was read: if parts were damaged here, and came from the upstream, it is fetched, as storing it again would
         put good copies here. What was read is good whatever comes of this, so that is only warned of."""
-        if self._upstream is None or uri.sha1 not in self._met:
+        if not self._behind or uri.sha1 not in self._met:
             return
         self._met.discard(uri.sha1)
         try:
             size = self.sequence(uri)[0].size
-            self._once(uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, self._upstream, uri), size)
-        except (*_UNREADABLE, StoreError) as exc:
+            self._behind.first(
+                lambda there: self._once(uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, there, uri), size)
+            )
+        except (*UNREADABLE, StoreError) as exc:
             self._warn_once(exc)
 
     def _is_sound(self, uri: Uri) -> bool:
@@ -171,12 +217,19 @@ class Tiers:
     def _fetch(self, upstream: Upstream, uri: Uri, lease: Lease) -> None:
         """From the first of the upstream's layouts that is good."""
         failure: KacasError | None = None
-        for entry, content in ordered(upstream.readable(uri)):
-            try:
-                self._publish(upstream, lease, entry.size, lambda pull: pull.content(entry, content))  # noqa: B023
-                return
-            except (DamagedError, MissingPackageError) as exc:
-                failure = failure or exc
+        try:
+            for entry, content in ordered(upstream.readable(uri, self.near)):
+                try:
+                    self._publish(upstream, lease, entry.size, lambda pull: pull.content(entry, content))  # noqa: B023
+                    upstream.remember(entry)
+                    return
+                except (DamagedError, MissingPackageError) as exc:
+                    failure = failure or exc
+        except NotFoundError as exc:
+            failure = exc
+        if (plain := upstream.plain(uri)) is not None:
+            self._publish(upstream, lease, plain.size, lambda pull: pull.plain(uri, plain))
+            return
         assert failure is not None
         raise failure
 
@@ -187,9 +240,10 @@ class Tiers:
             lease.check()
             self._report("fetching", done, size)
 
-        batch = Batch(self._volume, self._lookup, Purpose.FETCHED)
+        cutter = self._volume.file_cutter()
+        batch = Batch(self._volume, self._lookup, Purpose.FETCHED, _PACK_SIZE)
         try:
-            copy(Pull(upstream, self._lookup, batch, self._threads, self._room, step))
+            copy(Pull(upstream, self._lookup, batch, self._threads, self._room, cutter, step))
             lease.confirm()
             batch.finish()
         except BaseException:
@@ -242,16 +296,14 @@ class Tiers:
 
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
-        upstream = self._upstream
-        if upstream is None:
-            return
-        absent = self._absent(sha1)
-        if absent.size is None:
-            return
-        upstream.bring_tree(sha1)
-        self._once(
-            sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
-        )
+        for upstream in self._behind.upstreams:
+            absent = self._absent(sha1)
+            if absent.size is None:
+                return
+            upstream.bring_tree(sha1)
+            self._once(
+                sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
+            )
 
     def _absent(self, sha1: bytes) -> _Absent:
         """What of a directory is not here, as far as its documents can be read."""
@@ -267,7 +319,7 @@ class Tiers:
                 raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
                 content.read_into(0, raw)
                 entries = decode_tree(bytes(raw))
-            except (*_UNREADABLE, TreeError):
+            except (*UNREADABLE, TreeError):
                 continue  # whoever restores the directory says so
             documents[current] = content.size
             for entry in entries:
@@ -296,15 +348,14 @@ class Tiers:
 
         self._publish(upstream, lease, absent.size or 0, copy)
 
-    @staticmethod
-    def _copy_alone(upstream: Upstream, pull: Pull, sha1: bytes) -> None:
+    def _copy_alone(self, upstream: Upstream, pull: Pull, sha1: bytes) -> None:
         """From the first layout that is good; without one, it is left out.
 
         Raises WrongIdentityError for other content under the SHA-1: what is left out is read through, where no SHA-1 is compared.
         """
         wrong: WrongIdentityError | None = None
         try:
-            for entry, content in ordered(upstream.readable(Uri(sha1))):
+            for entry, content in ordered(upstream.readable(Uri(sha1), self.near)):
                 try:
                     pull.content(entry, content)
                     return
@@ -312,7 +363,7 @@ class Tiers:
                     wrong = exc
                 except (DamagedError, MissingPackageError):
                     continue
-        except _UNREADABLE:
+        except UNREADABLE:
             pass
         if wrong is not None:
             raise wrong
@@ -330,22 +381,3 @@ class _Absent(NamedTuple):
         if not (self.documents or self.files):
             return None
         return sum(self.documents.values()) + sum(self.files.values())
-
-
-class _Behind:
-    """What the upstream has of a content, opened when that is needed."""
-
-    def __init__(self, upstream: Upstream, uri: Uri, met: set[bytes]) -> None:
-        """met: gets the SHA-1 when the upstream had to help."""
-        self._upstream = upstream
-        self._uri = uri
-        self._met = met
-
-    def fills(self, start: int, out: memoryview) -> bool:
-        """See Content."""
-        try:
-            best_first(self._upstream.readable(self._uri))[1].read_into(start, out)
-        except (*_UNREADABLE, StoreError):
-            return False
-        self._met.add(self._uri.sha1)
-        return True

@@ -1,22 +1,35 @@
-"""Upstream: where content comes from that a store has not. Another store today; a bucket or a gateway can stand there."""
+"""Upstream: where content comes from that a store has not: another store, or a remote."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 from kacas.content import Content
 from kacas.model.description import Description
 from kacas.model.entry import Entry
+from kacas.model.source import Source
 from kacas.model.uri import Uri
+from kacas.read_through import ChunkSource, PartSource
 
 
-class ChunkSource(Protocol):
-    """Gives payloads by their digests. It need not be trusted: who asks decodes them and compares the digests."""
+class Near(Protocol):
+    """The store that asks an upstream: what it has is not asked for again, and what is read is kept in it."""
 
-    def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
-        """Payload headers, parameters and payloads, as a pack has them; those that are not at hand are left out."""
+    def open(self, entry: Entry, source: PartSource) -> Content:
+        """What the entry names, open for verified reading from here or else from the source.
+
+        Raises DamagedError or NewerFormatError.
+        """
         ...
+
+
+class Plain(NamedTuple):
+    """The bytes of content of which no layout is known. size: of all of them. open: begins to read them, from the front."""
+
+    size: int
+    label: bytes
+    open: Callable[[], Source]
 
 
 class Upstream(ChunkSource, Protocol):
@@ -38,18 +51,41 @@ class Upstream(ChunkSource, Protocol):
         """As `bring`, for a directory and all below it; what is missing is left out."""
         ...
 
-    def readable(self, uri: Uri) -> Iterator[tuple[Entry, Content]]:
-        """Every layout that can be read, one at least, the newest first, open for verified reading.
+    def readable(self, uri: Uri, near: Near) -> Iterator[tuple[Entry, Content]]:
+        """Every layout that can be read, one at least, the newest first, open for verified reading. That it is what the SHA-1
+        names is to be found out by who reads it.
 
         Raises NotFoundError, DamagedError or NewerFormatError.
         """
+        ...
+
+    def believed(self, uri: Uri, near: Near) -> list[tuple[Entry, Content]]:
+        """Those of `readable` of which a part may be read without the rest. None: it is small, and to be had as a whole first.
+
+        Raises as `readable`, and, of what is large and nobody vouches for, an error that says so.
+        """
+        ...
+
+    def prove(self, uri: Uri, near: Near) -> None:
+        """Read all of it to compare the SHA-1, so that a layout is believed: the store that asks cannot keep it.
+
+        Raises as `readable`; a DamagedError if there is no layout that is right.
+        """
+        ...
+
+    def remember(self, entry: Entry) -> None:
+        """All of what the entry names was read, and has its SHA-1."""
+        ...
+
+    def plain(self, uri: Uri) -> Plain | None:
+        """The content's bytes as they are, if no layout of it is known there."""
         ...
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """A root of each SHA-1 whose content has the size that is given; what is not known at once is left out."""
         ...
 
-    def describe(self, uri: Uri) -> Description:
+    def describe(self, uri: Uri, near: Near) -> Description:
         """What is known there of the content. Raises as `readable`."""
         ...
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from kacas.content import Content
 from kacas.disk.forked import Forked
+from kacas.disk.volume import Volume
 from kacas.encoded import encoded_payloads
 from kacas.errors import InvalidSettingError, StoreNotFoundError
 from kacas.model.description import Description
 from kacas.model.entry import Entry
 from kacas.model.uri import Uri
-from kacas.repository import Repository
+from kacas.repository import Progress, Repository
+from kacas.settings import Settings
+from kacas.upstream import Near, Plain, Upstream
+from kacas.upstream_chain import UpstreamChain
 
 
 class StoreUpstream:
@@ -78,12 +82,12 @@ class StoreUpstream:
     def _check_behind(self, found: Repository, path: Path) -> None:
         if os.path.samefile(found.volume.path, path):
             raise _own_upstream(path)
-        behind = found.upstream
-        if isinstance(behind, StoreUpstream):
-            if behind.path == path:
-                raise _own_upstream(path)
-            if behind._found is not None:
-                self._check_behind(behind._found, path)
+        for behind in found.behind.upstreams:
+            if isinstance(behind, StoreUpstream):
+                if behind.path == path:
+                    raise _own_upstream(path)
+                if behind._found is not None:
+                    self._check_behind(behind._found, path)
 
     def bring(self, uri: Uri) -> None:
         """See Upstream."""
@@ -93,27 +97,41 @@ class StoreUpstream:
         """See Upstream."""
         self.repository().bring_tree(sha1)
 
-    def readable(self, uri: Uri) -> Iterator[tuple[Entry, Content]]:
+    def readable(self, uri: Uri, near: Near) -> Iterator[tuple[Entry, Content]]:
         """See Upstream."""
         return iter(self.repository().readable(uri))
+
+    def believed(self, uri: Uri, near: Near) -> list[tuple[Entry, Content]]:
+        """See Upstream. What a store has was hashed when it was put there."""
+        return self.repository().readable(uri)
+
+    def prove(self, uri: Uri, near: Near) -> None:
+        """See Upstream."""
+
+    def remember(self, entry: Entry) -> None:
+        """See Upstream."""
+
+    def plain(self, uri: Uri) -> Plain | None:
+        """See Upstream."""
+        return None
 
     def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
         """See ChunkSource."""
         repository = self.repository()
         found = encoded_payloads(repository.lookup, digests)
-        if repository.upstream is not None and len(found) < len(digests):
-            found |= repository.upstream.get_many([digest for digest in digests if digest not in found])
+        if repository.behind and len(found) < len(digests):
+            found |= repository.behind.get_many([digest for digest in digests if digest not in found])
         return found
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
         repository = self.repository()
         found = repository.lookup.roots(sizes)
-        if repository.upstream is not None and len(found) < len(sizes):
-            found |= repository.upstream.roots({sha1: size for sha1, size in sizes.items() if sha1 not in found})
+        if repository.behind and len(found) < len(sizes):
+            found |= repository.behind.roots({sha1: size for sha1, size in sizes.items() if sha1 not in found})
         return found
 
-    def describe(self, uri: Uri) -> Description:
+    def describe(self, uri: Uri, near: Near) -> Description:
         """See Upstream."""
         return self.repository().describe(uri)
 
@@ -125,3 +143,15 @@ class StoreUpstream:
 
 def _own_upstream(path: Path) -> InvalidSettingError:
     return InvalidSettingError(f"the store at {path} cannot be its own upstream; set KACAS_UPSTREAM to another one")
+
+
+def open_repository(
+    volume: Volume, settings: Settings, progress: Progress | None, upstreams: Sequence[Upstream]
+) -> Repository:
+    """The volume's, as the settings say, with what is behind it."""
+    chosen = settings.sources.get("cache_directory") != "default"
+    cache = volume.cache_directory(settings.cache_directory, chosen=chosen)
+    return Repository(
+        volume, cache, owner=settings.owner, threads=settings.threads, memory=settings.memory, progress=progress,
+        behind=UpstreamChain(upstreams),
+    )  # fmt: skip

@@ -6,7 +6,15 @@ from kacas.errors import AccessDeniedError, DamagedError, InvalidSettingError, K
 
 
 class RemoteUnavailableError(StoreError, ConnectionError):
-    """The service is not there, or it fails again and again. Nothing is wrong with what is asked of it."""
+    """The service is not there, or it fails again and again. Nothing is wrong with what is asked of it.
+
+    retry_for_s: how long it is worth trying again. pause_s: how long the service asks to be left alone before.
+    """
+
+    def __init__(self, message: str, *, path: str, retry_for_s: float = 120.0, pause_s: float = 0.0) -> None:
+        super().__init__(message, path=path)
+        self.retry_for_s = retry_for_s
+        self.pause_s = pause_s
 
 
 class RemoteRefusedError(AccessDeniedError):

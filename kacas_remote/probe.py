@@ -39,7 +39,7 @@ def probe(remote: Remote) -> Probed:
     seen = Probed(at=now, listing=listing, writable=False)
     if scheme in READ_ONLY_SCHEMES or remote.configuration.read_only:
         return seen
-    place = f"{PROBES}{secrets.token_hex(8)}/"
+    place = f"{PROBES}{secrets.token_hex(8)}-"
     try:
         blobs.put(f"{place}small", _SMALL)
     except _REFUSALS:

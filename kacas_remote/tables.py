@@ -128,22 +128,26 @@ class Tables:
 
     def entries(self, sha1s: Collection[bytes]) -> dict[bytes, list[Entry]]:
         """What tables say of these SHA-1, the newest first: entries that name a layout, and that nobody removed."""
+        return {sha1: [entry for entry, _ in found] for sha1, found in self.named(sha1s).items()}
+
+    def named(self, sha1s: Collection[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
+        """As `entries`, each with the id of its pack."""
         wanted = sorted(set(sha1s))
-        found: dict[bytes, list[Entry]] = {}
+        found: dict[bytes, list[tuple[Entry, bytes]]] = {}
         query = (
-            "SELECT entries.entry FROM entries JOIN packs USING (number) "
+            "SELECT entries.entry, pack FROM entries JOIN packs USING (number) "
             "WHERE whole AND substr(entries.entry, 5, 16) NOT IN (SELECT entry FROM removed) AND sha1 IN"
         )
         asked = set(wanted)
-        for (encoded,) in self._rows(query, wanted):
+        for encoded, pack_id in self._rows(query, wanted):
             try:
                 entry, _ = decode_entry(encoded)
             except EntryError:
                 continue  # a bit of the cache flipped
             if entry.sha1 in asked:
-                found.setdefault(entry.sha1, []).append(entry)
+                found.setdefault(entry.sha1, []).append((entry, pack_id))
         for entries in found.values():
-            entries.sort(key=lambda entry: entry.time_ns, reverse=True)
+            entries.sort(key=lambda one: one[0].time_ns, reverse=True)
         return found
 
     def packs(self) -> dict[bytes, int]:

@@ -39,7 +39,6 @@ ENVIRONMENT = {
     "KACAS_MEMORY": "1G",
     "KACAS_UPSTREAM": "/env/lab",
     "KACAS_STORE_IN": "here",
-    "KACAS_REMOTE": "lab",
 }
 
 
@@ -60,7 +59,7 @@ def test_the_users_file_comes_before_the_defaults(tmp_path: Path) -> None:
         Path("/file/store"), Path("/file/cache"), "file owner", 3, 3 << 30, 100 << 20, Path("/file/lab"), "upstream"
     )
     assert found == expected
-    assert set(found.sources.values()) == {"file", "default"}
+    assert found.sources == dict.fromkeys(found.sources, "file") | {"remote": "default"}
 
 
 def test_the_environment_comes_before_the_users_file(tmp_path: Path) -> None:
@@ -69,7 +68,7 @@ def test_the_environment_comes_before_the_users_file(tmp_path: Path) -> None:
         Path("/env/store"), Path("/env/cache"), "env owner", 5, 5 << 20, 1 << 30, Path("/env/lab"), "here"
     )
     assert found == expected
-    assert found.sources == dict.fromkeys(found.sources, "environment")
+    assert found.sources == dict.fromkeys(found.sources, "environment") | {"remote": "default"}
 
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
@@ -85,12 +84,20 @@ def test_each_setting_is_taken_from_its_own_source(tmp_path: Path, variable: str
         "KACAS_UPSTREAM": "upstream",
         "KACAS_STORE_IN": "store_in",
     }
-    expected = dict.fromkeys(names.values(), "default") | {"threads": "file", "owner": "file"}
+    expected = dict.fromkeys([*names.values(), "remote"], "default") | {"threads": "file", "owner": "file"}
     assert found.sources == expected | {names[variable]: "environment"}
 
 
 def test_an_empty_variable_is_as_if_it_were_not_set(tmp_path: Path) -> None:
     assert from_file(tmp_path, FILE, **dict.fromkeys(ENVIRONMENT, "")) == from_file(tmp_path, FILE)
+
+
+@pytest.mark.parametrize("text", ["lab", ""])
+def test_the_remote_may_be_named_or_be_none(tmp_path: Path, text: str) -> None:
+    found = Settings.from_environment({"HOME": str(tmp_path), "KACAS_REMOTE": text})
+    assert found.remote == text
+    assert found.sources["remote"] == "environment"
+    assert Settings.from_environment({"HOME": str(tmp_path)}).remote is None
 
 
 def test_the_process_environment_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,8 @@ def test_what_is_due_after_a_fetch_is_done_when_the_lease_is_free_again(lab: kac
     """As merging small packs: nobody is to wait for that."""
     held: list[list[str]] = []
     repository = node.repository
-    assert repository.upstream is not None
     tiers = Tiers(
-        repository.volume, repository.lookup, repository._layouts, repository.upstream, threads=1, room=1 << 20,
+        repository.volume, repository.lookup, repository._layouts, repository.behind, threads=1, room=1 << 20, kept=0,
         report=lambda stage, done, total: None, published=lambda: held.append(os.listdir(node.path / "leases")),
     )  # fmt: skip
     tiers.bring(parse_uri(lab.store_text("text")))

@@ -36,12 +36,19 @@ class Session:
         return settings.directory if self.store_path is None else Path(self.store_path).expanduser().absolute()
 
     @contextmanager
-    def open_store(self) -> Iterator[Store]:
-        """The store, which must exist; the bar runs until the block ends. Raises StoreNotFoundError."""
+    def open_store(self, remote: str | None = None) -> Iterator[Store]:
+        """The store, which must exist; the bar runs until the block ends. remote: is asked before all others, even by a store that
+        is named by --store. Raises StoreNotFoundError."""
+        from kacas.default import remotes_of
         from kacas.store import Store
 
         settings = self.settings()
         by_default = self.store_path is None  # a store that is named has no upstream
+        behind = remotes_of(settings) if by_default else ()
+        if remote is not None:
+            from kacas_remote.configured import configured_upstreams
+
+            behind = configured_upstreams(settings, remote)
         with (
             self.bar,
             Store.open(
@@ -49,8 +56,9 @@ class Session:
                 create=False,
                 settings=settings,
                 progress=self.bar if self.bar.visible else None,
-                upstream=settings.upstream if by_default else None,
-                store_in=settings.store_in if by_default else "here",
+                upstream=settings.upstream if by_default and remote is None else None,
+                behind=behind,
+                store_in=settings.store_in if by_default and remote is None else "here",
             ) as store,
         ):
             yield store

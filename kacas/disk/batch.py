@@ -27,9 +27,13 @@ class Batch:
     A pack that fills up is published before the end: its chunks, and the entries of puts that are complete.
     """
 
-    def __init__(self, volume: Volume, lookup: Lookup, purpose: Purpose = Purpose.STORED) -> None:
+    def __init__(
+        self, volume: Volume, lookup: Lookup, purpose: Purpose = Purpose.STORED, pack_size: int = PACK_SIZE
+    ) -> None:
+        """pack_size: bytes at which a pack is published."""
         self._volume = volume
         self._purpose = purpose
+        self._pack_size = pack_size
         self._lookup = lookup
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -73,7 +77,7 @@ class Batch:
                 raise
             for (header, _), record in zip(payloads, records, strict=True):
                 self._pending[header.digest] = record
-            if self._writer.size >= PACK_SIZE or self._writer.payload_count >= _PACK_PAYLOADS:
+            if self._writer.size >= self._pack_size or self._writer.payload_count >= _PACK_PAYLOADS:
                 self._publish()
 
     def add_entry(self, entry: Entry) -> None:

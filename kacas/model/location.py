@@ -17,6 +17,13 @@ class Piece(NamedTuple):
     at: int = 0
 
 
+class Declared(NamedTuple):
+    """What is said of a payload, before it is read. raw_size: bytes."""
+
+    kind: int
+    raw_size: int
+
+
 class Location(NamedTuple):
     """A hint, proved by the payload header found there and finally by the digest.
 

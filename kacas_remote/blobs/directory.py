@@ -217,7 +217,7 @@ class DirectoryBlobs:
         except OSError as exc:
             if exc.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise NotSupportedError(
-                    f"{self.name} cannot have {key}: below {directory} a name on the way to it is that of a file or a link. Remove it, "
+                    f"{self.name} cannot have {key}: below {directory} a file or a link is in its way. Remove that, "
                     "or take another directory for the remote",
                     path=str(directory),
                 ) from exc

@@ -10,7 +10,8 @@ from kacas_remote.errors import InvalidRemoteError
 MAX_KEY = 800
 MAX_PART = 200
 """Characters. A service takes 1024 bytes, prefix included; a file name has 255."""
-_PART = re.compile(r"[\x20-\x7e]+", re.ASCII)
+# No backslash: SeaweedFS takes it for a slash.
+_PART = re.compile(r"[\x20-\x5b\x5d-\x7e]+", re.ASCII)
 
 
 def check_key(key: str) -> str:
@@ -52,7 +53,7 @@ def _why_not(key: str) -> str:
         if len(part) > MAX_PART:
             return f"a part of it has more than {MAX_PART} characters"
         if not _PART.fullmatch(part):
-            return "it has characters that are no printable ASCII"
+            return "it has characters that are no printable ASCII, or a backslash"
         if part.startswith(".") and ".tmp." in part:
             return "a part of it is named as temporaries are"
     return ""

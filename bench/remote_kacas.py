@@ -1,0 +1,97 @@
+"""kacas as bench/remote.py calls it: a store, a remote, and for what is pulled a store and caches that are new."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+import kacas
+from bench.array_systems import Array
+from bench.remote_systems import Bucket
+from kacas.settings import Settings
+from kacas_remote.blobs.open_blobs import open_blobs
+from kacas_remote.configuration import RemoteConfiguration
+from kacas_remote.push.pushing import push
+from kacas_remote.remote import Remote
+from kacas_remote.upstream import RemoteUpstream
+
+
+class Kacas:
+    """The remote is trusted, as a lab's own bucket is: parts are read without the whole."""
+
+    def __init__(self) -> None:
+        self.version = f"kacas {kacas.__version__}"
+        self._number = itertools.count()
+        self._local: kacas.Store | None = None
+        self._far: kacas.Store | None = None
+
+    def open(self, bucket: Bucket, directory: Path) -> None:
+        self._close()
+        self._directory = directory
+        blobs = open_blobs(
+            bucket.url,
+            endpoint=bucket.endpoint,
+            region=bucket.region,
+            credentials={"access_key_id": bucket.access_key_id, "secret_access_key": bucket.secret_access_key},
+        )
+        configuration = RemoteConfiguration("bench", bucket.url, endpoint=bucket.endpoint, trusted=True)
+        self._remote = Remote("bench", blobs, configuration)
+        self._local = kacas.Store.open(directory / f"local-{next(self._number)}")
+
+    def take(self, array: Array) -> None:
+        self._uri = self._store.store_npy(array, codec="bits-lz4")
+
+    def push(self, stored_size: int) -> None:
+        push(self._store, self._remote, [self._uri])
+
+    def push_large(self, array: Array, size: int) -> int:
+        """An array of `size` bytes, which repeats the given one: few chunks, but a recipe of all. Returns its rows."""
+        with self._store.npy_writer(array.shape[1:], array.dtype, codec="bits-lz4") as writer:
+            for _ in range(size // array.nbytes):
+                writer.append(array)
+        self._uri = writer.uri
+        push(self._store, self._remote, [self._uri])
+        return size // array.nbytes * len(array)
+
+    def cold(self) -> None:
+        if self._far is not None:
+            self._far.close()
+        place = self._directory / f"far-{next(self._number)}"
+        settings = Settings.from_environment({"KACAS_CACHE_DIR": str(place / "cache"), "HOME": str(place)})
+        self._far = kacas.Store.open(
+            place / "store", settings=settings, behind=[RemoteUpstream(self._remote, settings)]
+        )
+
+    def pull(self) -> Array | None:
+        array: Array = self._distant.load_npy(self._uri)
+        return array
+
+    def rows(self, start: int, stop: int) -> Array:
+        return np.asarray(self._distant.open_npy(self._uri)[start:stop])
+
+    def take_tree(self, tree: Path) -> None:
+        self._uri = self._store.store_dir(tree)
+
+    def push_tree(self, tree: Path) -> None:
+        push(self._store, self._remote, [self._uri])
+
+    def pull_tree(self, target: Path) -> None:
+        self._distant.load_dir(self._uri, target)
+
+    @property
+    def _store(self) -> kacas.Store:
+        assert self._local is not None
+        return self._local
+
+    @property
+    def _distant(self) -> kacas.Store:
+        assert self._far is not None
+        return self._far
+
+    def _close(self) -> None:
+        for store in (self._local, self._far):
+            if store is not None:
+                store.close()
+        self._local = self._far = None

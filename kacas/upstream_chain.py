@@ -1,0 +1,113 @@
+"""Several upstreams in order: what one has not, or cannot give, is asked of the next."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from kacas.errors import (
+    DamagedError,
+    KacasError,
+    MissingPackageError,
+    NewerFormatError,
+    NotFoundError,
+    StoreError,
+)
+from kacas.layouts import best_first
+from kacas.model.uri import Uri
+from kacas.upstream import Near, Upstream
+
+T = TypeVar("T")
+UNREADABLE = (NotFoundError, DamagedError, NewerFormatError, MissingPackageError)
+
+
+class UpstreamChain:
+    """What stands behind a store, nearest first. Thread-safe, safe after fork."""
+
+    def __init__(self, upstreams: Sequence[Upstream] = ()) -> None:
+        self.upstreams = tuple(upstreams)
+        self._warned: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self.upstreams)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return " nor in ".join(upstream.name for upstream in self.upstreams)
+
+    def first(self, work: Callable[[Upstream], T]) -> T:
+        """The work's result with the first upstream with which it can be done. One that fails is warned of, once by its name,
+        if another one helps.
+
+        Raises NotFoundError if no upstream has what is wanted; else the first reason why one that may have it did not help.
+        """
+        failures: list[tuple[str, KacasError]] = []
+        absent: NotFoundError | None = None
+        for upstream in self.upstreams:
+            try:
+                found = work(upstream)
+            except NotFoundError as exc:
+                absent = absent or exc
+            except KacasError as exc:
+                failures.append((upstream.name, exc))
+            else:
+                for name, why in failures:
+                    self._warn_once(name, upstream.name, why)
+                return found
+        if failures:
+            raise failures[0][1]
+        raise absent or NotFoundError("nothing is behind this store")
+
+    def without(self, upstream: Upstream) -> UpstreamChain:
+        """The others."""
+        return UpstreamChain([one for one in self.upstreams if one is not upstream])
+
+    def _warn_once(self, name: str, other: str, exc: KacasError) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(f"{name} did not help, {other} did: {exc}", RuntimeWarning, stacklevel=5)
+
+    def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
+        """As of an Upstream, from all of them."""
+        found: dict[bytes, memoryview] = {}
+        for upstream in self.upstreams:
+            if left := [digest for digest in digests if digest not in found]:
+                found |= upstream.get_many(left)
+        return found
+
+    def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
+        """As of an Upstream, from all of them."""
+        found: dict[bytes, bytes] = {}
+        for upstream in self.upstreams:
+            if left := {sha1: size for sha1, size in sizes.items() if sha1 not in found}:
+                found |= upstream.roots(left)
+        return found
+
+    def close(self) -> None:
+        """Release what is open."""
+        for upstream in self.upstreams:
+            upstream.close()
+
+
+class Behind:
+    """What the upstream has of a content, opened when that is needed."""
+
+    def __init__(
+        self, behind: UpstreamChain, uri: Uri, near: Near, met: set[bytes], but: Upstream | None = None
+    ) -> None:
+        """met: gets the SHA-1 when an upstream had to help. but: which is not asked."""
+        self._behind = behind if but is None else behind.without(but)
+        self._uri = uri
+        self._near = near
+        self._met = met
+
+    def fills(self, start: int, out: memoryview) -> bool:
+        """See Content."""
+        try:
+            self._behind.first(lambda there: best_first(there.believed(self._uri, self._near))[1].read_into(start, out))
+        except (*UNREADABLE, StoreError):
+            return False
+        self._met.add(self._uri.sha1)
+        return True

@@ -1,0 +1,93 @@
+"""Ranges of blobs, many at once: what lies near together is read in one request, and the requests run side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from kacas.disk.forked import Forked
+from kacas.model.codec import MIB
+from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.errors import BlobNotFoundError
+
+_GAP = 64 * 1024  # bytes between two ranges that are read along: a request costs more
+_MOST = 8 * MIB  # bytes of one request
+_THREADS = 8  # blobs that are read at once; a blob store reads ranges of one side by side itself
+
+
+class Place(NamedTuple):
+    """Bytes start:stop of the blob at the key."""
+
+    key: str
+    start: int
+    stop: int
+
+
+class BlobRanges:
+    """Reads places of one remote. Thread-safe, safe after fork."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self.blobs = blobs
+        self._renew()
+        self._forked = Forked(self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def read(self, places: Iterable[Place]) -> dict[Place, memoryview]:
+        """What is at each place, fewer bytes where a blob ends; those of blobs that are not there are left out.
+
+        Raises RemoteUnavailableError, RemoteRefusedError.
+        """
+        by_key: dict[str, list[Place]] = {}
+        for place in places:
+            by_key.setdefault(place.key, []).append(place)
+        if len(by_key) <= 1:
+            found = [self._read(key, wanted) for key, wanted in by_key.items()]
+        else:
+            found = list(self._threads().map(self._read, by_key.keys(), by_key.values()))
+        return {place: data for one in found for place, data in one.items()}
+
+    def _threads(self) -> ThreadPoolExecutor:
+        self._forked.check()
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_THREADS, "kacas-ranges")
+            return self._pool
+
+    def _read(self, key: str, places: list[Place]) -> dict[Place, memoryview]:
+        runs = runs_of(places)
+        try:
+            parts = self.blobs.get_ranges(key, [(run[0].start, max(one.stop for one in run)) for run in runs])
+        except BlobNotFoundError:
+            return {}
+        return {
+            place: data[place.start - run[0].start : place.stop - run[0].start]
+            for run, data in zip(runs, parts, strict=True)
+            for place in run
+        }
+
+    def close(self) -> None:
+        """Let the threads end. What is read later has new ones."""
+        self._forked.check()
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+
+def runs_of(places: list[Place]) -> list[list[Place]]:
+    """Places of one blob, in order, grouped so that each group is read in one request."""
+    runs: list[list[Place]] = []
+    start = stop = 0
+    for place in sorted(set(places)):
+        if runs and place.start - stop <= _GAP and max(stop, place.stop) - start <= _MOST:
+            runs[-1].append(place)
+            stop = max(stop, place.stop)
+        else:
+            runs.append([place])
+            start, stop = place.start, place.stop
+    return runs

@@ -1,0 +1,75 @@
+"""Recipes of a push: written last, when all that they name is there, and signed by the user's key, if there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from kacas.content import Content
+from kacas.errors import NewerFormatError
+from kacas.interop.key_pair import read_identity
+from kacas.settings import identity_file
+from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.errors import BlobNotFoundError
+from kacas_remote.layout import other_recipe_key, recipe_key
+from kacas_remote.push.plan import Target
+from kacas_remote.recipe import (
+    FIRST_READ_SIZE,
+    MAX_MEMBER_PACKS,
+    Head,
+    Locate,
+    RecipeError,
+    decode_head,
+    encode_recipe,
+)
+from kacas_remote.signing import Signature, sign, statement
+
+
+class Recipes:
+    """Reads which are there and writes others. Thread-safe."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        path = identity_file()
+        # Who signs is found out before anything is sent.
+        self._key = bytes.fromhex(read_identity(path).private) if path.exists() else None
+
+    def is_there(self, sha1: bytes, roots: Collection[bytes]) -> bool:
+        """Whether a recipe of one of these roots is in the bucket, signed by us if we sign."""
+        head = self._head(recipe_key(sha1))
+        if head is None:
+            return False
+        if head.sha1 == sha1 and head.root in roots:
+            return True
+        return any(self._is_other_there(sha1, root) for root in roots)
+
+    def _is_other_there(self, sha1: bytes, root: bytes) -> bool:
+        head = self._head(other_recipe_key(sha1, root))
+        return head is not None and (head.sha1, head.root) == (sha1, root)
+
+    def _head(self, key: str) -> Head | None:
+        """None if there is no such recipe; a head of nothing if it cannot be read: another one is put beside it."""
+        try:
+            return decode_head(self._blobs.get_ranges(key, [(0, FIRST_READ_SIZE)])[0])
+        except BlobNotFoundError:
+            return None
+        except (RecipeError, NewerFormatError):
+            return Head(b"", b"", 0, 0)
+
+    def write(self, target: Target, content: Content, locate: Locate, member_packs: Collection[bytes]) -> bool:
+        """Put the recipe of a layout; False if it was there. One of another root stays the first, and ours stands beside it."""
+        signatures: tuple[Signature, ...] = ()
+        if self._key is not None:
+            signatures = (sign(self._key, statement(target.sha1, content.root, content.size, target.kind)),)
+        packs = tuple(sorted(member_packs)) if len(member_packs) <= MAX_MEMBER_PACKS else ()
+        head = Head(
+            target.sha1, content.root, content.size, target.kind, target.label, time.time_ns(), signatures, packs
+        )
+        pages: list[bytes] = []
+        front = encode_recipe(head, content.tree(), locate, pages.append)
+        data = b"".join((front, *pages))
+        if self._blobs.put_if_absent(recipe_key(target.sha1), data):
+            return True
+        if self.is_there(target.sha1, [content.root]):
+            return False
+        return self._blobs.put_if_absent(other_recipe_key(target.sha1, content.root), data)

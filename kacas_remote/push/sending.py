@@ -1,0 +1,139 @@
+"""Sending packs: a few at the same time, from buffers that are used again, at a pace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from kacas.model.pack_format import Table
+from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.layout import pack_key
+from kacas_remote.push.packs import PACK_SIZE, PackBuilder
+
+IN_FLIGHT = 4
+_SMALLEST = 1 << 20
+_TICK_S = 0.2
+
+
+class Landed(NamedTuple):
+    """A pack that is in the bucket now. size: bytes of all of it."""
+
+    pack_id: bytes
+    table: Table
+    size: int
+
+
+class Pace:
+    """Bytes per second that all threads together may send. None: as fast as it goes. Thread-safe."""
+
+    def __init__(self, limit_bytes_s: float | None) -> None:
+        self.limit_bytes_s = limit_bytes_s
+        self._lock = threading.Lock()
+        self._free_at = time.monotonic()
+
+    def take(self, size: int, ended: Callable[[], bool] = lambda: False) -> None:
+        """Wait until `size` bytes may go, or it is ended."""
+        if not self.limit_bytes_s:
+            return
+        with self._lock:
+            now = time.monotonic()
+            begin = max(now, self._free_at)
+            self._free_at = begin + size / self.limit_bytes_s
+        while not ended() and (left := begin - time.monotonic()) > 0:
+            time.sleep(min(left, _TICK_S))
+
+
+class Sender:
+    """Sends packs by daemon threads: who is interrupted need not wait for them. Used by one thread. A context manager."""
+
+    def __init__(self, blobs: BlobStore, pace: Pace) -> None:
+        self._blobs = blobs
+        self._pace = pace
+        self._landed: list[Landed] = []
+        self._count = IN_FLIGHT
+        self.pack_size = PACK_SIZE
+        if pace.limit_bytes_s:
+            # One second's worth at a time, so that the line is used evenly.
+            self.pack_size, self._count = max(_SMALLEST, min(PACK_SIZE, int(pace.limit_bytes_s))), 1
+        self._waiting: SimpleQueue[PackBuilder | None] = SimpleQueue()
+        self._free: list[bytearray] = []
+        self._changed = threading.Condition()
+        self._buffers = self._flying = 0
+        self._failure: BaseException | None = None
+        self._ended = False
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing more is sent; what is on its way may arrive."""
+        self._ended = True
+        for _thread in self._threads:
+            self._waiting.put(None)
+
+    def buffer(self) -> bytearray:
+        """One that nobody uses; waits for it. Raises what sending raised."""
+        with self._changed:
+            while not self._free and self._buffers > self._count:
+                self._check()
+                self._changed.wait(_TICK_S)  # a signal is to be noticed
+            self._check()
+            if self._free:
+                return self._free.pop()
+            self._buffers += 1
+        return bytearray(PACK_SIZE)
+
+    def landed(self) -> list[Landed]:
+        """The packs that arrived since this was asked last."""
+        with self._changed:
+            landed, self._landed = self._landed, []
+            return landed
+
+    def send(self, pack: PackBuilder) -> None:
+        """Let the pack go. Raises what sending raised before."""
+        with self._changed:
+            self._check()
+            self._flying += 1
+            if len(self._threads) < min(self._count, self._flying):
+                thread = threading.Thread(target=self._work, name="kacas-push", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._waiting.put(pack)
+
+    def settle(self) -> None:
+        """Wait until all have arrived. Raises what sending raised."""
+        with self._changed:
+            while self._flying and self._failure is None:
+                self._changed.wait(_TICK_S)
+            self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        while (pack := self._waiting.get()) is not None:
+            try:
+                if self._failure is None and not self._ended:
+                    self._send(pack)
+            except BaseException as exc:  # noqa: BLE001 - it is raised where the packs come from
+                with self._changed:
+                    self._failure = self._failure or exc
+            with self._changed:
+                self._free.append(pack.buffer)
+                self._flying -= 1
+                self._changed.notify_all()
+
+    def _send(self, pack: PackBuilder) -> None:
+        data, table = pack.finish()
+        self._pace.take(len(data), lambda: self._ended)
+        if self._ended:
+            return
+        if not self._blobs.put_if_absent(pack_key(pack.pack_id), data):
+            raise AssertionError(f"pack {pack.pack_id.hex()} was there before it was made")
+        with self._changed:
+            self._landed.append(Landed(pack.pack_id, table, len(data)))

@@ -1,0 +1,63 @@
+"""Payloads by the tables of a bucket's packs: of small contents, which no recipe names, and of what a recipe says wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kacas.errors import KacasError
+from kacas.model.location import Declared, Location
+from kacas_remote.blob_ranges import BlobRanges, Place
+from kacas_remote.errors import DamagedRemoteError
+from kacas_remote.layout import pack_key
+from kacas_remote.tables import Tables
+
+
+class TableSource:
+    """See PartSource. A payload that is in several packs is had from the next one when it is rejected."""
+
+    def __init__(self, ranges: BlobRanges, tables: Tables) -> None:
+        self._ranges = ranges
+        self._tables = tables
+        self._bad: dict[bytes, list[tuple[Place, str]]] = {}
+        self._given: dict[bytes, Place] = {}
+
+    def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
+        """See ChunkSource."""
+        places: dict[bytes, Place] = {}
+        for digest, locations in self._tables.locate(digests).items():
+            bad = {place for place, _ in self._bad.get(digest, ())}
+            good = [place for location in locations if (place := _place(location)) not in bad]
+            if good:
+                places[digest] = good[0]
+        data = self._ranges.read(places.values())
+        self._given |= places
+        return {digest: data[place] for digest, place in places.items() if place in data}
+
+    def declared(self, digest: bytes) -> Declared | None:
+        """See PartSource."""
+        found = self._tables.locate([digest]).get(digest)
+        return Declared(found[0].kind, found[0].raw_size) if found else None
+
+    def expect(self, digest: bytes) -> None:
+        """See PartSource: tables know every digest at once."""
+
+    def read_tree(self) -> None:
+        """See PartSource: nothing is to be read for it."""
+
+    def reject(self, digest: bytes, why: str) -> None:
+        """See PartSource."""
+        if digest in self._given:
+            self._bad.setdefault(digest, []).append((self._given[digest], why))
+
+    def error(self, digest: bytes) -> KacasError:
+        """See PartSource."""
+        place, why = self._bad[digest][-1] if self._bad.get(digest) else (None, "no pack of it has that")
+        where = f"{place.key}: " if place is not None else ""
+        return DamagedRemoteError(
+            f"remote {self._ranges.blobs.name}, {where}{why} (chunk {digest.hex()[:16]}…); it was not used. Push the content "
+            "again from where it is whole, and look at the remote with: kacas remote verify"
+        )
+
+
+def _place(location: Location) -> Place:
+    return Place(pack_key(location.pack_id), location.offset, location.stop)

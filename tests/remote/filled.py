@@ -1,0 +1,164 @@
+"""Buckets for tests: contents of a store put there as a push would, with recipes; and a store of blobs that counts."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import kacas
+from kacas.content import Content
+from kacas.encoded import encoded_payloads
+from kacas.layouts import best_first
+from kacas.model.digest import chunk_digest
+from kacas.model.entry import Entry
+from kacas.model.manifest import Child
+from kacas.model.pack_format import (
+    FOOTER_SIZE,
+    Footer,
+    PackHeader,
+    Purpose,
+    decode_payload_header,
+    encode_table,
+)
+from kacas.model.uri import parse_uri
+from kacas.settings import Settings
+from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
+from kacas_remote.configuration import RemoteConfiguration
+from kacas_remote.layout import pack_key, recipe_key
+from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
+from kacas_remote.remote import Remote, new_remote
+from kacas_remote.upstream import RemoteUpstream
+
+PACK_SIZE = 8 << 20
+
+
+class CountedBlobs:
+    """Blobs of another store, with what was asked of it: a request for each call and range, and the bytes that moved."""
+
+    def __init__(self, inner: BlobStore) -> None:
+        self.inner = inner
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        self.requests: list[tuple[str, str, int, int]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.requests)
+
+    @property
+    def moved(self) -> int:
+        """Bytes that were read."""
+        return sum(stop - start for _, _, start, stop in self.requests)
+
+    def _note(self, verb: str, key: str, start: int = 0, stop: int = 0) -> None:
+        with self._lock:
+            self.requests.append((verb, key, start, stop))
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def put_if_absent(self, key: str, data: bytes | bytearray | memoryview) -> bool:
+        return self.inner.put_if_absent(key, data)
+
+    def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
+        self.inner.put(key, data)
+
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.inner.put_parts(key, parts)
+
+    def get(self, key: str, limit: int) -> bytes:
+        data = self.inner.get(key, limit)
+        self._note("GET", key, 0, len(data))
+        return data
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        found = self.inner.get_ranges(key, ranges)
+        for (start, _), data in zip(ranges, found, strict=True):
+            self._note("GET", key, start, start + len(data))
+        return found
+
+    def head(self, key: str) -> BlobInfo | None:
+        self._note("HEAD", key)
+        return self.inner.head(key)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
+        self._note("LIST", prefix)
+        return self.inner.list(prefix, after=after)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self.inner.delete(keys)
+
+    def sign(self, key: str, method: str, expires_s: int) -> str:
+        return self.inner.sign(key, method, expires_s)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def upstream_on(blobs: BlobStore, cache: Path, name: str = "lab", *, trusted: bool = True) -> RemoteUpstream:
+    """An upstream on these blobs, which has its caches below `cache`."""
+    configuration = RemoteConfiguration(name, "memory://", trusted=trusted)
+    settings = Settings.from_environment({"KACAS_CACHE_DIR": str(cache)})
+    return RemoteUpstream(Remote(name, blobs, configuration), settings)
+
+
+def put_content(store: kacas.Store, uri: str, blobs: BlobStore) -> Head:
+    """Put the content into the bucket, packs first, then the recipe."""
+    entry, content = best_first(store.repository.readable(parse_uri(uri)))
+    places = put_packs(store, content, entry, blobs)
+    return put_recipe(entry, content, places, blobs)
+
+
+def put_packs(store: kacas.Store, content: Content, entry: Entry, blobs: BlobStore) -> dict[bytes, ChunkPlace]:
+    """Returns where the chunks are."""
+    remote_id = new_remote("lab", blobs).remote_id
+    places: dict[bytes, ChunkPlace] = {}
+    digests = [child.digest for child in content.chunks()] + [digest for digest, _, _ in content.tree()]
+    lookup = store.repository.lookup
+    payloads = {one: encoded_payloads(lookup, [one])[one] for one in dict.fromkeys(digests)}
+    group: dict[bytes, memoryview] = {}
+    for digest, data in payloads.items():
+        group[digest] = data
+        if sum(map(len, group.values())) >= PACK_SIZE:
+            places |= _put_pack(group, (), remote_id, blobs)
+            group = {}
+    return places | _put_pack(group, [entry], remote_id, blobs)
+
+
+def _put_pack(
+    group: dict[bytes, memoryview], entries: Sequence[Entry], remote_id: bytes, blobs: BlobStore
+) -> dict[bytes, ChunkPlace]:
+    pack_id = secrets.token_bytes(16)
+    header = PackHeader(pack_id, remote_id, Purpose.STORED).encode()
+    parts, records, at = [header], [], len(header)
+    places = {}
+    for digest, data in group.items():
+        records.append(decode_payload_header(data).record(at))
+        places[digest] = ChunkPlace(pack_id, at, len(data))
+        parts.append(bytes(data))
+        at += len(data)
+    table = encode_table(records, [entry.encode() for entry in entries])
+    footer = Footer(
+        pack_id, at, len(table), len(records), len(entries), at + len(table) + FOOTER_SIZE, chunk_digest(table)
+    )
+    assert blobs.put_if_absent(pack_key(pack_id), b"".join([*parts, table, footer.encode(header)]))
+    return places
+
+
+def put_recipe(entry: Entry, content: Content, places: dict[bytes, ChunkPlace], blobs: BlobStore) -> Head:
+    """Of content whose chunks are at these places."""
+    head = Head(entry.sha1, entry.root, entry.size, entry.kind, entry.label, time.time_ns())
+
+    def locate(children: Sequence[Child], at: int) -> list[ChunkPlace]:
+        return [places[child.digest] for child in children]
+
+    pages: list[bytes] = []
+    front = encode_recipe(head, content.tree(), locate, pages.append)
+    assert blobs.put_if_absent(recipe_key(entry.sha1), b"".join([front, *pages]))
+    return head
