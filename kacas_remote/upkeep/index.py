@@ -95,7 +95,7 @@ def _indexed(blobs: BlobStore, info: BlobInfo) -> str:
         try:
             front = source.peek(MAX_HEADER_SIZE)
             if info.size > CHUNK_TARGET and signature_at(front) is not None:
-                found = _indexed_hdf5(source, nodes, info)
+                found = _indexed_hdf5(source, nodes)
             else:
                 found = _put(source, _layout(front, source), nodes)
         except SourceChangedError as exc:
@@ -147,16 +147,19 @@ def _put(source: Source, layout: Layout, nodes: Nodes) -> _Found:
     return _Found(found.sha1, found.root, found.size)
 
 
-def _indexed_hdf5(source: ObjectSource, nodes: Nodes, info: BlobInfo) -> _Found:
+def _indexed_hdf5(source: ObjectSource, nodes: Nodes) -> _Found:
     """Where its datasets are cut is asked of h5py, which wants a file."""
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile(prefix="kacas-index-") as file:
         part = memoryview(bytearray(_PART))
         while count := source.readinto(part):
             file.write(part[:count])
         file.flush()
-        local = FileSource(Path(info.key), file.fileno())
-        local.start_at(0)
-        return _put(local, hdf5_layout(file.fileno(), local.sample), nodes)
+        source.check_unchanged()
+        local = FileSource(Path(file.name))
+        try:
+            return _put(local, hdf5_layout(local.fileno(), local.sample), nodes)
+        finally:
+            local.close()
 
 
 class Nodes:
