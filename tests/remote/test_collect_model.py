@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from kacas_remote.blobs.blob_store import BlobInfo
 from kacas_remote.blobs.directory import DirectoryBlobs
@@ -178,10 +178,9 @@ class Bucket(RuleBasedStateMachine):
             assert load(self.blobs, self.remote.remote_id, sha1) == whole
 
 
-TestBucket = Bucket.TestCase
-TestBucket.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+def test_whatever_happens_what_was_pushed_and_not_removed_loads() -> None:
+    how = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Bucket, settings=how)
 
 
 def test_the_same_in_a_directory() -> None:
