@@ -9,7 +9,10 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from kacas.errors import MissingPackageError, NewerFormatError, SizeLimitError
 from kacas.settings import Settings
@@ -31,7 +34,12 @@ class Remote:
         self.name = name
         self.blobs = blobs
         self.configuration = configuration or RemoteConfiguration(name, "memory://")
+        self._by_configuration = False
         self._id: bytes | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Credentials are not pickled: each process, on its host, finds its own.
+        return _unpickled, (self.name, self.configuration, None if self._by_configuration else self.blobs)
 
     def __repr__(self) -> str:
         return f"Remote({self.name!r}, {self.blobs.name!r})"
@@ -104,7 +112,7 @@ def open_remote(name: str, settings: Settings | None = None) -> Remote:
 
 def open_configured(configuration: RemoteConfiguration) -> Remote:
     """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError."""
-    try:
+    with packages_for(configuration.name):
         from kacas_remote.blobs.open_blobs import open_blobs
 
         blobs = open_blobs(
@@ -113,14 +121,27 @@ def open_configured(configuration: RemoteConfiguration) -> Remote:
             region=region_of(configuration),
             credentials=credentials_of(configuration),
         )
+    remote = Remote(configuration.name, blobs, configuration)
+    remote._by_configuration = True
+    return remote
+
+
+@contextmanager
+def packages_for(name: str) -> Iterator[None]:
+    """What is imported in here needs the packages for remotes. Raises MissingPackageError."""
+    try:
+        yield
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _PACKAGES:
             raise
         raise MissingPackageError(
-            f"remote {configuration.name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
+            f"remote {name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
             package="kacas[remote]",
         ) from exc
-    return Remote(configuration.name, blobs, configuration)
+
+
+def _unpickled(name: str, configuration: RemoteConfiguration, blobs: BlobStore | None) -> Remote:
+    return open_configured(configuration) if blobs is None else Remote(name, blobs, configuration)
 
 
 def new_remote(name: str, blobs: BlobStore, configuration: RemoteConfiguration | None = None) -> Remote:

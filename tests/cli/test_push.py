@@ -129,7 +129,8 @@ def test_ctrl_c_leaves_all_clean_and_says_how_to_go_on(kacas: Runner, lab: Remot
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"to go on: kacas push --pending" in err
-    assert list(lab.blobs.list("leases/")) == [] and list(lab.blobs.list("recipes/")) == []
+    assert list(lab.blobs.list("leases/")) == []
+    assert list(lab.blobs.list("recipes/")) == []
     arrived = sum(one.size for one in lab.blobs.list("packs/"))
     summary = kacas("push", "--pending", "--json").objects[-1]
     assert summary["sent_size"] < (20 << 20) + 200_000 - arrived + 100_000
