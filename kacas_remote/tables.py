@@ -156,13 +156,10 @@ class Tables:
 
     def packs_with(self, digests: Collection[bytes], sha1s: Collection[bytes]) -> set[bytes]:
         """Ids of the packs that have one of these payloads, or an entry of one of these SHA-1."""
-        chunks = self._rows(
-            "SELECT DISTINCT pack FROM chunks JOIN packs USING (number) WHERE whole AND digest IN", sorted(set(digests))
-        )
-        entries = self._rows(
-            "SELECT DISTINCT pack FROM entries JOIN packs USING (number) WHERE whole AND sha1 IN", sorted(set(sha1s))
-        )
-        return {pack_id for (pack_id,) in chunks} | {pack_id for (pack_id,) in entries}
+        packs, chunks, _ = self._ask("SELECT DISTINCT number FROM chunks WHERE digest IN", digests)
+        more, entries, _ = self._ask("SELECT DISTINCT number FROM entries WHERE sha1 IN", sha1s)
+        packs |= more
+        return {packs[number] for (number,) in [*chunks, *entries] if number in packs}
 
     def packs(self) -> dict[bytes, int]:
         """Packs whose tables are known, by id, with their sizes."""

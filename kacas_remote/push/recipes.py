@@ -56,8 +56,19 @@ class Recipes:
         except (RecipeError, NewerFormatError):
             return Head(b"", b"", 0, 0)
 
-    def write(self, target: Target, content: Content, locate: Locate, member_packs: Collection[bytes]) -> bool:
-        """Put the recipe of a layout; False if it was there. One of another root stays the first, and ours stands beside it."""
+    def write(
+        self,
+        target: Target,
+        content: Content,
+        locate: Locate,
+        member_packs: Collection[bytes],
+        *,
+        replace: bool = False,
+    ) -> bool:
+        """Put the recipe of a layout; False if it was there. One of another root stays the first, and ours stands beside it.
+
+        replace: also where one of this root is there, since it may name what is gone.
+        """
         signatures: tuple[Signature, ...] = ()
         if self._key is not None:
             signatures = (sign(self._key, statement(target.sha1, content.root, content.size, target.kind)),)
@@ -71,5 +82,10 @@ class Recipes:
         if self._blobs.put_if_absent(recipe_key(target.sha1), data):
             return True
         if self.is_there(target.sha1, [content.root]):
+            if replace:
+                first = self._head(recipe_key(target.sha1))
+                is_first = first is not None and first.root == content.root
+                key = recipe_key(target.sha1) if is_first else other_recipe_key(target.sha1, content.root)
+                self._blobs.put_parts(key, [data])
             return False
         return self._blobs.put_if_absent(other_recipe_key(target.sha1, content.root), data)

@@ -25,7 +25,7 @@ from kacas.model.pack_format import (
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.errors import BlobNotFoundError
 from kacas_remote.layout import pack_key
-from kacas_remote.recipe import ChunkPlace, Recipe, encode_recipe
+from kacas_remote.recipe import MAX_MEMBER_PACKS, ChunkPlace, Recipe, encode_recipe
 from kacas_remote.upkeep.reading import At, damage, read_pages, read_payloads, read_recipe
 from kacas_remote.upkeep.survey import Survey, batched
 
@@ -85,7 +85,7 @@ class _Rescue:
         self._decoder = Decoder()
         self._pack = _Pack(remote_id)
         self._rescued = Rescued()
-        self._named_in: set[bytes] = set()  # packs that entries were copied to
+        self._sent: set[bytes] = set()
 
     def run(self, packs: Iterable[bytes]) -> Rescued:
         self._db.execute(
@@ -145,8 +145,7 @@ class _Rescue:
         if pack.records or pack.entries:
             if not self._blobs.put_if_absent(pack_key(pack.pack_id), pack.encode()):
                 raise damage(self._blobs, pack_key(pack.pack_id), "a random name is taken", "collect again")
-            if pack.entries:
-                self._named_in.add(pack.pack_id)
+            self._sent.add(pack.pack_id)
             self._pack = _Pack(self._remote_id)
 
     # --- recipes ------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ class _Rescue:
             self._blobs.put_parts(key, _joined(front, iter(lambda: pages.read(_PART_SIZE), b"")))
 
     def _member_packs(self, packs: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Of a directory: those that stay, and those to which entries went."""
+        """Of a directory: those that stay, and those that have what was in the others."""
         going = {
             pack_id
             for (pack_id,) in self._db.execute("SELECT id FROM packs WHERE number IN (SELECT number FROM going)")
@@ -195,9 +194,12 @@ class _Rescue:
             return packs
         also = self._db.execute(
             "SELECT DISTINCT packs.id FROM entries JOIN packs ON number = entries.pack WHERE NOT condemned AND entries.id IN"
-            " (SELECT id FROM entries WHERE needed AND pack IN (SELECT number FROM going))"
+            " (SELECT id FROM entries WHERE needed AND pack IN (SELECT number FROM going)) UNION"
+            " SELECT DISTINCT packs.id FROM payloads JOIN packs ON number = payloads.pack WHERE NOT condemned AND digest IN"
+            " (SELECT digest FROM payloads WHERE needed AND pack IN (SELECT number FROM going))"
         ).fetchall()
-        return tuple(sorted({*packs} - going | self._named_in | {pack_id for (pack_id,) in also}))
+        found = sorted({*packs} - going | self._sent | {pack_id for (pack_id,) in also})
+        return tuple(found) if len(found) <= MAX_MEMBER_PACKS else ()  # none: whoever reads it lists all
 
     def _place_now(self, digest: bytes, place: ChunkPlace) -> ChunkPlace:
         if place.pack_id is None:

@@ -66,7 +66,10 @@ def _look_at_slices(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs, gib: 
         near = lazy[at + 70_000 : at + 135_536]
         assert blobs.count <= 1
         blobs.clear()
-        assert lazy[at + 1000 : at + 66_536].tobytes() == first.tobytes()[1000:] + lazy[at + 65_536 : at + 66_536].tobytes()
+        assert (
+            lazy[at + 1000 : at + 66_536].tobytes()
+            == first.tobytes()[1000:] + lazy[at + 65_536 : at + 66_536].tobytes()
+        )
         assert blobs.count == 0
     with lab.open_file(uri) as file:
         head = file.seek(0, 2) - gib * GIB
@@ -76,7 +79,9 @@ def _look_at_slices(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs, gib: 
         assert file.read(65_536) == near.tobytes()
 
 
-def test_what_was_read_is_kept_by_a_store_that_was_closed(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_what_was_read_is_kept_by_a_store_that_was_closed(
+    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+) -> None:
     values = np.random.default_rng(2).integers(0, 1 << 40, 10 << 20)
     uri = lab.store_npy(values)
     put_content(lab, uri, blobs)
@@ -106,7 +111,9 @@ def test_what_was_kept_is_not_fetched_again_by_who_wants_all(
     assert blobs.moved < 26 << 20
 
 
-def test_a_store_that_cannot_be_written_reads_all_the_same(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_a_store_that_cannot_be_written_reads_all_the_same(
+    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+) -> None:
     values = np.random.default_rng(4).integers(0, 1 << 40, 4 << 20)
     uri = lab.store_npy(values)
     put_content(lab, uri, blobs)
