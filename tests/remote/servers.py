@@ -29,6 +29,7 @@ _WEED = Path(sys.executable).with_name("weed")
 # Also if we are killed. setpriv becomes weed: it has the process id that we know.
 _DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 _READY_S = 60
+_MINUTE = timedelta(minutes=1)
 _TRIES = 3
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "webdav.port", "admin.port")
 
@@ -45,8 +46,7 @@ class S3Server:
         """An empty one."""
         bucket = S3Bucket(self, f"kacas-{secrets.token_hex(6)}")
         # Making a bucket is a PUT of its name: that of an object without a key.
-        response = httpx.put(obstore.sign(bucket.store(), "PUT", "", timedelta(minutes=5)), timeout=30)
-        response.raise_for_status()
+        httpx.put(obstore.sign(bucket.store(), "PUT", "", _MINUTE), timeout=30).raise_for_status()
         return bucket
 
 
@@ -72,6 +72,10 @@ class S3Bucket:
     @property
     def credentials(self) -> dict[str, str]:
         return self.server.credentials
+
+    def remove(self) -> None:
+        """With all that is in it: the next ones need its room."""
+        httpx.delete(obstore.sign(self.store(), "DELETE", "", _MINUTE), timeout=30)
 
     def store(self) -> S3Store:
         """A bare client, for what tests do behind the back of ours."""
@@ -106,7 +110,7 @@ def _started(place: Path, stopping: ExitStack) -> S3Server:
                 [
                     *_DIES_WITH_US,
                     *(_WEED, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"),
-                    *("-webdav=false", "-admin.ui=false", "-s3.autoCreateBucket=false"),
+                    *("-webdav=false", "-volume.max=2000", "-admin.ui=false", "-s3.autoCreateBucket=false"),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0"),
                     *(f"-{name}={port}" for name, port in zip(_PORTS, ports, strict=True)),
                 ],
@@ -179,5 +183,7 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def s3_bucket(s3_server: S3Server) -> S3Bucket:
-    return s3_server.new_bucket()
+def s3_bucket(s3_server: S3Server) -> Iterator[S3Bucket]:
+    bucket = s3_server.new_bucket()
+    yield bucket
+    bucket.remove()
