@@ -208,9 +208,17 @@ def _threads(text: str | None) -> int:
 
 
 def _size(name: str, text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as exc:
+        raise InvalidSettingError(f"{_NAMES[name]} {exc}") from exc
+
+
+def parse_size(text: str) -> int:
+    """Bytes. Raises ValueError, which says what one looks like."""
     match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
     if match is None:
-        raise InvalidSettingError(f"{_NAMES[name]} {text!r} must be a size such as 500M, 64G or 1073741824")
+        raise ValueError(f"{text!r} must be a size such as 500M, 64G or 1073741824")
     return int(match[1]) * _UNITS[match[2].upper()]
 
 

@@ -1,6 +1,6 @@
 """Push: from a store to a remote."""
 
-from kacas_remote.push.pushing import push
+from kacas_remote.push.pushing import push, push_pending
 from kacas_remote.push.summary import PushSummary
 
-__all__ = ["PushSummary", "push"]
+__all__ = ["PushSummary", "push", "push_pending"]

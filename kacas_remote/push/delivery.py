@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -19,7 +19,7 @@ from kacas_remote.push.counted import Counted
 from kacas_remote.push.inventory import Inventory
 from kacas_remote.push.packing import GROUP, Packing
 from kacas_remote.push.plain import is_plain_there, plain_places, send_plain
-from kacas_remote.push.plan import Plan, Target, layouts_of, split
+from kacas_remote.push.plan import Plan, Target, layouts_of, newest_first, split
 from kacas_remote.push.recipes import Recipes
 from kacas_remote.push.sending import Pace, Sender
 from kacas_remote.push.summary import PushSummary, Watcher
@@ -107,18 +107,15 @@ class Delivery:
     def _is_there(self, target: Target, roots: set[bytes]) -> bool:
         return self._recipes.is_there(target.sha1, roots) and (not self._plain or is_plain_there(self._blobs, target))
 
-    def _roots(self, targets: Iterable[Target]) -> dict[bytes, set[bytes]]:
-        """Of the layouts that this store has, by SHA-1."""
-        targets = list(targets)
+    def _roots(self, targets: list[Target]) -> dict[bytes, set[bytes]]:
+        """Of the layout of each that would be pushed, by SHA-1: see `layouts_of`; as a plain object any will do."""
         known = self._repository.lookup.entries_of_many([target.sha1 for target in targets])
-        return {
-            target.sha1: {
-                entry.root
-                for entry, _ in known.get(target.sha1, ())
-                if entry.names_layout and target.root in (None, entry.root)
-            }
-            for target in targets
-        }
+        roots = {}
+        for target in targets:
+            entries = [entry for entry, _ in known.get(target.sha1, ())]
+            found = [entry.root for entry in newest_first(entries, target.root)]
+            roots[target.sha1] = set(found if self._plain else found[:1])
+        return roots
 
     def _unnamed(self, inventory: Inventory, targets: list[Target]) -> list[Target]:
         """Those that no table names."""

@@ -13,7 +13,7 @@ from kacas.layouts import best_first
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import PayloadKind
-from kacas.model.entry import Entry, Kind
+from kacas.model.entry import Action, Entry, Kind
 from kacas.model.tree import EntryType
 from kacas.model.uri import DirectoryUri, Uri, label_bytes, parse_any_uri
 from kacas.repository import Repository
@@ -85,11 +85,11 @@ def plan_of(repository: Repository, uris: Iterable[str]) -> Plan:
 def _add_files(plan: Plan, repository: Repository, files: dict[int, Uri], few: bool) -> None:
     known = repository.lookup.entries_of_many({uri.sha1 for uri in files.values()})
     for index, uri in files.items():
-        found = [one for one, _ in known.get(uri.sha1, ()) if one.names_layout and uri.root in (None, one.root)]
+        found = newest_first([one for one, _ in known.get(uri.sha1, ())], uri.root)
         if not found:
             repository.bring(uri)
             found = [repository.resolve(uri)[0]]
-        entry = max(found, key=lambda one: one.time_ns)
+        entry = found[0]
         if entry.kind == Kind.DIRECTORY and (sha1 := _directory_of(repository, entry)):
             _add_directory(plan, repository, Trees(repository), index, sha1, uri.label or entry.label_text)
             continue
@@ -171,6 +171,13 @@ def split(repository: Repository, targets: Iterable[Target]) -> tuple[list[tuple
         else:
             others.append(target)
     return small, others
+
+
+def newest_first(entries: list[Entry], root: bytes | None) -> list[Entry]:
+    """Those that name a layout, of this root if it is not None, as `Layouts` opens them: linked files come last."""
+    adopted = {entry.root for entry in entries if entry.action == Action.ADOPTED}
+    found = [entry for entry in entries if entry.names_layout and root in (None, entry.root)]
+    return sorted(found, key=lambda entry: (entry.root not in adopted, entry.time_ns), reverse=True)
 
 
 def layouts_of(repository: Repository, target: Target, *, plain: bool) -> list[tuple[Entry, Content]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kacas.errors import KacasError
+from kacas.errors import KacasError, NotFoundError
 from kacas.store import Store
-from kacas_remote.errors import PushError
+from kacas_remote.errors import NotSupportedError, PushError
 from kacas_remote.push.delivery import Delivery
 from kacas_remote.push.pending import Note, PendingPush, written_down
 from kacas_remote.push.plan import plan_of
@@ -33,6 +33,11 @@ def push(
     all, if the remote fails. Raises InvalidUriError, NotFoundError or WrongKindError, before anything is sent, for what
     cannot be pushed at all.
     """
+    if not remote.configuration.writable:
+        raise NotSupportedError(
+            f"remote {remote.name} can only be read: nothing can be pushed to it; name another one",
+            path=remote.blobs.name,
+        )
     plan = plan_of(store.repository, uris)
     if plain is None:
         plain = remote.configuration.plain
@@ -41,6 +46,25 @@ def push(
         return work.dry_run()
     with written_down(PendingPush(str(store.path), remote.name, tuple(plan.uris), plain)) as note:
         return finish(work, note)
+
+
+def push_pending(
+    note: Note, store: Store, remote: Remote, *, limit_bytes_s: float | None = None, progress: Watcher | None = None
+) -> tuple[PushSummary, list[str]]:
+    """Do what was noted, by this process or by one that is dead, and strike it out: see `taken`.
+
+    Returns the URIs, too, that are in no store of this host any more: they are struck out, as nobody can push them.
+    Raises as `push`.
+    """
+    gone: list[str] = []
+    try:
+        plan = plan_of(store.repository, note.push.uris)
+    except NotFoundError:
+        gone = [uri for uri in note.push.uris if not store.exists(uri)]
+        plan = plan_of(store.repository, [uri for uri in note.push.uris if uri not in set(gone)])
+    plain = remote.configuration.plain if note.push.plain is None else note.push.plain
+    work = Delivery(store.repository, remote, plan, plain, Pace(limit_bytes_s), progress or Silent())
+    return finish(work, note), gone
 
 
 def finish(work: Delivery, note: Note) -> PushSummary:

@@ -1,0 +1,300 @@
+"""The commands that send content to a remote: push and sync."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import click
+
+from kacas.cli import output
+from kacas.cli.command import ExampleCommand, json_option
+from kacas.cli.session import Session
+from kacas.cli.stdin import Stdin
+
+if TYPE_CHECKING:
+    from kacas.store import Store
+    from kacas_remote.push import PushSummary
+    from kacas_remote.push.summary import Watcher
+    from kacas_remote.remote import Remote
+
+_EVERY_S = 1.0  # between two lines of progress for programs
+_MOST_STDIN = 1 << 30
+
+
+class Rate(click.ParamType):
+    """Bytes per second, as 10M."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See click."""
+        from kacas.settings import parse_size
+
+        try:
+            rate = parse_size(str(value).removesuffix("/s"))
+        except ValueError:
+            rate = 0
+        if rate <= 0:
+            self.fail(f"{value!r} is no rate; one is 10M, for ten MiB a second", param, ctx)
+        return rate
+
+
+_to = click.option(
+    "--to", "name", metavar="NAME", help="The remote; without it the default one, see `kacas remote list`."
+)
+_plain = click.option("--plain", is_flag=True, help="As whole objects, for browsers and kachery clients.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+_limit = click.option("--limit", type=Rate(), metavar="RATE", help="Send at most so many bytes a second, as 10M.")
+_json = json_option("Print JSON, one object per line: what begins, how far it is, a summary.")
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "kacas push sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230",
+        "kacas push --to lab --limit 10M 'run7*.npy'",
+        "kacas push --pending",
+    ],
+)
+@click.argument("uris", metavar="[URI|PATTERN]...", nargs=-1)
+@_to
+@_plain
+@click.option("--pending", "is_pending", is_flag=True, help="Go on with everything that was interrupted.")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read URIs from standard input, one in each line.")
+@_dry_run
+@_limit
+@_json
+@click.pass_obj
+def push(
+    session: Session,
+    uris: tuple[str, ...],
+    name: str | None,
+    plain: bool,
+    is_pending: bool,
+    from_stdin: bool,
+    dry_run: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Send content to a remote, so that its URI works everywhere.
+
+    URI names a file or a directory, or what is in one. PATTERN, as 'run7*.npy', is compared with the labels that `kacas log`
+    shows: all that you keep under such a label is sent. Only what the remote lacks is sent. If it is interrupted, what
+    arrived is not sent again: --pending goes on.
+    """
+    given = [is_pending, from_stdin, bool(uris)].count(True)
+    if given != 1:
+        raise click.UsageError("give URIs or patterns, or --stdin, or --pending")
+    if is_pending and (dry_run or plain):
+        raise click.UsageError("--pending goes on as it was begun: it takes neither --dry-run nor --plain")
+    if is_pending:
+        _push_pending(session, name, limit, as_json)
+        return
+    with session.open_store() as store:
+        wanted = [*_lines()] if from_stdin else [*_matching(store, uris)]
+        _push(session, store, name, wanted, plain, dry_run, limit, as_json)
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=["kacas sync", "kacas sync --to lab --dry-run", "kacas sync --json | tail -1 | jq .sent_size"],
+)
+@_to
+@_plain
+@_dry_run
+@_limit
+@_json
+@click.pass_obj
+def sync(session: Session, name: str | None, plain: bool, dry_run: bool, limit: int | None, as_json: bool) -> None:
+    """Send everything that you keep, and that a remote lacks.
+
+    That is what `kacas log` lists and was not forgotten. Nothing is deleted there, and nothing is fetched from there: what is
+    not here is fetched when it is loaded.
+    """
+    with session.open_store() as store:
+        wanted = [item.uri for item in store.history() if not item.forgotten]
+        _push(session, store, name, wanted, plain, dry_run, limit, as_json)
+
+
+def _push(
+    session: Session,
+    store: Store,
+    name: str | None,
+    uris: Sequence[str],
+    plain: bool,
+    dry_run: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    from kacas_remote.push import push as run
+
+    remote = _remote(name)
+    try:
+        summary = run(
+            store,
+            remote,
+            uris,
+            plain=plain or None,
+            dry_run=dry_run,
+            limit_bytes_s=limit,
+            progress=_watcher(session, as_json),
+        )
+    except KeyboardInterrupt:
+        output.note("what arrived is not sent again; to go on: kacas push --pending")
+        raise
+    _tell(session, summary, as_json)
+
+
+def _push_pending(session: Session, name: str | None, limit: int | None, as_json: bool) -> None:
+    from kacas.store import Store
+    from kacas_remote.errors import PushError
+    from kacas_remote.push import push_pending
+    from kacas_remote.push.pending import taken
+    from kacas_remote.remote import open_remote
+
+    failure: PushError | None = None
+    with taken() as notes, session.bar:
+        mine = [note for note in notes if name in (None, note.push.remote)]
+        if not mine:
+            output.note("nothing is pending")
+        for note in mine:
+            remote = open_remote(note.push.remote)
+            with Store.open(note.push.store, create=False, settings=session.settings()) as store:
+                try:
+                    summary, gone = push_pending(
+                        note, store, remote, limit_bytes_s=limit, progress=_watcher(session, as_json)
+                    )
+                except PushError as exc:
+                    failure = failure or exc
+                    continue
+            for uri in gone:
+                output.warn(f"{uri} is not in {note.push.store} any more: it was struck out")
+            _tell(session, summary, as_json)
+    if failure is not None:
+        raise failure
+
+
+def _remote(name: str | None) -> Remote:
+    from kacas_remote.configuration import default_remote, read_remotes
+    from kacas_remote.errors import RemoteNotFoundError
+    from kacas_remote.remote import open_configured, open_remote
+
+    if name is not None:
+        return open_remote(name)
+    chosen = default_remote(read_remotes())
+    if chosen is None:
+        raise RemoteNotFoundError(
+            "no remote is the default; say which: --to NAME, or kacas remote default NAME, or add one: kacas remote add NAME URL"
+        )
+    return open_configured(chosen)
+
+
+def _lines() -> Iterator[str]:
+    with Stdin() as stdin:
+        text = b""
+        while part := stdin.read(1 << 16):
+            text += part
+            if len(text) > _MOST_STDIN:
+                raise click.UsageError("standard input is no list of URIs: it is too long")
+    for line in text.decode("utf-8", "surrogateescape").splitlines():
+        if uri := line.strip():
+            yield uri
+
+
+def _matching(store: Store, given: Sequence[str]) -> Iterator[str]:
+    """URIs as they are, and for each pattern what is kept under such a label."""
+    patterns = [one for one in given if "://" not in one]
+    kept = [item for item in store.history() if not item.forgotten] if patterns else []
+    for one in given:
+        if "://" in one:
+            yield one
+            continue
+        found = [item.uri for item in kept if fnmatchcase(item.label, one)]
+        if not found:
+            raise click.UsageError(
+                f"nothing that you keep has a label like {one!r}; `kacas log` shows them. A file is stored first: kacas store FILE"
+            )
+        yield from found
+
+
+def _watcher(session: Session, as_json: bool) -> Watcher:
+    return _Lines() if as_json else session.bar
+
+
+class _Lines:
+    """What goes on, for programs: JSON, one object per line. See Watcher."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._told_s = 0.0
+        self._done = 0
+        self._total: int | None = None
+
+    def expect(self, total: int | None) -> None:
+        self._total = total
+        output.json_line({"event": "expect", "total_size": total})
+
+    def begin(self, name: str) -> None:
+        self._name = name
+        output.json_line({"event": "begin", "name": name})
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - self._told_s >= _EVERY_S:
+            self._told_s = now
+            output.json_line(
+                {
+                    "event": stage,
+                    "name": self._name,
+                    "done_size": done,
+                    "size": total,
+                    "total_done_size": self._done + done,
+                    "total_size": self._total,
+                }
+            )
+            sys.stdout.flush()
+
+    def finished(self, size: int) -> None:
+        self._done += size
+        self("pushing", 0, None)
+
+
+def _tell(session: Session, summary: PushSummary, as_json: bool) -> None:
+    if as_json:
+        output.json_line({"event": "summary"} | asdict(summary) | {"deduplicated_size": summary.deduplicated_size})
+        return
+    with session.bar:
+        pass  # it is taken away before anything is printed
+    would = "would be " if summary.dry_run else ""
+    rows = [
+        ("contents", f"{output.count(summary.contents, 'content')}, {output.human_size(summary.raw_size)}"),
+        (
+            "there already",
+            f"{output.count(summary.contents_there, 'content')}, {output.human_size(summary.raw_size_there)}",
+        ),
+        (f"{would}sent", f"{output.human_size(summary.sent_size)} {_sent(summary)}"),
+    ]
+    if not summary.dry_run:
+        rate = summary.sent_size / summary.seconds if summary.seconds else 0
+        rows.append(
+            (
+                "took",
+                f"{summary.seconds:.1f} s, {output.human_size(rate)}/s, {output.count(summary.requests, 'request')}",
+            )
+        )
+    output.fields(rows)
+
+
+def _sent(summary: PushSummary) -> str:
+    if summary.plain_objects:
+        return f"in {output.count(summary.plain_objects, 'plain object')}"
+    if not summary.chunks_sent:
+        return "in no chunk"
+    return (
+        f"in {output.count(summary.chunks_sent, 'chunk')}; {output.count(summary.chunks_there, 'chunk')} there already"
+    )
