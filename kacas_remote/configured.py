@@ -6,25 +6,36 @@ import warnings
 
 from kacas.errors import KacasError
 from kacas.settings import Settings
-from kacas_remote.configuration import read_remotes, remote_named
-from kacas_remote.remote import open_configured
+from kacas_remote.blobs.throttled import Throttled
+from kacas_remote.configuration import RemoteConfiguration, read_remotes, remote_named
+from kacas_remote.remote import Remote, open_configured
 from kacas_remote.upstream import RemoteUpstream
 
 
-def configured_upstreams(settings: Settings, name: str | None = None) -> tuple[RemoteUpstream, ...]:
+def configured_upstreams(
+    settings: Settings, name: str | None = None, limit_bytes_s: float | None = None
+) -> tuple[RemoteUpstream, ...]:
     """Those of remotes.toml, or the one of this name; nothing is asked of any service.
 
-    One that cannot be opened, as its credentials cannot be read, is warned of and left out; raised if it was named. Raises
+    limit_bytes_s: of each. One that cannot be opened, as its credentials cannot be read, is warned of and left out; raised if
+    it was named. Raises
     InvalidSettingError, RemoteNotFoundError, NewerFormatError.
     """
     remotes = read_remotes(settings)
     if name is not None:
-        return (RemoteUpstream(open_configured(remote_named(name, remotes)), settings),)
+        return (_upstream(remote_named(name, remotes), settings, limit_bytes_s),)
     found = []
     for configuration in remotes:
         try:
-            found.append(RemoteUpstream(open_configured(configuration), settings))
+            found.append(_upstream(configuration, settings, limit_bytes_s))
         except KacasError as exc:
             text = f"remote {configuration.name} is left out: {exc}"
             warnings.warn(text, RuntimeWarning, stacklevel=3)
     return tuple(found)
+
+
+def _upstream(configuration: RemoteConfiguration, settings: Settings, limit_bytes_s: float | None) -> RemoteUpstream:
+    remote = open_configured(configuration)
+    if limit_bytes_s is not None:
+        remote = Remote(remote.name, Throttled(remote.blobs, limit_bytes_s), configuration)
+    return RemoteUpstream(remote, settings)

@@ -96,7 +96,7 @@ def push(
         _push_pending(session, name, limit, as_json)
         return
     with session.open_store() as store:
-        wanted = [*_lines()] if from_stdin else [*_matching(store, uris)]
+        wanted = [*stdin_lines()] if from_stdin else [*_matching(store, uris)]
         _push(session, store, name, wanted, plain, dry_run, limit, as_json)
 
 
@@ -142,7 +142,7 @@ def _push(
             plain=plain or None,
             dry_run=dry_run,
             limit_bytes_s=limit,
-            progress=_watcher(session, as_json),
+            progress=watcher(session, as_json),
         )
     except KeyboardInterrupt:
         output.note("what arrived is not sent again; to go on: kacas push --pending")
@@ -167,7 +167,7 @@ def _push_pending(session: Session, name: str | None, limit: int | None, as_json
             with Store.open(note.push.store, create=False, settings=session.settings()) as store:
                 try:
                     summary, gone = push_pending(
-                        note, store, remote, limit_bytes_s=limit, progress=_watcher(session, as_json)
+                        note, store, remote, limit_bytes_s=limit, progress=watcher(session, as_json)
                     )
                 except PushError as exc:
                     failure = failure or exc
@@ -194,7 +194,8 @@ def _remote(name: str | None) -> Remote:
     return open_configured(chosen)
 
 
-def _lines() -> Iterator[str]:
+def stdin_lines() -> Iterator[str]:
+    """What standard input lists, one in each line."""
     with Stdin() as stdin:
         text = b""
         while part := stdin.read(1 << 16):
@@ -222,15 +223,17 @@ def _matching(store: Store, given: Sequence[str]) -> Iterator[str]:
         yield from found
 
 
-def _watcher(session: Session, as_json: bool) -> Watcher:
-    return _Lines() if as_json else session.bar
+def watcher(session: Session, as_json: bool) -> Watcher:
+    """Tells people, or programs, how far it is."""
+    return ProgressLines() if as_json else session.bar
 
 
-class _Lines:
+class ProgressLines:
     """What goes on, for programs: JSON, one object per line. See Watcher."""
 
     def __init__(self) -> None:
         self._name = ""
+        self._stage = "pushing"
         self._told_s = 0.0
         self._done = 0
         self._total: int | None = None
@@ -244,6 +247,7 @@ class _Lines:
         output.json_line({"event": "begin", "name": name})
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
+        self._stage = stage
         now = time.monotonic()
         if now - self._told_s >= _EVERY_S:
             self._told_s = now
@@ -261,7 +265,7 @@ class _Lines:
 
     def finished(self, size: int) -> None:
         self._done += size
-        self("pushing", 0, None)
+        self(self._stage, 0, None)
 
 
 def _tell(session: Session, summary: PushSummary, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import kacas
@@ -30,6 +30,7 @@ from kacas_remote.configuration import RemoteConfiguration
 from kacas_remote.layout import pack_key, recipe_key
 from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
 from kacas_remote.remote import Remote, new_remote
+from kacas_remote.signing import Signature
 from kacas_remote.upstream import RemoteUpstream
 
 PACK_SIZE = 8 << 20
@@ -108,11 +109,18 @@ def upstream_on(blobs: BlobStore, cache: Path, name: str = "lab", *, trusted: bo
     return RemoteUpstream(Remote(name, blobs, configuration), settings)
 
 
-def put_content(store: kacas.Store, uri: str, blobs: BlobStore) -> Head:
-    """Put the content into the bucket, packs first, then the recipe."""
+Signs = Callable[[bytes, bytes, int, int], Signature]
+
+
+def put_content(
+    store: kacas.Store, uri: str, blobs: BlobStore, *, under: bytes = b"", sign: Signs | None = None
+) -> Head:
+    """Put the content into the bucket, packs first, then the recipe. under: the SHA-1 that the recipe claims, for its own."""
     entry, content = best_first(store.repository.readable(parse_uri(uri)))
+    entry = entry._replace(sha1=under or entry.sha1)
     places = put_packs(store, content, entry, blobs)
-    return put_recipe(entry, content, places, blobs)
+    signatures = () if sign is None else (sign(entry.sha1, entry.root, entry.size, entry.kind),)
+    return put_recipe(entry, content, places, blobs, signatures)
 
 
 def put_packs(store: kacas.Store, content: Content, entry: Entry, blobs: BlobStore) -> dict[bytes, ChunkPlace]:
@@ -151,9 +159,15 @@ def _put_pack(
     return places
 
 
-def put_recipe(entry: Entry, content: Content, places: dict[bytes, ChunkPlace], blobs: BlobStore) -> Head:
+def put_recipe(
+    entry: Entry,
+    content: Content,
+    places: dict[bytes, ChunkPlace],
+    blobs: BlobStore,
+    signatures: tuple[Signature, ...] = (),
+) -> Head:
     """Of content whose chunks are at these places."""
-    head = Head(entry.sha1, entry.root, entry.size, entry.kind, entry.label, time.time_ns())
+    head = Head(entry.sha1, entry.root, entry.size, entry.kind, entry.label, time.time_ns(), signatures)
 
     def locate(children: Sequence[Child], at: int) -> list[ChunkPlace]:
         return [places[child.digest] for child in children]
