@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ CREATE TABLE removed (entry BLOB, key TEXT, PRIMARY KEY (entry, key)) WITHOUT RO
 _PARALLEL = 8  # tables that are read at once, 4 MiB of each in memory
 _PER_QUERY = 500  # SQLite took 999 values at most before 2020
 _PLACE = struct.Struct("<QIIHBB")  # of a chunk record: offset, payload size, raw size, parameters size, kind, codec
+_ROW = struct.Struct("<QIIHBBI")  # the same, and a sum of digest, pack and place
 _SUM = struct.Struct("<I")
 _NUMBER = struct.Struct("<q")
 
@@ -117,58 +118,66 @@ class Tables:
 
     def locate(self, digests: Collection[bytes]) -> dict[bytes, list[Location]]:
         """Where payloads are in packs; those that are in none are left out."""
-        wanted = sorted(set(digests))
+        packs, rows, _ = self._ask("SELECT digest, number, row FROM chunks WHERE digest IN", digests)
+        seeds = {number: zlib.crc32(_NUMBER.pack(number)) for number in packs}
         found: dict[bytes, list[Location]] = {}
-        query = "SELECT digest, number, row, pack FROM chunks JOIN packs USING (number) WHERE whole AND digest IN"
-        for digest, number, row, pack_id in self._rows(query, wanted):
-            place = _decode_row(digest, number, row)
-            if place is not None:
-                found.setdefault(digest, []).append(Location(pack_id, *place))
+        for digest, number, row in rows:
+            # A flipped bit is as if the row were not there.
+            if number in packs and len(row) == _ROW.size:
+                *place, check = _ROW.unpack(row)
+                if zlib.crc32(digest + row[: _PLACE.size], seeds[number]) == check:
+                    location = Location(packs[number], *place)
+                    if (others := found.get(digest)) is None:
+                        found[digest] = [location]
+                    else:
+                        others.append(location)
         return found
 
     def entries(self, sha1s: Collection[bytes]) -> dict[bytes, list[Entry]]:
         """What tables say of these SHA-1, the newest first: entries that name a layout, and that nobody removed."""
-        return {sha1: [entry for entry, _ in found] for sha1, found in self.named(sha1s).items()}
-
-    def named(self, sha1s: Collection[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
-        """As `entries`, each with the id of its pack."""
-        wanted = sorted(set(sha1s))
-        found: dict[bytes, list[tuple[Entry, bytes]]] = {}
-        query = (
-            "SELECT entries.entry, pack FROM entries JOIN packs USING (number) "
-            "WHERE whole AND substr(entries.entry, 5, 16) NOT IN (SELECT entry FROM removed) AND sha1 IN"
-        )
-        asked = set(wanted)
-        for encoded, pack_id in self._rows(query, wanted):
+        packs, rows, removed = self._ask("SELECT number, entry FROM entries WHERE sha1 IN", sha1s)
+        found: dict[bytes, list[Entry]] = {}
+        for number, encoded in rows:
+            if number not in packs:
+                continue
             try:
                 entry, _ = decode_entry(encoded)
             except EntryError:
                 continue  # a bit of the cache flipped
-            if entry.sha1 in asked:
-                found.setdefault(entry.sha1, []).append((entry, pack_id))
+            if entry.entry_id not in removed:
+                found.setdefault(entry.sha1, []).append(entry)
         for entries in found.values():
-            entries.sort(key=lambda one: one[0].time_ns, reverse=True)
+            entries.sort(key=lambda entry: entry.time_ns, reverse=True)
         return found
 
     def packs(self) -> dict[bytes, int]:
         """Packs whose tables are known, by id, with their sizes."""
         return self._known()
 
-    def _rows(self, query: str, wanted: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
-        """Answers for many keys. If the cache was begun anew since it was filled, it is filled first."""
+    def _ask(
+        self, query: str, keys: Collection[bytes]
+    ) -> tuple[dict[int, bytes], list[tuple[Any, ...]], frozenset[bytes]]:
+        """Packs by number, rows with many keys, ids of removed entries: of one state of the cache. If that was begun anew since
+        it was filled, it is filled first."""
+        wanted = sorted(set(keys))  # neighbours are read together
 
-        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]] | None:
+        def read(
+            connection: sqlite3.Connection,
+        ) -> tuple[dict[int, bytes], list[tuple[Any, ...]], frozenset[bytes]] | None:
             if self._birth and HostDatabase.birth(connection) != self._birth:
                 return None
+            # In Python: joined in SQL, they would double what a row costs.
+            packs = dict(connection.execute("SELECT number, pack FROM packs WHERE whole"))
+            removed = frozenset(entry_id for (entry_id,) in connection.execute("SELECT entry FROM removed"))
             rows: list[tuple[Any, ...]] = []
             for at in range(0, len(wanted), _PER_QUERY):
                 part = wanted[at : at + _PER_QUERY]
                 rows += connection.execute(f"{query} ({','.join('?' * len(part))})", part)
-            return rows
+            return packs, rows, removed
 
         while (found := self._database.read(read)) is None:
             self.refresh()
-        return iter(found)
+        return found
 
     def _known(self) -> dict[bytes, int]:
         rows = self._database.read(
@@ -265,15 +274,3 @@ def _encoded_rows(number: int, records: Records) -> Iterator[tuple[bytes, int, b
     for at in range(0, len(data), size):
         row = data[at : at + DIGEST_SIZE + _PLACE.size]
         yield row[:DIGEST_SIZE], number, row[DIGEST_SIZE:] + _SUM.pack(zlib.crc32(row, seed))
-
-
-def _decode_row(digest: object, number: object, row: object) -> tuple[int, int, int, int, int, int] | None:
-    """None for all that was not written just so: a flipped bit is as if the row were not there."""
-    if not (isinstance(digest, bytes) and isinstance(number, int) and isinstance(row, bytes)):
-        return None
-    if len(row) != _PLACE.size + _SUM.size:
-        return None
-    place, check = row[: _PLACE.size], row[_PLACE.size :]
-    if _SUM.pack(zlib.crc32(digest + place, zlib.crc32(_NUMBER.pack(number)))) != check:
-        return None
-    return _PLACE.unpack(place)
