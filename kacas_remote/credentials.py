@@ -23,7 +23,7 @@ from kacas_remote.configuration import RemoteConfiguration
 _S3 = ("access_key_id", "secret_access_key", "session_token")
 KEYS = {
     "s3": _S3,
-    "gs": ("service_account",),
+    "gs": ("service_account_path",),
     "az": ("account_name", "account_key", "sas_token"),
 }
 _MOST = 1 << 20  # bytes of a file with credentials

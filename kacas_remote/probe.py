@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.configuration import READ_ONLY_SCHEMES, Probed, RemoteConfiguration
 from kacas_remote.errors import NotSupportedError, RemoteRefusedError
-from kacas_remote.layout import PACKS, PROBES
+from kacas_remote.layout import MARKER, PACKS, PROBES
 from kacas_remote.remote import Remote
 
 _RIVALS = 8
@@ -38,12 +38,12 @@ def probe(remote: Remote) -> Probed:
         raise why
     seen = Probed(at=now, listing=listing, writable=False)
     if scheme in READ_ONLY_SCHEMES or remote.configuration.read_only:
-        return seen
+        return _by_reading(blobs, seen)
     place = f"{PROBES}{secrets.token_hex(8)}-"
     try:
         blobs.put(f"{place}small", _SMALL)
     except _REFUSALS:
-        return seen
+        return _by_reading(blobs, seen)
     made = [f"{place}{name}" for name in ("small", "race", "parts", "wrong", "right")]
     try:
         seen = replace(
@@ -111,6 +111,32 @@ def _takes_parts(blobs: BlobStore, key: str) -> bool:
     return found is not None and found.size == len(part) + len(end)
 
 
+def _by_reading(blobs: BlobStore, seen: Probed) -> Probed:
+    """Ranges, tried on the marker, if there is one; and the service's clock."""
+    import httpx
+
+    try:
+        reading = blobs.sign(MARKER, "GET", _SIGNED_S)
+    except _REFUSALS:
+        return seen
+    try:
+        with (
+            httpx.Client(timeout=30, follow_redirects=True) as client,
+            client.stream("GET", reading, headers={"Range": "bytes=1-2"}) as answer,
+        ):
+            ranges = {200: False, 206: True}.get(answer.status_code)
+            return replace(seen, ranges=ranges, clock_s=_clock_s(answer.headers.get("date")))
+    except httpx.HTTPError:
+        return seen  # what the client itself could do is known by now
+
+
+def _clock_s(date: str | None) -> int | None:
+    try:
+        return None if date is None else round(parsedate_to_datetime(date).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
 def _by_signed_urls(blobs: BlobStore, place: str, seen: Probed) -> Probed:
     """What is seen best without the client between: checksums, and the service's clock."""
     import httpx
@@ -122,14 +148,13 @@ def _by_signed_urls(blobs: BlobStore, place: str, seen: Probed) -> Probed:
     try:
         with httpx.Client(timeout=30, follow_redirects=False) as client:
             answer = client.get(reading)
-            date = answer.headers.get("date")
             return replace(
                 seen,
                 signing=answer.status_code == 200 and answer.content == _SMALL,
                 checksums=_refuses_wrong_bytes(blobs, place, client),
-                clock_s=None if date is None else round(parsedate_to_datetime(date).timestamp() - time.time()),
+                clock_s=_clock_s(answer.headers.get("date")),
             )
-    except (httpx.HTTPError, ValueError):
+    except httpx.HTTPError:
         # Its words would hold the signed URL. What the client itself could do is known by now.
         return seen
 

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from datetime import UTC, datetime
+from typing import Any
 
 from kacas.errors import MissingPackageError, NewerFormatError, SizeLimitError
 from kacas.settings import Settings
@@ -31,7 +32,12 @@ class Remote:
         self.name = name
         self.blobs = blobs
         self.configuration = configuration or RemoteConfiguration(name, "memory://")
+        self._by_configuration = False
         self._id: bytes | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Credentials are not pickled: each process, on its host, finds its own.
+        return _unpickled, (self.name, self.configuration, None if self._by_configuration else self.blobs)
 
     def __repr__(self) -> str:
         return f"Remote({self.name!r}, {self.blobs.name!r})"
@@ -120,7 +126,13 @@ def open_configured(configuration: RemoteConfiguration) -> Remote:
             f"remote {configuration.name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
             package="kacas[remote]",
         ) from exc
-    return Remote(configuration.name, blobs, configuration)
+    remote = Remote(configuration.name, blobs, configuration)
+    remote._by_configuration = True
+    return remote
+
+
+def _unpickled(name: str, configuration: RemoteConfiguration, blobs: BlobStore | None) -> Remote:
+    return open_configured(configuration) if blobs is None else Remote(name, blobs, configuration)
 
 
 def new_remote(name: str, blobs: BlobStore, configuration: RemoteConfiguration | None = None) -> Remote:

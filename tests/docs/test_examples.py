@@ -28,7 +28,7 @@ import kacas.default
 import kacas.store
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 END = "--- end of output, status"
 
@@ -128,7 +128,7 @@ def run_python(block: Block, where: str, names: dict[str, Any]) -> None:
     assert not report, f"{where}:\n" + "".join(report)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_example_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -157,14 +157,14 @@ def test_every_example_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch:
         shell.close()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_block_of_the_page_says_what_it_is(page: Path) -> None:
     for block in blocks_of(page):
         assert block.kind in ("python", "console", "toml", "hex", "text", "json"), f"{page.name}:{block.line}"
         assert page.read_text("utf-8").count("\n```") % 2 == 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_link_of_the_page_leads_somewhere(page: Path) -> None:
     for target, anchor in _LINK.findall(page.read_text("utf-8")):
         if target.startswith(("http://", "https://", "mailto:")):
@@ -188,7 +188,7 @@ def test_the_wildcard_stands_for_anything_and_nothing_else_does() -> None:
     assert not matches("a", "a b")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_test_that_the_page_names_exists(page: Path) -> None:
     for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text("utf-8")):
         assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -90,16 +90,16 @@ class S3Bucket:
 
 
 @contextmanager
-def seaweedfs() -> Iterator[S3Server]:
-    """A server of one's own, in its own process group; its data is gone afterwards."""
+def seaweedfs(*options: str) -> Iterator[S3Server]:
+    """A server of one's own, in its own process group; its data is gone afterwards. options: more for its command line."""
     with (
         tempfile.TemporaryDirectory(prefix="kacas-weed-", ignore_cleanup_errors=True) as place,
         ExitStack() as stopping,
     ):
-        yield _started(Path(place), stopping)
+        yield _started(Path(place), stopping, options)
 
 
-def _started(place: Path, stopping: ExitStack) -> S3Server:
+def _started(place: Path, stopping: ExitStack, options: Sequence[str] = ()) -> S3Server:
     for attempt in range(1, _TRIES + 1):
         data = place / f"data-{attempt}"
         data.mkdir()
@@ -113,6 +113,7 @@ def _started(place: Path, stopping: ExitStack) -> S3Server:
                     *("-webdav=false", "-volume.max=2000", "-admin.ui=false", "-s3.autoCreateBucket=false"),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0"),
                     *(f"-{name}={port}" for name, port in zip(_PORTS, ports, strict=True)),
+                    *options,
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -128,7 +128,9 @@ def test_a_public_bucket_is_asked_without_credentials(env: dict[str, str]) -> No
 
 
 def test_the_other_clouds_have_keys_of_their_own(env: dict[str, str]) -> None:
-    private(env, "[az]\naccount_name = 'a'\naccount_key = 'k'\n[gs]\nservice_account = '/key.json'\n")
+    private(env, "[az]\naccount_name = 'a'\naccount_key = 'k'\n[gs]\nservice_account_path = '/key.json'\n")
     assert credentials_of(RemoteConfiguration("az", "az://c"), env) == {"account_name": "a", "account_key": "k"}
-    assert credentials_of(RemoteConfiguration("gs", "gs://b"), env | ENVIRONMENT) == {"service_account": "/key.json"}
+    assert credentials_of(RemoteConfiguration("gs", "gs://b"), env | ENVIRONMENT) == {
+        "service_account_path": "/key.json"
+    }
     assert credentials_of(RemoteConfiguration("web", "https://h"), env | ENVIRONMENT) is None
