@@ -135,8 +135,12 @@ class Tables:
 
     def entries(self, sha1s: Collection[bytes]) -> dict[bytes, list[Entry]]:
         """What tables say of these SHA-1, the newest first: entries that name a layout, and that nobody removed."""
+        return {sha1: [entry for entry, _ in found] for sha1, found in self.named(sha1s).items()}
+
+    def named(self, sha1s: Collection[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
+        """As `entries`, each with the id of its pack."""
         packs, rows, removed = self._ask("SELECT number, entry FROM entries WHERE sha1 IN", sha1s)
-        found: dict[bytes, list[Entry]] = {}
+        found: dict[bytes, list[tuple[Entry, bytes]]] = {}
         for number, encoded in rows:
             if number not in packs:
                 continue
@@ -145,9 +149,9 @@ class Tables:
             except EntryError:
                 continue  # a bit of the cache flipped
             if entry.entry_id not in removed:
-                found.setdefault(entry.sha1, []).append(entry)
+                found.setdefault(entry.sha1, []).append((entry, packs[number]))
         for entries in found.values():
-            entries.sort(key=lambda entry: entry.time_ns, reverse=True)
+            entries.sort(key=lambda one: one[0].time_ns, reverse=True)
         return found
 
     def packs(self) -> dict[bytes, int]:
