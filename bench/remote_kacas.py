@@ -55,7 +55,7 @@ class Kacas:
                 writer.append(array)
         self._uri = writer.uri
         push(self._store, self._remote, [self._uri])
-        return shape[0]
+        return times * len(array)
 
     def cold(self) -> None:
         if self._far is not None:

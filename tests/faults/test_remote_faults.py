@@ -122,8 +122,19 @@ def test_a_push_outlives_what_goes_wrong_once_with_each_kind_of_object(lab: Lab,
     assert pending() == []
 
 
-@pytest.mark.parametrize("part", ["/packs/", "/recipes/", "prefix=packs"])
-@pytest.mark.parametrize("kind", ONCE)
+@pytest.mark.parametrize(
+    "kind, part",
+    [
+        *((kind, "/packs/") for kind in ONCE),
+        *((kind, "/recipes/") for kind in ("truncate unnoticed", "flip", "swap")),
+        *(
+            pytest.param(kind, part, marks=pytest.mark.heavy)
+            for kind in ONCE
+            for part in ("/recipes/", "prefix=packs")
+            if part != "/recipes/" or kind not in ("truncate unnoticed", "flip", "swap")
+        ),
+    ],
+)
 def test_a_pull_that_meets_a_fault_once_is_exact_or_says_what_to_do_and_is_exact_after_it(
     lab: Lab, kind: str, part: str
 ) -> None:
@@ -154,7 +165,7 @@ def test_whichever_answer_is_faulty_what_comes_is_exact_or_an_error(lab: Lab, ki
         lab.check(host)
 
 
-@pytest.mark.parametrize("fault", [flip(60), truncate(400, noticed=False)])
+@pytest.mark.parametrize("fault", [flip(60, every=10_000), truncate(400, noticed=False)])
 def test_packs_that_are_always_wrong_are_named_and_nothing_of_them_is_kept(lab: Lab, fault: Fault) -> None:
     lab.push()
     lab.proxy.fault(fault, method="GET", part="/packs/", times=None)
