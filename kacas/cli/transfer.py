@@ -33,12 +33,12 @@ def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | 
     if text is None:
         return None
     try:
-        rate = parse_size(text.removesuffix("/s"))
+        size = parse_size(text.removesuffix("/s"))
     except ValueError:
-        rate = 0
-    if rate <= 0:
+        size = 0
+    if size <= 0:
         raise click.BadParameter(f"{text!r} is no rate; one is 10M, for ten MiB a second", ctx=ctx, param=param)
-    return rate
+    return size
 
 
 _to = click.option(
