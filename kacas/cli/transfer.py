@@ -33,12 +33,12 @@ def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | 
     if text is None:
         return None
     try:
-        size = parse_size(text.removesuffix("/s"))
+        found = parse_size(text.removesuffix("/s"))
     except ValueError:
-        size = 0
-    if size <= 0:
+        found = 0
+    if found <= 0:
         raise click.BadParameter(f"{text!r} is no rate; one is 10M, for ten MiB a second", ctx=ctx, param=param)
-    return size
+    return found
 
 
 _to = click.option(

@@ -43,7 +43,7 @@ def test_if_one_is_away_and_the_others_have_nothing_that_is_no_not_found(tmp_pat
         with pytest.raises(RemoteUnavailableError):
             node.load_text(uri)
         away.heal()
-        with pytest.raises(kacas.NotFoundError, match="nor in remote away .* nor in remote empty"):
+        with pytest.raises(kacas.NotFoundError, match=r"nor in remote away .* nor in remote empty"):
             node.load_text(uri)
 
 
