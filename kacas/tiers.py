@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from kacas.content import Content
 from kacas.disk.batch import Batch
-from kacas.disk.leases import Lease, Leases
+from kacas.disk.leases import Lease
 from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.errors import (
-    AccessDeniedError,
     DamagedError,
     KacasError,
-    LeaseLostError,
-    LeaseUnusableError,
     MissingPackageError,
-    NoSpaceError,
     NotFoundError,
-    ReadOnlyStoreError,
     StoreError,
     WrongIdentityError,
 )
 from kacas.layouts import Layouts, best_first, ordered
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.description import Description
+from kacas.model.digest import SHA1_SIZE, checksum
 from kacas.model.entry import Entry, Kind
 from kacas.model.pack_format import Purpose
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
 from kacas.model.uri import Uri
 from kacas.near import NearStore
 from kacas.pull import Pull
+from kacas.turns import Turns
 from kacas.upstream import Upstream
 from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain
 
@@ -71,11 +68,9 @@ class Tiers:
         self._room = room
         self._report = report
         self._published = published
-        self._leases = Leases(volume)
+        self._turns = Turns(volume, report, published)
         self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
-        self._warned: set[type[KacasError]] = set()
         self.fetches = 0  # that this process published
-        self.given_up = 0  # that it left to another, having lost its lease
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -102,7 +97,7 @@ class Tiers:
         """Layouts of which a part may be read; each turns to the whole chain for what it cannot read."""
         if not (found := upstream.believed(uri, self.near)):
             self._bring_from(uri, upstream)
-            if self._is_here(uri):
+            if self.is_here(uri):
                 return [self._here(uri)]
             upstream.prove(uri, self.near)
             found = upstream.believed(uri, self.near)
@@ -151,9 +146,10 @@ class Tiers:
             except NotFoundError:
                 if isinstance(exc, DamagedError):
                     raise exc from None
+                ways = "push it there" if self._behind.is_far else "set KACAS_UPSTREAM to the store that has it"
                 raise NotFoundError(
                     f"{uri} is neither in the store at {self._volume.path} nor in {self._behind.name}, which is its "
-                    "upstream; store it, or set KACAS_UPSTREAM to the store that has it",
+                    f"upstream; store it, or {ways}",
                     sha1=uri.sha1.hex(),
                 ) from exc
 
@@ -165,13 +161,13 @@ class Tiers:
 
         Raises NotFoundError if no tier has it, a DamagedError if none has it as it should be, StoreError.
         """
-        if self._behind and not self._is_here(uri):
+        if self._behind and not self.is_here(uri):
             self._first(uri, self._here, partial(self._bring_from, uri))
 
     def _bring_from(self, uri: Uri, upstream: Upstream) -> None:
         upstream.bring(uri)
         size = self._size_in(upstream, uri)  # before a lease is taken: what nobody has is nobody's work
-        self._once(uri.sha1, lambda: self._is_here(uri), partial(self._fetch, upstream, uri), size)
+        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri), size)
 
     def _size_in(self, upstream: Upstream, uri: Uri) -> int:
         try:
@@ -181,7 +177,8 @@ class Tiers:
                 raise
             return plain.size
 
-    def _is_here(self, uri: Uri) -> bool:
+    def is_here(self, uri: Uri) -> bool:
+        """Whether this store has a layout of it."""
         try:
             self._layouts.sequence(uri)
         except (NotFoundError, DamagedError):
@@ -197,10 +194,12 @@ class Tiers:
         try:
             size = self.sequence(uri)[0].size
             self._behind.first(
-                lambda there: self._once(uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, there, uri), size)
+                lambda there: self._turns.once(
+                    uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, there, uri), size
+                )
             )
         except (*UNREADABLE, StoreError) as exc:
-            self._warn_once(exc)
+            self._turns.warn_once(exc)
 
     def _is_sound(self, uri: Uri) -> bool:
         """Whether every chunk is in a pack, where no damage was found, though it may be there."""
@@ -233,7 +232,7 @@ class Tiers:
         assert failure is not None
         raise failure
 
-    def _publish(self, upstream: Upstream, lease: Lease, size: int, copy: Callable[[Pull], None]) -> None:
+    def _publish(self, upstream: Upstream, lease: Lease, size: int, copy: Callable[[Pull], object]) -> None:
         """Publish what `copy` copies, unless somebody else has taken over by then."""
 
         def step(done: int) -> None:
@@ -251,59 +250,69 @@ class Tiers:
             raise
         self.fetches += 1
 
-    def _once(self, sha1: bytes, is_here: Callable[[], bool], fetch: Callable[[Lease], None], size: int) -> None:
-        """Let one process fetch it, this one perhaps, and wait until it is here."""
-
-        def waiting(holder: str) -> None:
-            self._report(f"waiting for {holder}, which fetches", 0, size)
-
-        try:
-            while not self._had_turn(sha1, is_here, fetch, waiting):
-                self.given_up += 1
-        except (ReadOnlyStoreError, AccessDeniedError):
-            pass  # then it is read through
-        except LeaseUnusableError as exc:
-            if self._volume.is_writable:  # else nobody expects that anything is kept
-                self._warn_once(exc)
-        except NoSpaceError as exc:
-            self._warn_once(exc)
-
-    def _had_turn(
-        self,
-        sha1: bytes,
-        is_here: Callable[[], bool],
-        fetch: Callable[[Lease], None],
-        waiting: Callable[[str], None],
-    ) -> bool:
-        """False if the lease was lost meanwhile."""
-        try:
-            with self._leases.turn(f"fetch-{sha1.hex()}", is_here, waiting) as lease:
-                if lease is not None:
-                    fetch(lease)
-        except LeaseLostError:
-            return False
-        if lease is not None:
-            self._published()  # what is due then is not waited for by those who want the content
-        return True
-
-    def _warn_once(self, exc: KacasError) -> None:
-        if type(exc) not in self._warned:
-            self._warned.add(type(exc))
-            text = f"{exc}. What is read comes from the upstream, and is not kept; `kacas doctor` tells more"
-            warnings.warn(text, RuntimeWarning, stacklevel=5)
-
     # --- directories ------------------------------------------------------------------------
 
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
         for upstream in self._behind.upstreams:
+            if upstream.is_far:
+                self._bring_documents(upstream, sha1)
             absent = self._absent(sha1)
             if absent.size is None:
                 return
             upstream.bring_tree(sha1)
-            self._once(
+            self._turns.once(
                 sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
             )
+
+    def size(self, uri: Uri) -> int:
+        """Bytes of the content, without any of them being read. Raises as `sequence`."""
+        return self._first(uri, lambda uri: self._here(uri)[0].size, lambda there: self._size_in(there, uri))
+
+    def is_tree_here(self, sha1: bytes) -> bool:
+        """Whether this store has the directory and all below it, as far as its documents can be read."""
+        return self.is_here(Uri(sha1)) and self._absent(sha1).size is None
+
+    def _bring_documents(self, upstream: Upstream, sha1: bytes) -> None:
+        """Level by level, in few requests: one for each would be a long way to a remote."""
+        if not self.is_here(Uri(sha1)):
+            upstream.bring_tree(sha1)
+            with suppress(*UNREADABLE, StoreError):  # the next upstream may have it; at last, who restores it is told
+                self._bring_from(Uri(sha1), upstream)
+        level, seen = {sha1}, set[bytes]()
+        while level:
+            self.bring_small(upstream, level, Kind.DIRECTORY)
+            seen |= level
+            below: set[bytes] = set()
+            for one in level:
+                try:
+                    content = self._layouts.sequence(Uri(one))[1]
+                    raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
+                    content.read_into(0, raw)
+                    below.update(e.sha1 for e in decode_tree(bytes(raw)) if e.type is EntryType.DIRECTORY)
+                except (*UNREADABLE, TreeError):
+                    continue
+            level = below - seen
+
+    def bring_small(self, upstream: Upstream, sha1s: Collection[bytes], kind: Kind) -> None:
+        """Fetch those that the upstream knows at once to be one chunk, together; the others are left out."""
+        wanted = [sha1 for sha1 in sha1s if not self.is_here(Uri(sha1))]
+        sizes = upstream.small(wanted) if wanted else {}
+        if sizes:
+            whole = checksum(SHA1_SIZE, *sorted(sizes))
+            self._turns.once(
+                whole,
+                lambda: not self._unknown(sizes),
+                lambda lease: self._publish(
+                    upstream, lease, sum(sizes.values()), lambda pull: pull.small(sizes, kind)
+                ),
+                sum(sizes.values()),
+            )  # fmt: skip
+
+    def bring_many(self, uris: Sequence[Uri]) -> None:
+        """Have what is small of these contents here, in few requests; `bring` tells what became of each."""
+        for upstream in self._behind.upstreams:
+            self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
 
     def _absent(self, sha1: bytes) -> _Absent:
         """What of a directory is not here, as far as its documents can be read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Protocol
 
 from kacas.content import Content
@@ -38,6 +38,11 @@ class Upstream(ChunkSource, Protocol):
     @property
     def name(self) -> str:
         """For messages: its path or address."""
+        ...
+
+    @property
+    def is_far(self) -> bool:
+        """Whether each request is a long way: then a directory's documents are fetched before its files are looked for."""
         ...
 
     def bring(self, uri: Uri) -> None:
@@ -79,6 +84,10 @@ class Upstream(ChunkSource, Protocol):
 
     def plain(self, uri: Uri) -> Plain | None:
         """The content's bytes as they are, if no layout of it is known there."""
+        ...
+
+    def small(self, sha1s: Collection[bytes]) -> dict[bytes, int]:
+        """Sizes of those of which is known at once that they are one chunk."""
         ...
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from kacas.content import Content
@@ -42,6 +42,11 @@ class StoreUpstream:
     def name(self) -> str:
         """See Upstream."""
         return str(self.path)
+
+    @property
+    def is_far(self) -> bool:
+        """See Upstream."""
+        return False
 
     def repository(self) -> Repository:
         """The store's, opened if need be. Raises StoreNotFoundError if it is not there, StoreError."""
@@ -122,6 +127,10 @@ class StoreUpstream:
         if repository.behind and len(found) < len(digests):
             found |= repository.behind.get_many([digest for digest in digests if digest not in found])
         return found
+
+    def small(self, sha1s: Collection[bytes]) -> dict[bytes, int]:
+        """See Upstream. Each is looked up when it is asked for: that is no long way."""
+        return {}
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""

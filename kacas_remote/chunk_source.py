@@ -17,11 +17,13 @@ from kacas.model.pack_format import PayloadHeader
 from kacas.read_through import PartSource
 from kacas_remote.blob_ranges import BlobRanges, Place
 from kacas_remote.catalog import Catalog, Claim
-from kacas_remote.errors import DamagedRemoteError
+from kacas_remote.errors import DamagedRemoteError, NotSupportedError
 from kacas_remote.layout import pack_key, plain_key
 from kacas_remote.recipe import DamagedRecipeError, Page, PagePlace, RecipeError
+from kacas_remote.tables import Tables
 
 _PAGES_KEPT = 384  # more than a Content keeps nodes: 60 KiB each
+_LOOKS = 2  # at a place, before another one is looked for
 _AHEAD = 32  # pages that are read at once of a tree that is wanted whole
 
 
@@ -38,12 +40,15 @@ class _Node(NamedTuple):
 class RecipeSource:
     """See PartSource. Pages are proved by their digests when they are read; what they lead to is proved by who asks."""
 
-    def __init__(self, ranges: BlobRanges, catalog: Catalog, claim: Claim, elsewhere: PartSource) -> None:
+    def __init__(
+        self, ranges: BlobRanges, catalog: Catalog, tables: Tables, claim: Claim, elsewhere: PartSource
+    ) -> None:
         """claim: a recipe's. elsewhere: gives what was rejected from other places of the remote."""
         assert claim.recipe is not None
         self.recipe = claim.recipe
         self._claim = claim
         self._catalog = catalog
+        self._tables = tables
         self._ranges = ranges
         self._key = claim.key
         self._elsewhere = elsewhere
@@ -51,7 +56,8 @@ class RecipeSource:
         self._pages: OrderedDict[bytes, Page] = OrderedDict()
         self._chunks: dict[bytes, Place] = {}
         self._expected: dict[bytes, None] = {}
-        self._rejected: dict[bytes, str] = {}
+        self._rejected: dict[bytes, list[str]] = {}
+        self._has_looked = False
         self._is_whole = False
         self._renew()
         self._forked = Forked(self._renew)
@@ -87,14 +93,28 @@ class RecipeSource:
                 is_plain = place.key == plain_key(self.recipe.head.sha1)
                 found[digest] = _payload(PayloadKind.CHUNK, digest, whole) if is_plain else whole
             else:
-                self.reject(digest, f"{place.key} is not there")
+                self._rejected[digest] = [f"{place.key} is not there"] * _LOOKS
         if left := [digest for digest in wanted if digest not in found]:
+            self._look_elsewhere()
             found |= self._elsewhere.get_many(left)
         return found
 
+    def _is_good(self, digest: bytes) -> bool:
+        """Whether its place is worth a (second) look: what is wrong may have been so on the way here only."""
+        return len(self._rejected.get(digest, ())) < _LOOKS
+
+    def _look_elsewhere(self) -> None:
+        if not self._has_looked:
+            self._has_looked = True
+            self._catalog.renew(self._claim.sha1)
+            try:
+                self._tables.refresh()
+            except NotSupportedError:
+                pass  # a web server lists nothing
+
     def _places(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
         with self._lock:
-            places = {one: self._chunks[one] for one in digests if one in self._chunks and one not in self._rejected}
+            places = {one: self._chunks[one] for one in digests if one in self._chunks and self._is_good(one)}
             lacking = [one for one in digests if one not in self._chunks]
             expected, self._expected = (list(self._expected), {}) if lacking else ([], self._expected)
         if not expected:
@@ -179,17 +199,18 @@ class RecipeSource:
     def reject(self, digest: bytes, why: str) -> None:
         """See PartSource."""
         place = self._chunks.get(digest)
-        if digest not in self._rejected:
-            self._catalog.renew(self._claim.sha1)
-        self._elsewhere.reject(digest, why)
-        self._rejected.setdefault(digest, f"{place.key}: {why}" if place is not None else why)
+        said = f"{place.key}: {why}" if place is not None else why
+        if self._is_good(digest):
+            self._rejected.setdefault(digest, []).append(said)
+        else:
+            self._elsewhere.reject(digest, why)
 
     def error(self, digest: bytes) -> KacasError:
         """See PartSource."""
         why = self._rejected.get(digest)
-        if why is None:
+        if not why:
             return self._damage(self._key, f"it says of no place where {digest.hex()[:16]}… is")
-        return self._damage(why, f"chunk {digest.hex()[:16]}… of the recipe {self._key}")
+        return self._damage(why[0], f"chunk {digest.hex()[:16]}… of the recipe {self._key}")
 
     def _damage(self, what: str, why: str) -> DamagedRemoteError:
         return DamagedRemoteError(

@@ -23,6 +23,9 @@ class TableSource:
 
     def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
         """See ChunkSource."""
+        return self._read(digests, is_first=True)
+
+    def _read(self, digests: Sequence[bytes], *, is_first: bool) -> dict[bytes, memoryview]:
         places: dict[bytes, Place] = {}
         for digest, locations in self._tables.locate(digests).items():
             bad = {place for place, _ in self._bad.get(digest, ())}
@@ -31,6 +34,11 @@ class TableSource:
                 places[digest] = good[0]
         data = self._ranges.read(places.values())
         self._given |= places
+        gone = [digest for digest, place in places.items() if place not in data]
+        if gone and is_first:
+            self._tables.refresh()  # a collector moved it
+            data |= {self._given[digest]: payload for digest, payload in self._read(gone, is_first=False).items()}
+            places |= {digest: self._given[digest] for digest in gone}
         return {digest: data[place] for digest, place in places.items() if place in data}
 
     def declared(self, digest: bytes) -> Declared | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kacas.content import Content
 from kacas.errors import DamagedError, KacasError, NotFoundError
+from kacas.formats.npy import recognised
 from kacas.model.codec import MIB
+from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.description import Description
 from kacas.model.digest import ID_SIZE, new_sha1
 from kacas.model.entry import Action, Entry, Origin, Proof
@@ -63,6 +66,11 @@ class RemoteUpstream:
         """See Upstream."""
         return f"remote {self.remote.name} ({self.remote.blobs.name})"
 
+    @property
+    def is_far(self) -> bool:
+        """See Upstream."""
+        return True
+
     # --- finding ----------------------------------------------------------------------------
 
     @property
@@ -91,6 +99,10 @@ class RemoteUpstream:
 
         Raises NotFoundError if there is none, DamagedRemoteError or NewerFormatError if none can be used.
         """
+        for entry in self.tables.entries([uri.sha1]).get(uri.sha1, ()):
+            if entry.size <= CHUNK_TARGET and uri.root in (None, entry.root):
+                yield self._opened(Claim.of_entry(entry))  # most likely there is no recipe to be asked for
+                return
         found = False
         try:
             for claim in self.catalog.claims(uri):
@@ -112,7 +124,7 @@ class RemoteUpstream:
         )  # fmt: skip
         source: PartSource = self.by_table
         if claim.recipe is not None:
-            source = RecipeSource(self._ranges, self.catalog, claim, self.by_table)
+            source = RecipeSource(self._ranges, self.catalog, self.tables, claim, self.by_table)
         found = _Found(entry, source, claim)
         if len(self._open) >= _OPEN:
             self._open = {}  # anew rather than in order: a lock would not survive a fork
@@ -133,7 +145,8 @@ class RemoteUpstream:
         if found.claim.recipe is not None and found.claim.recipe.head.member_packs:
             self.tables.learn(found.claim.recipe.head.member_packs)
         else:
-            self.tables.refresh()
+            with suppress(NotSupportedError):
+                self.tables.refresh()
 
     def readable(self, uri: Uri, near: Near) -> Iterator[tuple[Entry, Content]]:
         """See Upstream."""
@@ -220,6 +233,15 @@ class RemoteUpstream:
         """See ChunkSource."""
         return self.by_table.get_many(digests)
 
+    def small(self, sha1s: Collection[bytes]) -> dict[bytes, int]:
+        """See Upstream."""
+        found = self.tables.entries(sha1s)
+        if len(found) < len(set(sha1s)):
+            with suppress(NotSupportedError):  # a web server lists nothing
+                self.tables.refresh()
+            found = self.tables.entries(sha1s)
+        return {sha1: entries[0].size for sha1, entries in found.items() if entries[0].size <= CHUNK_TARGET}
+
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
         return {
@@ -235,10 +257,12 @@ class RemoteUpstream:
         if content.source is not None:
             content.source.read_tree()
         chunks = {child.digest for child in content.chunks()}
+        header = recognised(content.head, entry.size) if content.head else None
+        shape, dtype = (None, None) if header is None else (header.shape, str(header.dtype))
         return Description(
             uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri, sha1=uri.sha1.hex(),
             root=entry.root.hex(), kind=entry.kind_name, size=entry.size, chunks=len(chunks), codecs={},
-            stored_size=0, claims=(), member=False, adopted=(), store=self.name, fetched=False,
+            stored_size=0, claims=(), member=False, adopted=(), store=self.name, fetched=False, shape=shape, dtype=dtype,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from kacas.cli.progress import Bar
 if TYPE_CHECKING:
     from kacas.disk.volume import Sharing
     from kacas.settings import Settings
-    from kacas.store import Store
+    from kacas.store import Progress, Store
 
 
 @dataclass
@@ -36,26 +36,29 @@ class Session:
         return settings.directory if self.store_path is None else Path(self.store_path).expanduser().absolute()
 
     @contextmanager
-    def open_store(self, remote: str | None = None) -> Iterator[Store]:
+    def open_store(
+        self, remote: str | None = None, limit_bytes_s: int | None = None, progress: Progress | None = None
+    ) -> Iterator[Store]:
         """The store, which must exist; the bar runs until the block ends. remote: is asked before all others, even by a store that
-        is named by --store. Raises StoreNotFoundError."""
+        is named by --store. limit_bytes_s: from remotes. progress: is told in place of
+        the bar. Raises StoreNotFoundError."""
         from kacas.default import remotes_of
         from kacas.store import Store
 
         settings = self.settings()
         by_default = self.store_path is None  # a store that is named has no upstream
         behind = remotes_of(settings) if by_default else ()
-        if remote is not None:
+        if remote is not None or (limit_bytes_s is not None and behind):
             from kacas_remote.configured import configured_upstreams
 
-            behind = configured_upstreams(settings, remote)
+            behind = configured_upstreams(settings, remote, limit_bytes_s)
         with (
             self.bar,
             Store.open(
                 self.directory(settings),
                 create=False,
                 settings=settings,
-                progress=self.bar if self.bar.visible else None,
+                progress=progress or (self.bar if self.bar.visible else None),
                 upstream=settings.upstream if by_default and remote is None else None,
                 behind=behind,
                 store_in=settings.store_in if by_default and remote is None else "here",

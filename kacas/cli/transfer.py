@@ -26,22 +26,19 @@ _EVERY_S = 1.0  # between two lines of progress for programs
 _MOST_STDIN = 1 << 30
 
 
-class Rate(click.ParamType):
-    """Bytes per second, as 10M."""
+def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """Bytes per second."""
+    from kacas.settings import parse_size
 
-    name = "rate"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See click."""
-        from kacas.settings import parse_size
-
-        try:
-            rate = parse_size(str(value).removesuffix("/s"))
-        except ValueError:
-            rate = 0
-        if rate <= 0:
-            self.fail(f"{value!r} is no rate; one is 10M, for ten MiB a second", param, ctx)
-        return rate
+    if text is None:
+        return None
+    try:
+        found = parse_size(text.removesuffix("/s"))
+    except ValueError:
+        found = 0
+    if found <= 0:
+        raise click.BadParameter(f"{text!r} is no rate; one is 10M, for ten MiB a second", ctx=ctx, param=param)
+    return found
 
 
 _to = click.option(
@@ -49,7 +46,7 @@ _to = click.option(
 )
 _plain = click.option("--plain", is_flag=True, help="As whole objects, for browsers and kachery clients.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
-_limit = click.option("--limit", type=Rate(), metavar="RATE", help="Send at most so many bytes a second, as 10M.")
+_limit = click.option("--limit", callback=rate, metavar="RATE", help="Send at most so many bytes a second, as 10M.")
 _json = json_option("Print JSON, one object per line: what begins, how far it is, a summary.")
 
 
@@ -96,7 +93,7 @@ def push(
         _push_pending(session, name, limit, as_json)
         return
     with session.open_store() as store:
-        wanted = [*_lines()] if from_stdin else [*_matching(store, uris)]
+        wanted = [*stdin_lines()] if from_stdin else [*_matching(store, uris)]
         _push(session, store, name, wanted, plain, dry_run, limit, as_json)
 
 
@@ -142,7 +139,7 @@ def _push(
             plain=plain or None,
             dry_run=dry_run,
             limit_bytes_s=limit,
-            progress=_watcher(session, as_json),
+            progress=watcher(session, as_json),
         )
     except KeyboardInterrupt:
         output.note("what arrived is not sent again; to go on: kacas push --pending")
@@ -167,7 +164,7 @@ def _push_pending(session: Session, name: str | None, limit: int | None, as_json
             with Store.open(note.push.store, create=False, settings=session.settings()) as store:
                 try:
                     summary, gone = push_pending(
-                        note, store, remote, limit_bytes_s=limit, progress=_watcher(session, as_json)
+                        note, store, remote, limit_bytes_s=limit, progress=watcher(session, as_json)
                     )
                 except PushError as exc:
                     failure = failure or exc
@@ -194,7 +191,8 @@ def _remote(name: str | None) -> Remote:
     return open_configured(chosen)
 
 
-def _lines() -> Iterator[str]:
+def stdin_lines() -> Iterator[str]:
+    """What standard input lists, one in each line."""
     with Stdin() as stdin:
         text = b""
         while part := stdin.read(1 << 16):
@@ -222,15 +220,17 @@ def _matching(store: Store, given: Sequence[str]) -> Iterator[str]:
         yield from found
 
 
-def _watcher(session: Session, as_json: bool) -> Watcher:
-    return _Lines() if as_json else session.bar
+def watcher(session: Session, as_json: bool) -> Watcher:
+    """Tells people, or programs, how far it is."""
+    return ProgressLines() if as_json else session.bar
 
 
-class _Lines:
+class ProgressLines:
     """What goes on, for programs: JSON, one object per line. See Watcher."""
 
     def __init__(self) -> None:
         self._name = ""
+        self._stage = "pushing"
         self._told_s = 0.0
         self._done = 0
         self._total: int | None = None
@@ -244,6 +244,7 @@ class _Lines:
         output.json_line({"event": "begin", "name": name})
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
+        self._stage = stage
         now = time.monotonic()
         if now - self._told_s >= _EVERY_S:
             self._told_s = now
@@ -261,7 +262,7 @@ class _Lines:
 
     def finished(self, size: int) -> None:
         self._done += size
-        self("pushing", 0, None)
+        self(self._stage, 0, None)
 
 
 def _tell(session: Session, summary: PushSummary, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from kacas.content import Content
-from kacas.errors import DamagedError, MissingPackageError
+from kacas.errors import DamagedError, MissingPackageError, StoreError
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.npy_header import NpyHeader
 from kacas.model.selection import Positions, fill_box
@@ -71,7 +71,7 @@ class ArrayLayouts:
             contents = sorted(contents, key=lambda content: self._cost(content, positions))
         try:
             _first_good(contents, lambda content: self._read_box(content, positions, box))
-        except (DamagedError, MissingPackageError):
+        except (DamagedError, MissingPackageError, StoreError):
             # A spare has ranges of bytes, not boxes.
             spared = next((content for content in contents if content.has_spares), None)
             if spared is None:

@@ -90,7 +90,8 @@ def test_what_was_read_is_kept_by_a_store_that_was_closed(
         assert np.array_equal(node.open_npy(uri)[100:1_000_000], values[100:1_000_000])
     blobs.clear()
     with kacas.Store.open(tmp_path / "node", behind=[upstream]) as node:
-        assert fetched_packs(node) and not fetched_entries(node)
+        assert fetched_packs(node)
+        assert not fetched_entries(node)
         assert np.array_equal(node.open_npy(uri)[200:900_000], values[200:900_000])
         assert not [one for one in blobs.requests if one[1].startswith(PACKS)]
         assert np.array_equal(node.load_npy(uri), values)

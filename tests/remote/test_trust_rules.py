@@ -151,6 +151,8 @@ def test_where_one_remote_lies_the_next_one_serves_and_the_first_is_named(
     put_content(lab, other, blobs, under=parse_uri(uri).sha1)
     put_content(lab, uri, good)
     behind = [upstream_on(blobs, tmp_path / "cache", "liar"), upstream_on(good, tmp_path / "cache", "honest")]
-    with kacas.Store.open(tmp_path / "node", behind=behind) as store:
-        with pytest.warns(RuntimeWarning, match=r"liar .* did not help, .*honest"):
-            assert np.array_equal(store.load_npy(uri), values)
+    with (
+        kacas.Store.open(tmp_path / "node", behind=behind) as store,
+        pytest.warns(RuntimeWarning, match=r"liar .* did not help, .*honest"),
+    ):
+        assert np.array_equal(store.load_npy(uri), values)

@@ -1,0 +1,94 @@
+"""pull: contents and directories come from what is behind a store into it, whole and proved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from kacas.errors import KacasError, NotFoundError
+from kacas.formats.tree import Trees
+from kacas.model.uri import DirectoryUri, Uri, parse_any_uri
+from kacas.store import Store
+from kacas_remote.push.summary import Silent, Watcher
+
+
+@dataclass
+class PullSummary:
+    """contents: that were asked for; contents_here: that needed nothing; failed: why which could not be had, by URI. raw_size:
+    bytes of all that were had, as they are read. dry_run: nothing was fetched, and the figures say what would be.
+    """
+
+    dry_run: bool = False
+    contents: int = 0
+    contents_here: int = 0
+    raw_size: int = 0
+    raw_size_here: int = 0
+    seconds: float = 0.0
+    failed: dict[str, KacasError] = field(default_factory=dict)
+
+
+def pull(store: Store, uris: Iterable[str], *, dry_run: bool = False, progress: Watcher | None = None) -> PullSummary:
+    """Have all of these contents in the store; of a directory all that is below it. What is here already costs nothing, and
+    what an interrupted pull fetched is not fetched again.
+
+    uris: sha1:// and sha1dir://, with paths too. What cannot be had is told by the summary; all else is here then.
+    Raises InvalidUriError before anything is asked for.
+    """
+    begun = time.monotonic()
+    watcher = progress or Silent()
+    wanted = {uri: parse_any_uri(uri) for uri in uris}
+    summary = PullSummary(dry_run=dry_run, contents=len(wanted))
+    here = {text for text, uri in wanted.items() if isinstance(uri, Uri) and store.repository.tiers.is_here(uri)}
+    if not dry_run:
+        _bring_small(store, list(wanted.values()))
+    watcher.expect(None)
+    for text, uri in wanted.items():
+        watcher.begin(text)
+        try:
+            size, was_here = _pull_one(store, text, uri, dry_run)
+        except KacasError as exc:
+            summary.failed[text] = exc
+        else:
+            summary.raw_size += size
+            if was_here and (text in here or isinstance(uri, DirectoryUri)):
+                summary.contents_here += 1
+                summary.raw_size_here += size
+        watcher.finished(0)
+    summary.seconds = time.monotonic() - begun
+    return summary
+
+
+def _bring_small(store: Store, uris: Sequence[Uri | DirectoryUri]) -> None:
+    """Together; who cannot be asked is told of when its contents are asked for one by one."""
+    try:
+        store.repository.tiers.bring_many([uri for uri in uris if isinstance(uri, Uri)])
+    except KacasError:
+        pass
+
+
+def _pull_one(store: Store, text: str, uri: Uri | DirectoryUri, dry_run: bool) -> tuple[int, bool]:
+    """Its size, and whether it was here."""
+    repository, trees = store.repository, Trees(store.repository)
+    content = trees.content_uri(text, directory=True)
+    is_directory = isinstance(uri, DirectoryUri) and trees.is_directory(text)
+    check = (
+        partial(repository.tiers.is_tree_here, content.sha1)
+        if is_directory
+        else partial(repository.tiers.is_here, content)
+    )
+    is_here = check()
+    if dry_run or is_here:
+        pass
+    elif is_directory:
+        repository.bring_tree(content.sha1)
+    else:
+        repository.bring(content)
+    if not dry_run and not check():
+        raise NotFoundError(
+            f"{text}: not all of it could be had, or be kept in {store.path}; `kacas load` tells what is missing",
+            sha1=content.sha1.hex(),
+        )
+    size = trees.totals(content.sha1, text).size if is_directory else repository.describe(content).size
+    return size, is_here

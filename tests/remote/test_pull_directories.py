@@ -1,0 +1,107 @@
+"""Directories and thousands of small files of a remote come in few large requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kacas
+from kacas.model.uri import parse_uri
+from kacas_remote.blobs.memory import MemoryBlobs
+from kacas_remote.push import push
+from kacas_remote.remote import new_remote
+from tests.remote.filled import CountedBlobs, upstream_on
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> kacas.Store:
+    return kacas.Store.open(tmp_path / "lab")
+
+
+@pytest.fixture
+def blobs() -> CountedBlobs:
+    return CountedBlobs(MemoryBlobs())
+
+
+def tree(path: Path, folders: int, files: int) -> dict[str, bytes]:
+    made = {
+        f"folder {folder}/inner/file {number}.txt": b"%d of %d\n" % (number, folder) * (1 + number % 50)
+        for folder in range(folders)
+        for number in range(files)
+    }
+    for name, data in made.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return made
+
+
+def test_a_directory_of_many_small_files_comes_in_few_requests(
+    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+) -> None:
+    made = tree(tmp_path / "tree", 40, 50)
+    uri = lab.store_dir(tmp_path / "tree").partition("?")[0]
+    push(lab, new_remote("lab", blobs), [uri])
+    upstream = upstream_on(blobs, tmp_path / "cache", trusted=False)
+    blobs.clear()
+    with kacas.Store.open(tmp_path / "node", behind=[upstream]) as node:
+        node.load_dir(uri, tmp_path / "copy")
+        assert blobs.count < 20
+        for name, data in made.items():
+            assert (tmp_path / "copy" / name).read_bytes() == data
+        blobs.clear()
+        assert [item.name for item in node.list_dir(uri)] == [item.name for item in lab.list_dir(uri)]
+        assert blobs.count == 0
+
+
+def test_a_path_in_a_directory_of_a_remote_leads_to_its_file(
+    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+) -> None:
+    tree(tmp_path / "tree", 3, 3)
+    uri = lab.store_dir(tmp_path / "tree").partition("?")[0]
+    push(lab, new_remote("lab", blobs), [uri])
+    with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache", trusted=False)]) as node:
+        assert node.is_dir(uri)
+        assert node.load_text(f"{uri}/folder 1/inner/file 2.txt").startswith("2 of 1")
+        assert node.exists(f"{uri}/folder 1/inner/file 1.txt")
+        assert not node.exists(f"{uri}/folder 1/inner/file 9.txt")
+
+
+def test_thousands_of_uris_come_in_few_requests(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+    with lab.batch():
+        uris = [lab.store_text(f"text {number}") for number in range(3000)]
+    push(lab, new_remote("lab", blobs), uris)
+    blobs.clear()
+    with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache")]) as node:
+        node.repository.tiers.bring_many([parse_uri(uri) for uri in uris])
+        assert blobs.count < 40
+        blobs.clear()
+        assert [node.load_text(uri) for uri in uris] == [f"text {number}" for number in range(3000)]
+        assert blobs.count == 0
+
+
+def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+    uri, absent = lab.store_text("here"), lab.store_text("only in the lab")
+    push(lab, new_remote("lab", blobs), [uri])
+    with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache")]) as node:
+        assert node.exists(uri)
+        assert not node.exists(absent)
+        assert node.find(absent) is None
+        found = node.describe(uri)
+        assert (found.size, found.store) == (4, "remote lab (memory://)")
+        with pytest.raises(kacas.NotFoundError, match="nor in remote lab"):
+            node.load_text(absent)
+
+
+def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+    values = np.arange(4 << 20)
+    uri = lab.store_npy(values, codec="raw")
+    push(lab, new_remote("lab", blobs), [uri])
+    blobs.clear()
+    with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache", trusted=False)]) as node:
+        assert node.exists(uri)
+        assert node.size(uri) == (32 << 20) + 128
+        found = node.describe(uri)
+        assert (found.shape, found.dtype, found.chunks) == ((4 << 20,), "int64", lab.describe(uri).chunks)
+    assert blobs.moved < 1 << 20
