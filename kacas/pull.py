@@ -85,20 +85,25 @@ class Pull:
                 sha1.update(window)
                 self._step(entry.size)
         if sha1.digest() != entry.sha1:
-            raise WrongIdentityError(
-                f"the upstream {self._upstream.name} has other content under the SHA-1 {entry.sha1.hex()} (root "
-                f"{entry.root.hex()}); nothing was kept. Look there with: kacas verify",
-                found=sha1.digest().hex(),
-            )
+            raise self._other_content(entry.sha1, entry.root, sha1.digest())
         self._batch.note_whole(entry.root)
         self._batch.add_entry(_fetched(entry.sha1, entry.root, entry.size, entry.kind, entry.label))
+
+    def _other_content(self, sha1: bytes, root: bytes, found: bytes) -> WrongIdentityError:
+        look = "kacas remote verify" if self._upstream.is_far else "kacas verify"
+        return WrongIdentityError(
+            f"the upstream {self._upstream.name} has other content under the SHA-1 {sha1.hex()} (root {root.hex()}); "
+            f"nothing was kept. Look there with: {look}",
+            found=found.hex(),
+        )
 
     def plain(self, uri: Uri, plain: Plain) -> None:
         """Append what comes as it is, and an entry that names it. Raises WrongIdentityError, StoreError."""
         found = Ingest(self._threads, self._here.room).put(
             plain.open(), self._cutter, self._batch, progress=lambda done, _: self._step(done)
         )
-        found.check(uri.sha1)
+        if found.sha1 != uri.sha1:
+            raise self._other_content(uri.sha1, found.root, found.sha1)
         self._batch.note_whole(found.root)
         self._batch.add_entry(_fetched(found.sha1, found.root, found.size, Kind.FILE, plain.label))
 

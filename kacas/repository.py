@@ -62,8 +62,7 @@ class Repository:
         progress: Progress | None = None,
         behind: UpstreamChain | None = None,
     ) -> None:
-        """cache: host-local. threads: encoders and decoders for one call. memory: bytes for buffers and caches.
-        behind: where content comes from that is not here."""
+        """cache: host-local. threads: for one call. memory: bytes for buffers and caches. behind: what is not here comes from there."""
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)
@@ -307,10 +306,6 @@ class Repository:
         self._check_open()
         self.tiers.bring(uri)
 
-    def heal(self, uri: Uri) -> None:
-        """All of the content was read: what was found damaged, and came from the upstream, is fetched."""
-        self.tiers.heal(uri)
-
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it."""
         self._check_open()
@@ -323,10 +318,15 @@ class Repository:
         self.tiers.heal(uri)
         return found
 
+    def size(self, uri: Uri) -> int:
+        """Bytes of the content. Raises as `resolve`."""
+        self._check_open()
+        return self.tiers.size(uri)
+
     def exists(self, uri: Uri) -> bool:
         """Whether the content can be loaded (its root is there; `verify` looks at every byte)."""
         try:
-            self.resolve(uri)
+            self.size(uri)
         except NotFoundError:
             return False
         return True

@@ -330,7 +330,7 @@ class Store(ChangingVerbs):
         if self.is_dir(uri):
             directory = self._trees.directory(uri)
             return self._trees.totals(directory.sha1, str(directory)).size
-        return self._repository.resolve(self._trees.content_uri(uri))[1].size
+        return self._repository.size(self._trees.content_uri(uri))
 
     def diff(self, uri: str, other: str) -> Iterator[Difference]:
         return self._trees.differences(uri, other)

@@ -146,9 +146,10 @@ class Tiers:
             except NotFoundError:
                 if isinstance(exc, DamagedError):
                     raise exc from None
+                ways = "push it there" if self._behind.is_far else "set KACAS_UPSTREAM to the store that has it"
                 raise NotFoundError(
                     f"{uri} is neither in the store at {self._volume.path} nor in {self._behind.name}, which is its "
-                    "upstream; store it, or set KACAS_UPSTREAM to the store that has it",
+                    f"upstream; store it, or {ways}",
                     sha1=uri.sha1.hex(),
                 ) from exc
 
@@ -263,6 +264,10 @@ class Tiers:
             self._turns.once(
                 sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
             )
+
+    def size(self, uri: Uri) -> int:
+        """Bytes of the content, without any of them being read. Raises as `sequence`."""
+        return self._first(uri, lambda uri: self._here(uri)[0].size, lambda there: self._size_in(there, uri))
 
     def is_tree_here(self, sha1: bytes) -> bool:
         """Whether this store has the directory and all below it, as far as its documents can be read."""

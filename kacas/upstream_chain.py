@@ -37,6 +37,15 @@ class UpstreamChain:
         """For messages."""
         return " nor in ".join(upstream.name for upstream in self.upstreams)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether there are remotes only."""
+        return all(upstream.is_far for upstream in self.upstreams)
+
+    def has_far(self, name: str) -> bool:
+        """Whether the upstream of this name is a long way off."""
+        return any(upstream.is_far and upstream.name == name for upstream in self.upstreams)
+
     def first(self, work: Callable[[Upstream], T]) -> T:
         """The work's result with the first upstream with which it can be done. One that fails is warned of, once by its name,
         if another one helps.

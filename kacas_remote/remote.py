@@ -9,6 +9,8 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,7 +112,7 @@ def open_remote(name: str, settings: Settings | None = None) -> Remote:
 
 def open_configured(configuration: RemoteConfiguration) -> Remote:
     """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError."""
-    try:
+    with packages_for(configuration.name):
         from kacas_remote.blobs.open_blobs import open_blobs
 
         blobs = open_blobs(
@@ -119,16 +121,23 @@ def open_configured(configuration: RemoteConfiguration) -> Remote:
             region=region_of(configuration),
             credentials=credentials_of(configuration),
         )
+    remote = Remote(configuration.name, blobs, configuration)
+    remote._by_configuration = True
+    return remote
+
+
+@contextmanager
+def packages_for(name: str) -> Iterator[None]:
+    """What is imported in here needs the packages for remotes. Raises MissingPackageError."""
+    try:
+        yield
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _PACKAGES:
             raise
         raise MissingPackageError(
-            f"remote {configuration.name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
+            f"remote {name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
             package="kacas[remote]",
         ) from exc
-    remote = Remote(configuration.name, blobs, configuration)
-    remote._by_configuration = True
-    return remote
 
 
 def _unpickled(name: str, configuration: RemoteConfiguration, blobs: BlobStore | None) -> Remote:

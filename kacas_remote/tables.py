@@ -154,6 +154,13 @@ class Tables:
             entries.sort(key=lambda one: one[0].time_ns, reverse=True)
         return found
 
+    def packs_with(self, digests: Collection[bytes], sha1s: Collection[bytes]) -> set[bytes]:
+        """Ids of the packs that have one of these payloads, or an entry of one of these SHA-1."""
+        packs, chunks, _ = self._ask("SELECT DISTINCT number FROM chunks WHERE digest IN", digests)
+        more, entries, _ = self._ask("SELECT DISTINCT number FROM entries WHERE sha1 IN", sha1s)
+        packs |= more
+        return {packs[number] for (number,) in [*chunks, *entries] if number in packs}
+
     def packs(self) -> dict[bytes, int]:
         """Packs whose tables are known, by id, with their sizes."""
         return self._known()

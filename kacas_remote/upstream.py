@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kacas.content import Content
 from kacas.errors import DamagedError, KacasError, NotFoundError
+from kacas.formats.npy import recognised
 from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.description import Description
@@ -256,10 +257,12 @@ class RemoteUpstream:
         if content.source is not None:
             content.source.read_tree()
         chunks = {child.digest for child in content.chunks()}
+        header = recognised(content.head, entry.size) if content.head else None
+        shape, dtype = (None, None) if header is None else (header.shape, str(header.dtype))
         return Description(
             uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri, sha1=uri.sha1.hex(),
             root=entry.root.hex(), kind=entry.kind_name, size=entry.size, chunks=len(chunks), codecs={},
-            stored_size=0, claims=(), member=False, adopted=(), store=self.name, fetched=False,
+            stored_size=0, claims=(), member=False, adopted=(), store=self.name, fetched=False, shape=shape, dtype=dtype,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import click
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
-from kacas.cli.transfer import Rate, stdin_lines, watcher
+from kacas.cli.transfer import rate, stdin_lines, watcher
 
 if TYPE_CHECKING:
     from kacas_remote.pulling import PullSummary
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--from", "name", metavar="NAME", help="Ask this remote only; without it all, as `kacas load` does.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read URIs from standard input, one in each line.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
-@click.option("--limit", type=Rate(), metavar="RATE", help="Fetch at most so many bytes a second, as 10M.")
+@click.option("--limit", callback=rate, metavar="RATE", help="Fetch at most so many bytes a second, as 10M.")
 @json_option("Print JSON, one object per line: what begins, how far it is, a summary.")
 @click.pass_obj
 def pull(

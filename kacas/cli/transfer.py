@@ -26,22 +26,19 @@ _EVERY_S = 1.0  # between two lines of progress for programs
 _MOST_STDIN = 1 << 30
 
 
-class Rate(click.ParamType):
-    """Bytes per second, as 10M."""
+def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """Bytes per second."""
+    from kacas.settings import parse_size
 
-    name = "rate"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See click."""
-        from kacas.settings import parse_size
-
-        try:
-            rate = parse_size(str(value).removesuffix("/s"))
-        except ValueError:
-            rate = 0
-        if rate <= 0:
-            self.fail(f"{value!r} is no rate; one is 10M, for ten MiB a second", param, ctx)
-        return rate
+    if text is None:
+        return None
+    try:
+        found = parse_size(text.removesuffix("/s"))
+    except ValueError:
+        found = 0
+    if found <= 0:
+        raise click.BadParameter(f"{text!r} is no rate; one is 10M, for ten MiB a second", ctx=ctx, param=param)
+    return found
 
 
 _to = click.option(
@@ -49,7 +46,7 @@ _to = click.option(
 )
 _plain = click.option("--plain", is_flag=True, help="As whole objects, for browsers and kachery clients.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
-_limit = click.option("--limit", type=Rate(), metavar="RATE", help="Send at most so many bytes a second, as 10M.")
+_limit = click.option("--limit", callback=rate, metavar="RATE", help="Send at most so many bytes a second, as 10M.")
 _json = json_option("Print JSON, one object per line: what begins, how far it is, a summary.")
 
 

@@ -214,7 +214,7 @@ def load_file(repository: Repository, files: MaterialisedFiles, uri: Uri, dest: 
     else:
         target = _destination(Path(dest), label)
         write_out(target, content.size, windows(), mode=0o666 & ~_umask(), sync=repository.volume.durable)
-    repository.heal(uri)
+    repository.tiers.heal(uri)
     return target
 
 

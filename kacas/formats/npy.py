@@ -119,15 +119,15 @@ def load_npy(repository: Repository, uri: Uri, out: NDArray[Any] | None = None) 
     """The whole array in memory, writable; every chunk verified."""
     repository.bring(uri)
     array = open_npy(repository, uri).load(out)
-    repository.heal(uri)
+    repository.tiers.heal(uri)
     return array
 
 
 def described(repository: Repository, uri: Uri) -> Description:
     """What the repository knows, with shape and dtype if the content is an array that can be decoded here."""
     description = repository.describe(uri)
-    if description.kind not in ("npy", "file"):
-        return description
+    if description.kind not in ("npy", "file") or repository.behind.has_far(description.store):
+        return description  # or what is known of its shape there: it is not fetched for that
     try:
         array = open_npy(repository, uri)
     except (WrongKindError, MissingPackageError):

@@ -203,7 +203,7 @@ class _Restore:
                     f"the directory says {entry.size} bytes, the content has {content.size}", sha1=entry.sha1.hex()
                 )
             self._write(file, content.windows())
-            self._repository.heal(uri)
+            self._repository.tiers.heal(uri)
         except (DamagedError, NotFoundError, NewerFormatError, MissingPackageError) as exc:
             self._problems.append((path, exc))
 

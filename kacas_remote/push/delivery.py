@@ -14,6 +14,7 @@ from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.uri import Uri, label_text
 from kacas.repository import Repository
 from kacas.settings import Settings
+from kacas_remote.blobs.throttled import Throttled
 from kacas_remote.leases import Lease
 from kacas_remote.push.counted import Counted
 from kacas_remote.push.inventory import Inventory
@@ -21,7 +22,7 @@ from kacas_remote.push.packing import GROUP, Packing
 from kacas_remote.push.plain import is_plain_there, plain_places, send_plain
 from kacas_remote.push.plan import Plan, Target, layouts_of, newest_first, split
 from kacas_remote.push.recipes import Recipes
-from kacas_remote.push.sending import Pace, Sender
+from kacas_remote.push.sending import Sender
 from kacas_remote.push.summary import PushSummary, Watcher
 from kacas_remote.remote import Remote
 from kacas_remote.tables import Tables
@@ -35,7 +36,13 @@ class Delivery:
     """The work of one push. Used by one thread. failures: why, by the index of the URI."""
 
     def __init__(
-        self, repository: Repository, remote: Remote, plan: Plan, plain: bool, pace: Pace, watcher: Watcher
+        self,
+        repository: Repository,
+        remote: Remote,
+        plan: Plan,
+        plain: bool,
+        limit_bytes_s: float | None,
+        watcher: Watcher,
     ) -> None:
         self.name = remote.name
         self.uris = plan.uris
@@ -43,11 +50,11 @@ class Delivery:
         self.summary = PushSummary(remote.name)
         self._plan = plan
         self._repository = repository
-        self._blobs = Counted(remote.blobs)
+        self._blobs = Counted(Throttled(remote.blobs, limit_bytes_s) if limit_bytes_s else remote.blobs)
         self._remote = Remote(remote.name, self._blobs, remote.configuration)
         self._chosen: dict[tuple[bytes, bytes | None], bytes] = {}  # roots of what is pushed, or was there
         self._plain = plain
-        self._pace = pace
+        self._limit_bytes_s = limit_bytes_s
         self._watcher = watcher
         self._recipes = Recipes(self._blobs)
         self._begun = time.monotonic()
@@ -119,8 +126,8 @@ class Delivery:
 
     def _unnamed(self, inventory: Inventory, targets: list[Target]) -> list[Target]:
         """Those that no table names."""
-        roots = self._roots(targets)
         named = inventory.named([target.sha1 for target in targets])
+        roots = self._roots([target for target in targets if target.sha1 in named])
         left = []
         for target in targets:
             found = [one for one in named.get(target.sha1, ()) if one[0].root in roots[target.sha1]]
@@ -150,7 +157,7 @@ class Delivery:
 
     def _send_packs(self, targets: list[Target]) -> None:
         inventory = self._inventory()
-        with Sender(self._blobs, self._pace) as sender:
+        with Sender(self._blobs, self._limit_bytes_s) as sender:
             packing = Packing(self._repository.lookup, inventory, sender, self._remote.mark(), self.summary)
             while True:
                 inventory.look()
@@ -257,7 +264,7 @@ class Delivery:
             self.summary.raw_size_there += target.size
             self._with_first_good(target, lambda _: None)
         elif not self.failures.keys() >= set(target.asked):
-            self._with_first_good(target, lambda content: send_plain(self._blobs, target, content, self._pace, step))
+            self._with_first_good(target, lambda content: send_plain(self._blobs, target, content, step))
             self.summary.plain_objects += 1
         return target
 

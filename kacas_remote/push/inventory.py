@@ -91,11 +91,4 @@ class Inventory:
 
     def packs_of(self, digests: Iterable[bytes], sha1s: Iterable[bytes]) -> set[bytes]:
         """Packs in which these payloads are, and in whose tables these contents are named."""
-        found: set[bytes] = set()
-        wanted = list(digests)
-        for at in range(0, len(wanted), _GROUP):
-            for places in self.tables.locate(wanted[at : at + _GROUP]).values():
-                found |= {place.pack_id for place in places if place.pack_id not in self._condemned}
-        for entries in self.named(sha1s).values():
-            found |= {pack_id for _, pack_id in entries}
-        return found
+        return self.tables.packs_with(list(digests), list(sha1s)) - self._condemned

@@ -25,6 +25,7 @@ from kacas_remote.push.packs import PackBuilder
 _RUN_SIZE = 1 * MIB  # that is read in one call: it is still in the processor's cache when it is checked
 _WINDOW_SIZE = 4 * MIB  # raw bytes that are encoded anew together
 _RAW = int(Codec.RAW)
+CHUNK = int(PayloadKind.CHUNK)
 
 
 class Payload(NamedTuple):
@@ -203,11 +204,3 @@ def _checked(data: memoryview, payload: Payload) -> PayloadHeader | None:
     if header.codec == _RAW and payload_digest(header.kind, encoded) != payload.digest:
         return None
     return header
-
-
-def tree_payloads(content: Content) -> list[Payload]:
-    """Of the manifest and of every node below it."""
-    return [Payload(digest, int(kind), len(raw), 0, raw) for digest, kind, raw in content.tree()]
-
-
-CHUNK = int(PayloadKind.CHUNK)

@@ -11,15 +11,16 @@ from kacas.content import Content
 from kacas.disk.lookup import Lookup
 from kacas.errors import DamagedError
 from kacas.model.digest import ID_SIZE
-from kacas.model.entry import Action, Entry, Kind
+from kacas.model.entry import Action, Entry, Kind, encode_members
 from kacas.model.manifest import Child
 from kacas_remote.push.inventory import Inventory
-from kacas_remote.push.local import CHUNK, LocalPayloads, Payload, tree_payloads
+from kacas_remote.push.local import CHUNK, LocalPayloads, Payload
 from kacas_remote.push.packs import PackBuilder
 from kacas_remote.push.plan import Target
 from kacas_remote.push.sending import Sender
 from kacas_remote.push.summary import PushSummary
 
+_NODES = 64  # of 10 KiB each
 GROUP = 1024  # chunks that are looked for together
 
 
@@ -41,7 +42,10 @@ class Packing:
     def content(self, target: Target, content: Content, step: Callable[[int], None]) -> None:
         """Send what is missing of one layout, and name it. step: is called with the raw bytes that are done."""
         self._used = set()
-        whole = self._send(tree_payloads(content), content)
+        whole = True
+        nodes = content.tree()
+        while part := [Payload(digest, int(kind), len(raw), 0, raw) for digest, kind, raw in islice(nodes, _NODES)]:
+            whole &= self._send(part, content)
         done = len(content.head)
         for group in _groups(_chunks(content)):
             whole &= self._send([Payload(child.digest, CHUNK, child.size, at) for at, child in group], content)
@@ -60,8 +64,14 @@ class Packing:
         """Send contents that are one chunk each, with their roots, and name them. Returns those whose chunk is not good."""
         missing = self._inventory.missing(root for _, root in contents)
         new: dict[bytes, tuple[Target, Payload]] = {}
+        members = [(target.sha1, root, target.size) for target, root in contents if _is_nameless(target)]
+        ids = secrets.token_bytes(ID_SIZE * len(members))
+        nameless = iter(encode_members(members, Kind.FILE, time.time_ns(), ids))
         for target, root in contents:
-            entry = b"" if target.has_recipe else entry_of(target, root)
+            if _is_nameless(target):
+                entry = next(nameless)
+            else:
+                entry = b"" if target.has_recipe else entry_of(target, root)
             if root in missing and root not in new:
                 new[root] = target, Payload(root, CHUNK, target.size, entry=entry)
             else:
@@ -154,6 +164,11 @@ def _chunks(content: Content) -> Iterator[tuple[int, Child]]:
 def _groups(chunks: Iterator[tuple[int, Child]]) -> Iterator[list[tuple[int, Child]]]:
     while group := list(islice(chunks, GROUP)):
         yield group
+
+
+def _is_nameless(target: Target) -> bool:
+    """Whether it is one of the many files of a directory, whose entries are made at once."""
+    return target.is_member and target.kind == Kind.FILE and not target.label
 
 
 def entry_of(target: Target, root: bytes) -> bytes:

@@ -18,8 +18,8 @@ from kacas.model.pack_format import (
     encode_table,
 )
 
-PACK_SIZE = 32 * MIB
-"""Of a whole pack at most. Four on their way and one that is filled are 160 MiB."""
+PACK_SIZE = 24 * MIB
+"""Of a whole pack at most. Four on their way and one that is filled are 120 MiB."""
 _RECORD_SIZE = CHUNK_RECORD.itemsize
 
 

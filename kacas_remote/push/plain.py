@@ -11,7 +11,6 @@ from kacas.model.manifest import Child
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.layout import plain_key
 from kacas_remote.push.plan import Target
-from kacas_remote.push.sending import Pace
 from kacas_remote.recipe import ChunkPlace
 
 
@@ -21,19 +20,19 @@ def is_plain_there(blobs: BlobStore, target: Target) -> bool:
     return info is not None and info.size == target.size
 
 
-def send_plain(blobs: BlobStore, target: Target, content: Content, pace: Pace, step: Callable[[int], None]) -> None:
+def send_plain(blobs: BlobStore, target: Target, content: Content, step: Callable[[int], None]) -> None:
     """Put the object, in parts, in bounded memory. step: is called with the bytes that are done.
 
     Raises WrongIdentityError, and puts nothing, if the bytes do not have the SHA-1; what reading raises.
     """
-    parts = _parts(target, content, pace, step)
+    parts = _parts(target, content, step)
     if content.size <= WINDOW_SIZE:
         blobs.put(plain_key(target.sha1), b"".join(parts))
     else:
         blobs.put_parts(plain_key(target.sha1), parts)
 
 
-def _parts(target: Target, content: Content, pace: Pace, step: Callable[[int], None]) -> Iterator[bytes]:
+def _parts(target: Target, content: Content, step: Callable[[int], None]) -> Iterator[bytes]:
     sha1, done = new_sha1(), 0
     for window in content.windows():
         sha1.update(window)
@@ -44,7 +43,6 @@ def _parts(target: Target, content: Content, pace: Pace, step: Callable[[int], N
                 "nothing was sent. Look with: kacas verify",
                 found=sha1.hexdigest(),
             )
-        pace.take(len(window))
         yield bytes(window)  # others may be on their way still
         step(done)
 

@@ -10,7 +10,6 @@ from kacas_remote.errors import NotSupportedError, PushError
 from kacas_remote.push.delivery import Delivery
 from kacas_remote.push.pending import Note, PendingPush, written_down
 from kacas_remote.push.plan import plan_of
-from kacas_remote.push.sending import Pace
 from kacas_remote.push.summary import PushSummary, Silent, Watcher
 from kacas_remote.remote import Remote
 
@@ -41,7 +40,7 @@ def push(
     plan = plan_of(store.repository, uris)
     if plain is None:
         plain = remote.configuration.plain
-    work = Delivery(store.repository, remote, plan, plain, Pace(limit_bytes_s), progress or Silent())
+    work = Delivery(store.repository, remote, plan, plain, limit_bytes_s, progress or Silent())
     if dry_run:
         return work.dry_run()
     with written_down(PendingPush(str(store.path), remote.name, tuple(plan.uris), plain)) as note:
@@ -63,7 +62,7 @@ def push_pending(
         gone = [uri for uri in note.push.uris if not store.exists(uri)]
         plan = plan_of(store.repository, [uri for uri in note.push.uris if uri not in set(gone)])
     plain = remote.configuration.plain if note.push.plain is None else note.push.plain
-    work = Delivery(store.repository, remote, plan, plain, Pace(limit_bytes_s), progress or Silent())
+    work = Delivery(store.repository, remote, plan, plain, limit_bytes_s, progress or Silent())
     return finish(work, note), gone
 
 

@@ -1,10 +1,8 @@
-"""Sending packs: a few at the same time, from buffers that are used again, at a pace."""
+"""Sending packs: a few at the same time, from buffers that are used again."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -26,38 +24,18 @@ class Landed(NamedTuple):
     size: int
 
 
-class Pace:
-    """Bytes per second that all threads together may send. None: as fast as it goes. Thread-safe."""
-
-    def __init__(self, limit_bytes_s: float | None) -> None:
-        self.limit_bytes_s = limit_bytes_s
-        self._lock = threading.Lock()
-        self._free_at = time.monotonic()
-
-    def take(self, size: int, ended: Callable[[], bool] = lambda: False) -> None:
-        """Wait until `size` bytes may go, or it is ended."""
-        if not self.limit_bytes_s:
-            return
-        with self._lock:
-            now = time.monotonic()
-            begin = max(now, self._free_at)
-            self._free_at = begin + size / self.limit_bytes_s
-        while not ended() and (left := begin - time.monotonic()) > 0:
-            time.sleep(min(left, _TICK_S))
-
-
 class Sender:
     """Sends packs by daemon threads: who is interrupted need not wait for them. Used by one thread. A context manager."""
 
-    def __init__(self, blobs: BlobStore, pace: Pace) -> None:
+    def __init__(self, blobs: BlobStore, limit_bytes_s: float | None = None) -> None:
+        """limit_bytes_s: that `blobs` keeps."""
         self._blobs = blobs
-        self._pace = pace
         self._landed: list[Landed] = []
         self._count = IN_FLIGHT
         self.pack_size = PACK_SIZE
-        if pace.limit_bytes_s:
+        if limit_bytes_s:
             # One second's worth at a time, so that the line is used evenly.
-            self.pack_size, self._count = max(_SMALLEST, min(PACK_SIZE, int(pace.limit_bytes_s))), 1
+            self.pack_size, self._count = max(_SMALLEST, min(PACK_SIZE, int(limit_bytes_s))), 1
         self._waiting: SimpleQueue[PackBuilder | None] = SimpleQueue()
         self._free: list[bytearray] = []
         self._changed = threading.Condition()
@@ -130,9 +108,6 @@ class Sender:
 
     def _send(self, pack: PackBuilder) -> None:
         data, table = pack.finish()
-        self._pace.take(len(data), lambda: self._ended)
-        if self._ended:
-            return
         if not self._blobs.put_if_absent(pack_key(pack.pack_id), data):
             raise AssertionError(f"pack {pack.pack_id.hex()} was there before it was made")
         with self._changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kacas
@@ -91,3 +92,16 @@ def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: Coun
         assert (found.size, found.store) == (4, "remote lab (memory://)")
         with pytest.raises(kacas.NotFoundError, match="nor in remote lab"):
             node.load_text(absent)
+
+
+def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+    values = np.arange(4 << 20)
+    uri = lab.store_npy(values, codec="raw")
+    push(lab, new_remote("lab", blobs), [uri])
+    blobs.clear()
+    with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache", trusted=False)]) as node:
+        assert node.exists(uri)
+        assert node.size(uri) == (32 << 20) + 128
+        found = node.describe(uri)
+        assert (found.shape, found.dtype, found.chunks) == ((4 << 20,), "int64", lab.describe(uri).chunks)
+    assert blobs.moved < 1 << 20

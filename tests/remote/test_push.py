@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import kacas
-from kacas.errors import DamagedError, NotFoundError, WrongKindError
+from kacas.errors import NotFoundError, WrongKindError
 from kacas.model.uri import parse_any_uri, parse_uri
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.condemned import condemn
 from kacas_remote.configuration import RemoteConfiguration
-from kacas_remote.errors import NotSupportedError, PushError, RemoteUnavailableError
+from kacas_remote.errors import NotSupportedError
 from kacas_remote.layout import PACKS, RECIPES, other_recipe_key, plain_key, recipe_key
-from kacas_remote.push import push, push_pending
-from kacas_remote.push.pending import pending, taken
+from kacas_remote.push import push
+from kacas_remote.push.pending import pending
 from kacas_remote.recipe import decode_recipe
 from kacas_remote.remote import Remote, new_remote
 from tests.remote.counting import CountingBlobs, calls, moved
-from tests.remote.faulty import FaultyBlobs
 from tests.remote.proved import proved
+from tests.remote.sources import MIB, blobs, directory, recording, remote
 
-MIB = 1 << 20
-
-
-@pytest.fixture
-def blobs() -> CountingBlobs:
-    return CountingBlobs(MemoryBlobs())
-
-
-@pytest.fixture
-def remote(blobs: CountingBlobs) -> Remote:
-    remote = new_remote("lab", blobs)
-    blobs.take()
-    return remote
-
-
-def recording(seed: int = 0, size: int = 8 * MIB) -> NDArray[np.int16]:
-    steps = np.random.default_rng(seed).integers(-3, 4, size // 2, dtype=np.int16)
-    return np.cumsum(steps, dtype=np.int16)
+__all__ = ["blobs", "remote"]
 
 
 def test_every_byte_of_an_array_can_be_read_by_its_recipe(store: kacas.Store, remote: Remote) -> None:
@@ -318,125 +299,3 @@ def test_a_plain_directory_is_one_object_for_each_file(store: kacas.Store, remot
     summary = push(store, remote, [store.store_dir(tmp_path / "run7")], plain=True)
     assert summary.plain_objects == len(set(files.values())) + 3
     assert list(remote.blobs.list(PACKS)) == []
-
-
-# --- what goes wrong ------------------------------------------------------------------------
-
-
-def test_what_is_damaged_here_is_named_and_all_else_is_pushed(
-    store: kacas.Store, remote: Remote, tmp_path: Path
-) -> None:
-    good = [store.store_bytes(b"content %d" % number) for number in range(10)]
-    bad = store.store_bytes(np.random.default_rng(1).bytes(100_000))
-    damage(store, store.load_bytes(bad))
-    with pytest.raises(PushError, match="all else is pushed") as caught:
-        push(store, remote, [*good, bad])
-    assert caught.value.uris == (bad,)
-    assert [one.uris for one in pending()] == [(bad,)]
-    assert proved(remote, good[9]) == b"content 9"
-    assert not remote.blobs.head(recipe_key(parse_uri(bad).sha1))
-
-
-def test_a_directory_with_a_damaged_member_gets_no_recipe(store: kacas.Store, remote: Remote, tmp_path: Path) -> None:
-    files = directory(tmp_path / "run7", 10)
-    uri = store.store_dir(tmp_path / "run7")
-    damage(store, files["large.dat"][:100_000])
-    other = store.store_bytes(b"other")
-    with pytest.raises(PushError) as caught:
-        push(store, remote, [uri, other])
-    assert caught.value.uris == (uri,)
-    assert remote.blobs.head(recipe_key(parse_any_uri(uri).sha1)) is None
-    assert proved(remote, other) == b"other"
-
-
-def test_damaged_chunks_are_taken_from_another_pack(store: kacas.Store, remote: Remote) -> None:
-    data = np.random.default_rng(1).bytes(100_000)
-    uri = store.store_bytes(data)
-    damage(store, data)
-    with pytest.raises(DamagedError):
-        store.load_bytes(uri)
-    store.store_bytes(data)  # a second copy, which is believed to be the good one
-    damage(store, data)  # the first is good again, the second is not
-    push(store, remote, [uri])
-    assert proved(remote, uri) == data
-
-
-@pytest.mark.parametrize(
-    "call, prefix", [("put", "packs/"), ("put", "recipes/"), ("list", "packs/"), ("put", "leases/")]
-)
-def test_a_push_that_failed_is_pending_and_goes_on(store: kacas.Store, call: str, prefix: str) -> None:
-    faulty = FaultyBlobs(MemoryBlobs())
-    counted = CountingBlobs(faulty)
-    remote = new_remote("lab", counted)
-    rule = faulty.fault("drop", call=call, prefix=prefix, times=None)
-    uri = store.store_npy(recording())
-    with pytest.raises(PushError, match="kacas push --pending") as caught:
-        push(store, remote, [uri])
-    assert caught.value.uris == (uri,)
-    assert isinstance(caught.value.__cause__, RemoteUnavailableError)
-    assert rule.met >= 1
-    assert [one.uris for one in pending()] == [(uri,)]
-    faulty.heal()
-    with taken() as (note,):
-        _, gone = push_pending(note, store, remote)
-    assert (gone, pending()) == ([], [])
-    put = sum(one.size for one in counted.take() if one.call == "put" and one.key.startswith(PACKS))
-    arrived = sum(info.size for info in remote.blobs.list(PACKS))
-    assert put == arrived if prefix != "packs/" else put <= 2 * arrived
-    assert proved(remote, uri) == store.load_bytes(uri)
-
-
-def test_what_was_noted_and_is_in_no_store_any_more_is_struck_out(store: kacas.Store, remote: Remote) -> None:
-    from kacas_remote.push.pending import PendingPush, written_down
-
-    uri = store.store_bytes(b"content")
-    lost = "sha1://" + "ab" * 20
-    with written_down(PendingPush(str(store.path), "lab", (uri, lost))):
-        pass
-    with taken() as (note,):
-        _, gone = push_pending(note, store, remote)
-    assert (gone, pending()) == ([lost], [])
-    assert proved(remote, uri) == b"content"
-
-
-def test_a_pending_push_that_somebody_is_busy_with_is_left_to_them(store: kacas.Store) -> None:
-    from kacas_remote.push.pending import PendingPush, written_down
-
-    with written_down(PendingPush(str(store.path), "lab", ("sha1://" + "ab" * 20,))):
-        with taken() as notes:
-            assert notes == []
-        assert len(pending()) == 1
-    with taken() as notes:
-        assert len(notes) == 1
-
-
-def test_pending_notes_are_for_nobody_else(store: kacas.Store, tmp_path: Path) -> None:
-    from kacas_remote.push.pending import PendingPush, written_down
-
-    with written_down(PendingPush(str(store.path), "lab", ("sha1://" + "ab" * 20,))):
-        (path,) = (tmp_path / "state" / "kacas" / "pending").glob("*.json")
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert json.loads(path.read_bytes())["remote"] == "lab"
-
-
-def directory(path: Path, number: int) -> dict[str, bytes]:
-    """Small files in two directories, one twice, and a large one: bytes by path."""
-    random = np.random.default_rng(7)
-    files = {f"sub/{one}.dat": random.bytes(50 + 100 * one) for one in range(number)}
-    files |= {"sub/deep/again.dat": files["sub/0.dat"], "large.dat": random.bytes(17 * MIB)}
-    for name, data in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(data)
-    return files
-
-
-def damage(store: kacas.Store, data: bytes) -> None:
-    """Flip a bit of the bytes wherever they lie raw in packs."""
-    for path in (store.path / "packs").glob("*.pack"):
-        at = path.read_bytes().find(data[:1000])
-        if at >= 0:
-            path.chmod(0o644)
-            with open(path, "r+b") as file:
-                file.seek(at + 1000)
-                now = path.read_bytes()[at + 1000]
-                file.write(bytes([now ^ 1]))

@@ -1,0 +1,101 @@
+"""Pulls that are killed, and pulls of many at once: what arrived is not asked for again, and one download serves all."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kacas
+from kacas.disk import leases
+from kacas_remote.blobs.directory import DirectoryBlobs
+from kacas_remote.layout import PACKS
+from tests.faults.children import fork
+from tests.faults.test_fan_out import at_half, stop_myself, until_stopped
+from tests.remote.filled import CountedBlobs, put_content, upstream_on
+from tests.upstreams import fetched_entries, fetched_packs
+
+SIZE = 224 << 20
+COUNT = 8
+
+
+class LoggedBlobs(CountedBlobs):
+    """Writes what is read of packs into a file, which outlives the process."""
+
+    def __init__(self, inner: DirectoryBlobs, log: Path) -> None:
+        super().__init__(inner)
+        self._log = log
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        found = super().get_ranges(key, ranges)
+        if key.startswith(PACKS):
+            with open(self._log, "a") as log:
+                log.write(
+                    "".join(
+                        f"{key} {start} {start + len(data)}\n" for (start, _), data in zip(ranges, found, strict=True)
+                    )
+                )
+        return found
+
+
+def downloaded(log: Path) -> int:
+    """Bytes of packs."""
+    spans = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+    return sum(int(stop) - int(start) for _, start, stop in spans)
+
+
+def values() -> np.ndarray:
+    return np.random.default_rng(9).integers(0, 256, SIZE, np.uint8)
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    (tmp_path / "bucket").mkdir()
+    with kacas.Store.open(tmp_path / "lab") as lab:
+        found = lab.store_npy(values(), codec="raw")
+        put_content(lab, found, DirectoryBlobs(tmp_path / "bucket"))
+        return found
+
+
+def open_node(tmp_path: Path, log: str, progress: object = None) -> kacas.Store:
+    blobs = LoggedBlobs(DirectoryBlobs(tmp_path / "bucket"), tmp_path / log)
+    behind = [upstream_on(blobs, tmp_path / "cache")]
+    return kacas.Store.open(tmp_path / "node", behind=behind, progress=progress)  # type: ignore[arg-type]
+
+
+def load(tmp_path: Path, uri: str, log: str, progress: object = None) -> int:
+    with open_node(tmp_path, log, progress) as node:
+        assert np.array_equal(node.load_npy(uri), values())
+        return node.repository.tiers.fetches
+
+
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_a_pull_that_was_killed_goes_on_with_what_had_arrived(
+    tmp_path: Path, uri: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_S", 2.0)
+    monkeypatch.setattr(leases, "RENEW_S", 0.3)
+    child = fork(lambda: load(tmp_path, uri, "first", at_half(stop_myself, share)))
+    until_stopped(child)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait().killed_by == "SIGKILL"
+    with open_node(tmp_path, "look") as node:
+        kept = sum(path.stat().st_size for path in fetched_packs(node))
+        assert kept > 0
+        assert fetched_entries(node) == []
+    assert fork(lambda: load(tmp_path, uri, "second")).wait(120).get() == 1
+    assert downloaded(tmp_path / "second") < SIZE - kept + (1 << 20)
+    assert (
+        downloaded(tmp_path / "first") - kept < (64 + 64) << 20
+    )  # the pack that was being written, and what was in flight
+
+
+def test_many_processes_that_pull_one_content_make_one_download(tmp_path: Path, uri: str) -> None:
+    open_node(tmp_path, "look").close()
+    children = [fork(lambda: load(tmp_path, uri, "all")) for _ in range(COUNT)]
+    assert sum(child.wait(180).get() for child in children) == 1
+    assert SIZE <= downloaded(tmp_path / "all") < SIZE + (1 << 20)
