@@ -45,6 +45,10 @@ class DamagedRemoteError(DamagedError):
     """What a remote gave is not what it should be: a wrong byte, a lying recipe, a swapped object. It was not used."""
 
 
+class CollectorBusyError(StoreError):
+    """Another collector is at work in this remote."""
+
+
 class UntrustedError(KacasError, PermissionError):
     """A part was asked for of content whose recipe nobody vouches for whom this user trusts."""
 

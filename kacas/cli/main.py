@@ -26,6 +26,7 @@ from kacas.cli import (
     output,
     pull,
     remote,
+    remote_upkeep,
     store,
     transfer,
     trust,
@@ -70,6 +71,7 @@ commands.add_section("Store and load", store.init, store.store, link.link, load.
 commands.add_section("Ask and forget", ask.info, ask.find, ask.log, ask.stats, ask.forget)
 commands.add_section("Look into directories", directory.ls, directory.diff)
 commands.add_section("Share what changes", mutable.mutable, feed.feed)
+remote.remote.add_section("Look after a remote", *remote_upkeep.COMMANDS)
 commands.add_section("Share with the world", remote.remote, transfer.push, pull.pull, transfer.sync, trust.trust)
 commands.add_section("Move in", moving.import_kachery)
 commands.add_section("Look after the store", upkeep.verify, doctor.doctor, upkeep.index, bench.bench)

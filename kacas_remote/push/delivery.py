@@ -57,6 +57,7 @@ class Delivery:
         self._limit_bytes_s = limit_bytes_s
         self._watcher = watcher
         self._recipes = Recipes(self._blobs, repository.cache)
+        self._is_anew = False  # begun again, after this push was taken for dead
         self._begun = time.monotonic()
 
     def run(self) -> None:
@@ -125,7 +126,9 @@ class Delivery:
         return roots
 
     def _unnamed(self, inventory: Inventory, targets: list[Target]) -> list[Target]:
-        """Those that no table names."""
+        """Those that no table names; all, if entries of ours may name what is gone."""
+        if self._is_anew:
+            return targets
         named = inventory.named([target.sha1 for target in targets])
         roots = self._roots([target for target in targets if target.sha1 in named])
         left = []
@@ -154,6 +157,8 @@ class Delivery:
             except LeaseLostError:
                 if attempt == _TRIES - 1:
                     raise
+                # What this push published names what a collector may have taken.
+                self._is_anew = True
 
     def _send_packs(self, targets: list[Target]) -> None:
         inventory = self._inventory()
@@ -211,10 +216,10 @@ class Delivery:
     def _write_recipes(self, targets: list[Target], inventory: Inventory) -> None:
         def write(target: Target) -> bool:
             root = self._chosen[target.key]
-            if target.is_member and self._recipes.is_there(target.sha1, [root]):
+            if target.is_member and not self._is_anew and self._recipes.is_there(target.sha1, [root]):
                 return False
             packs = self._member_packs(target, inventory)
-            return self._recipes.write(target, self._opened(target), inventory.places, packs)
+            return self._recipes.write(target, self._opened(target), inventory.places, packs, replace=self._is_anew)
 
         self._write_each(targets, write)
 

@@ -63,8 +63,19 @@ class Recipes:
         except (RecipeError, NewerFormatError):
             return Head(b"", b"", 0, 0)
 
-    def write(self, target: Target, content: Content, locate: Locate, member_packs: Collection[bytes]) -> bool:
-        """Put the recipe of a layout; False if it was there. One of another root stays the first, and ours stands beside it."""
+    def write(
+        self,
+        target: Target,
+        content: Content,
+        locate: Locate,
+        member_packs: Collection[bytes],
+        *,
+        replace: bool = False,
+    ) -> bool:
+        """Put the recipe of a layout; False if it was there. One of another root stays the first, and ours stands beside it.
+
+        replace: also where one of this root is there, since it may name what is gone.
+        """
         signatures: tuple[Signature, ...] = ()
         if self._key is not None:
             signatures = (sign(self._key, statement(target.sha1, content.root, content.size, target.kind)),)
@@ -72,12 +83,17 @@ class Recipes:
         head = Head(
             target.sha1, content.root, content.size, target.kind, target.label, time.time_ns(), signatures, packs
         )
+        first_key, other_key = recipe_key(target.sha1), other_recipe_key(target.sha1, content.root)
         with RecipeSpool(self._cache, head, content.tree(), locate) as recipe:
-            if self._put(recipe_key(target.sha1), recipe):
+            if self._put(first_key, recipe):
                 return True
             if self.is_there(target.sha1, [content.root]):
+                if replace:
+                    first = self._head(first_key)
+                    is_first = first is not None and first.root == content.root
+                    self._blobs.put_parts(first_key if is_first else other_key, recipe.parts())
                 return False
-            return self._put(other_recipe_key(target.sha1, content.root), recipe)
+            return self._put(other_key, recipe)
 
     def _put(self, key: str, recipe: RecipeSpool) -> bool:
         """False if another is there. No service puts many parts on condition: for a large recipe it is looked before. Of two

@@ -47,6 +47,7 @@ def test_all_commands_of_the_documentation_are_there() -> None:
         "mutable", "mutable set", "mutable get", "mutable delete", "mutable list", "mutable history",
         "feed", "feed create", "feed append", "feed read", "feed follow",
         "remote", "remote add", "remote list", "remote show", "remote default", "remote remove", "remote probe",
+        "remote usage", "remote verify", "remote gc", "remote rm", "remote index",
         "push", "pull", "sync",
         "trust", "trust list", "trust add", "trust remove", "trust key",
     }  # fmt: skip

@@ -1,0 +1,70 @@
+"""`kacas remote usage|verify|gc|rm|index`, on a bucket that is a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Runner
+
+
+@pytest.fixture
+def bucket(kacas: Runner, tmp_path: Path) -> Path:
+    directory = tmp_path / "bucket"
+    directory.mkdir()
+    kacas("remote", "add", "lab", f"file://{directory}", "--no-probe")
+    return directory
+
+
+def pushed(kacas: Runner, tmp_path: Path, text: bytes) -> str:
+    path = tmp_path / "file.bin"
+    path.write_bytes(text)
+    (uri,) = kacas("store", str(path)).lines
+    assert kacas("push", uri).code == 0
+    return uri
+
+
+def test_what_is_removed_is_freed_by_gc(kacas: Runner, bucket: Path, tmp_path: Path) -> None:
+    uri = pushed(kacas, tmp_path, b"some bytes" * 100)
+    assert kacas("remote", "verify", "lab").lines[-1].endswith("clean")
+    assert kacas("remote", "usage", "--json", "lab").object["contents"]["count"] == 1
+    assert kacas("remote", "rm", "lab", uri).code == 2  # nobody is asked
+    dry = kacas("remote", "rm", "--dry-run", "lab", uri)
+    assert dry.lines[0].startswith("would remove 1 content")
+    found = kacas("remote", "rm", "--yes", "--json", "lab", uri).object
+    assert len(found["recipes"]) == 1
+    assert kacas("remote", "rm", "--yes", "lab", uri).code == 3
+    assert kacas("remote", "gc", "--grace", "0", "--dry-run", "--json", "lab").object["condemned"] == 1
+    assert len(list((bucket / "packs").iterdir())) == 1
+    assert kacas("remote", "gc", "--json", "lab").object["deleted"] == 0  # it is younger than a day
+
+
+def test_verify_ends_with_5_and_says_what_to_do(kacas: Runner, bucket: Path, tmp_path: Path) -> None:
+    pushed(kacas, tmp_path, b"some bytes" * 100)
+    (pack,) = (bucket / "packs").iterdir()
+    data = bytearray(pack.read_bytes())
+    data[100] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(data)
+    answer = kacas("remote", "verify", "--deep", "lab")
+    assert answer.code == 5
+    assert pack.name in answer.lines[0]
+    assert "push again" in answer.lines[0]
+    assert kacas("remote", "verify", "--deep", "--json", "lab").object["clean"] is False
+    pack.write_bytes(data[:-1])
+    assert kacas("remote", "gc", "--grace", "0", "lab").code == 5
+
+
+def test_index_makes_recipes_and_names_what_is_wrong(kacas: Runner, bucket: Path) -> None:
+    sha1 = "a9993e364706816aba3e25717850c26c9cd0d89d"
+    for name, data in ((sha1, b"abc"), ("b" * 40, b"abc")):
+        path = bucket / "sha1" / name[:2] / name[2:4] / name[4:6] / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    assert kacas("remote", "index", "--dry-run", "lab").lines[0].startswith("would read 2 plain objects of 6 B")
+    answer = kacas("remote", "index", "lab")
+    assert answer.code == 5
+    assert "1 recipes made" in answer.lines[0]
+    assert "b" * 40 in answer.lines[1]
+    assert (bucket / "recipes" / "a9" / "99" / sha1).is_file()

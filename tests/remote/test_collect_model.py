@@ -1,0 +1,197 @@
+"""A state machine of a bucket: pushes that are slow, killed or asleep, removals, and collectors that are killed at any request.
+
+The one promise: whatever was pushed, and not removed, loads whole.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from kacas_remote.blobs.blob_store import BlobInfo
+from kacas_remote.blobs.directory import DirectoryBlobs
+from kacas_remote.blobs.memory import MemoryBlobs
+from kacas_remote.errors import DamagedRemoteError
+from kacas_remote.layout import recipe_key
+from kacas_remote.remote import Remote, new_remote
+from kacas_remote.removed import remove_entries
+from kacas_remote.upkeep.collect import CollectSettings, collect
+from kacas_remote.upkeep.waiting import Clock
+from tests.remote.model_bucket import Pusher, load, places_in
+
+CHUNKS = [bytes([65 + number]) * (3000 * (number + 1)) for number in range(4)]
+contents = st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple)  # numbers of chunks
+STEPS = ("look", "send", "publish", "end")
+
+
+class Killed(BaseException):
+    """The collector is no more."""
+
+
+class Interrupted(MemoryBlobs):
+    """The same bucket, for a collector: before each request of its own thread something happens."""
+
+    def happen(self) -> None:
+        raise NotImplementedError
+
+    def _before(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.happen()
+
+    def put_if_absent(self, key: str, data: bytes | bytearray | memoryview) -> bool:
+        self._before()
+        return super().put_if_absent(key, data)
+
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        self._before()
+        super().put_parts(key, parts)
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        self._before()
+        return super().get_ranges(key, ranges)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
+        self._before()
+        return super().list(prefix, after=after)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._before()
+            super().delete([key])
+
+
+class Bucket(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blobs = MemoryBlobs()
+        self.remote = new_remote("lab", self.blobs)
+        self.pushers: list[tuple[Pusher, int]] = []  # and its next step
+        self.pushed: dict[bytes, bytes] = {}
+        self.doubtful: set[Pusher] = set()  # pushes during which their content was removed
+        self.has_zombie = False  # somebody who was taken for dead has published
+
+    # --- pushes -------------------------------------------------------------------------------
+
+    @rule(chunks=contents, by_table=st.booleans())
+    def begin(self, chunks: tuple[int, ...], by_table: bool) -> None:
+        whole = [CHUNKS[number] for number in chunks]
+        self.pushers.append((Pusher(self.blobs, self.remote.remote_id, whole, by_table=by_table), 0))
+
+    @precondition(lambda self: self.pushers)
+    @rule(which=st.integers(0, 9))
+    def step(self, which: int) -> None:
+        which %= len(self.pushers)
+        pusher, at = self.pushers.pop(which)
+        result = getattr(pusher, STEPS[at])()
+        if STEPS[at] == "publish" and not pusher.lease.is_held():
+            self.has_zombie = True
+        if STEPS[at] != "end":
+            self.pushers.insert(which, (pusher, at + 1))
+        elif result and pusher not in self.doubtful:
+            self.pushed[pusher.sha1] = pusher.whole
+
+    @rule(chunks=contents, by_table=st.booleans())
+    def push_at_once(self, chunks: tuple[int, ...], by_table: bool) -> None:
+        self.begin(chunks, by_table)
+        for _ in STEPS:
+            self.step(len(self.pushers) - 1)
+
+    @precondition(lambda self: self.pushers)
+    @rule(which=st.integers(0, 9))
+    def kill_pusher(self, which: int) -> None:
+        self.pushers.pop(which % len(self.pushers))
+
+    # --- removals -----------------------------------------------------------------------------
+
+    @precondition(lambda self: self.pushed)
+    @rule(which=st.integers(0, 9))
+    def remove(self, which: int) -> None:
+        sha1 = sorted(self.pushed)[which % len(self.pushed)]
+        del self.pushed[sha1]
+        self.doubtful |= {pusher for pusher, *_ in self.pushers if pusher.sha1 == sha1}
+        self.blobs.delete([recipe_key(sha1)])
+        _, entries = places_in(self.blobs, self.remote.remote_id)
+        if sha1 in entries:
+            remove_entries(self.blobs, sha1, [entry.entry_id for entry, _ in entries[sha1]])
+
+    # --- collectors ---------------------------------------------------------------------------
+
+    @rule(data=st.data(), repack=st.sampled_from([None, 0.3]), killed_at=st.none() | st.integers(0, 60))
+    def collect(self, data: st.DataObject, repack: float | None, killed_at: int | None) -> None:
+        """One that takes who does not beat for dead at once, or waits for all who live."""
+        machine, happened = self, 0
+        actions = data.draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=16))
+
+        class Bucketed(Interrupted):
+            def happen(self) -> None:
+                nonlocal happened
+                happened += 1
+                if happened == killed_at:
+                    raise Killed
+                if actions and actions[0][0] <= happened % 5:
+                    machine.act(actions.pop(0)[1])
+
+        blobs = Bucketed()
+        blobs._blobs = self.blobs._blobs
+        now_s = 0.0
+
+        def sleep(seconds: float) -> None:
+            nonlocal now_s
+            now_s += seconds
+            if data.draw(st.booleans(), label="a push lives"):
+                for pusher, *_ in machine.pushers:
+                    if pusher.lease.is_held():
+                        pusher.lease.beat()
+                machine.act(now_s % 7)
+
+        # Whoever lives beats within five looks; some sleep for longer.
+        clock = Clock(lambda: now_s, sleep)
+        how = CollectSettings(grace_s=0, repack=repack, wait_s=200.0, dead_after_s=50.0, beat_s=0, clock=clock)
+        try:
+            collect(Remote("lab", blobs), how)
+        except Killed:
+            pass
+        except DamagedRemoteError:
+            assert self.has_zombie, "nothing is damaged"
+        finally:
+            for key in [info.key for info in self.blobs.list("leases/collector")]:
+                self.blobs.delete([key])  # its time is over, too
+
+    def act(self, number: float) -> None:
+        """What others do while a collector works."""
+        if self.pushers and number < 6:
+            self.step(int(number))
+        elif number in (7, 8):
+            self.begin((int(number) % 4, 0), number == 7)
+            self.step(len(self.pushers) - 1)
+        elif self.pushed and number == 9:
+            self.remove(0)
+
+    @invariant()
+    def all_that_was_pushed_and_not_removed_loads(self) -> None:
+        for sha1, whole in self.pushed.items():
+            assert load(self.blobs, self.remote.remote_id, sha1) == whole
+
+
+def test_whatever_happens_what_was_pushed_and_not_removed_loads() -> None:
+    how = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Bucket, settings=how)
+
+
+def test_the_same_in_a_directory() -> None:
+    """A few steps on files: list, put and delete behave as in memory."""
+    with tempfile.TemporaryDirectory() as directory:
+        machine = Bucket()
+        machine.blobs = DirectoryBlobs(directory)  # type: ignore[assignment]
+        machine.remote = new_remote("lab", machine.blobs)
+        for number in range(3):
+            machine.push_at_once((0, number + 1), number % 2 == 0)
+        machine.remove(1)
+        report = collect(machine.remote, CollectSettings(grace_s=0, repack=0.1, settle_s=0, beat_s=0))
+        assert report.deleted
+        machine.all_that_was_pushed_and_not_removed_loads()
