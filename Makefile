@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Extra arguments, e.g.  make test ARGS="-k uri -x"   make bench ARGS=--quick
 ARGS ?=
 
-.PHONY: help demo test test-heavy lint format bench bench-all bench-arrays bench-directories bench-growth bench-hdf5 bench-peers clean
+.PHONY: help demo test test-heavy lint format bench bench-all bench-arrays bench-directories bench-growth bench-hdf5 bench-remote bench-peers clean
 
 KACHERY := --kachery-python .venv-kachery/bin/python
 ARRAYS := --peers-python .venv-peers/bin/python
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-arrays         the same: arrays, their slices and memory, beside zarr and h5py, too"
 	@echo "make bench-directories    the same: directories and edited files"
 	@echo "make bench-hdf5           the same: HDF5 files that grow, and one dataset of a large one"
+	@echo "make bench-remote         the same: a bucket, near and 50 ms away"
 	@echo "make bench-growth         the same: stores of ten thousand to ten million chunks"
 	@echo "make clean        remove the virtual environments and all that was generated"
 
@@ -72,6 +73,9 @@ bench-directories: $(STAMP)
 
 bench-hdf5: $(STAMP)
 	$(BIN)/python -m bench.hdf5 $(ARGS)
+
+bench-remote: $(STAMP)
+	$(BIN)/python -m bench.remote $(ARRAYS) $(ARGS)
 
 bench-growth: $(STAMP)
 	$(BIN)/python -m bench.growth $(ARGS)

@@ -12,13 +12,15 @@ from bench.growth import ROWS as GROWTH
 from bench.keeper_report import SECONDS, trees_table, versions_table
 from bench.keepers import KEEPERS
 from bench.measure import figure
+from bench.remote_report import tables as remote_tables
+from bench.remote_systems import EVERYBODY as REMOTE
 from bench.report import by_system, scaled, table
 from bench.results import PartResult, Results
 from bench.workloads import MIB
 
 BEGIN = "<!-- made by bench.everything: begin -->"
 END = "<!-- made by bench.everything: end -->"
-EVERYBODY = {"numpy": "NumPy", "sha1": "SHA-1"} | {name: name for name in (*SYSTEMS, *KEEPERS)}
+EVERYBODY = {"numpy": "NumPy", "sha1": "SHA-1"} | {name: name for name in (*SYSTEMS, *KEEPERS, *REMOTE)}
 ARRAYS = {
     "recording": "The recording ({size} of int16, 128 channels):",
     "field": "The field ({size} of float32, three axes, smooth, its low bits noisy):",
@@ -145,6 +147,10 @@ def _growth(results: Results) -> list[str]:
     return [by_system(list(tables), [(said, scaled(tables, what, unit)) for what, (said, unit) in GROWTH.items()])]
 
 
+def _remote(results: Results) -> list[str]:
+    return remote_tables(results.parts["remote"].figures) if "remote" in results.parts else []
+
+
 def _durations(results: Results) -> str:
     rows = [(name, figure(part.seconds / 60)) for name, part in results.parts.items()]
     return table(
@@ -159,6 +165,7 @@ SECTIONS: dict[str, Callable[[Results], list[str]]] = {
     "versions": _versions,
     "documents": _documents,
     "growth": _growth,
+    "remote": _remote,
 }
 TITLES: dict[str, tuple[str, dict[str, str]]] = {
     "arrays": (
@@ -174,4 +181,5 @@ TITLES: dict[str, tuple[str, dict[str, str]]] = {
     "versions": ("Second versions of files", {"second_versions": "New bytes against time, by system"}),
     "documents": ("Small documents", {}),
     "growth": ("Growth", {"growth": "Times by the number of chunks"}),
+    "remote": ("Remotes", {}),
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the peers that the benchmarks compare with: kachery-cloud into a virtual environment of its own, zarr, icechunk,
-# h5py and hdf5plugin (its Blosc) into a second one, DVC, which needs a hundred packages, into a third, restic, borg and
+# h5py, hdf5plugin (its Blosc), s3fs and boto3 into a second one, DVC, which needs a hundred packages, into a third, restic, borg and
 # casync as packages of the system. Whatever cannot be installed is named, and left out by the benchmarks.
 #   bench/peers.sh [DIRECTORY [DIRECTORY [DIRECTORY]]]
 #       (default .venv-kachery .venv-peers .venv-dvc; PYTHON=python3.12 chooses the interpreter)
@@ -16,7 +16,7 @@ install "$directory" "kachery-cloud==0.4.10" "numpy>=2.0"
 
 "${PYTHON:-python3}" -m venv "$arrays"
 install "$arrays" "numpy>=2.0"
-for package in "zarr>=3" icechunk h5py hdf5plugin; do
+for package in "zarr>=3" icechunk h5py hdf5plugin s3fs boto3; do
   module=${package%%>*}
   install "$arrays" "$package" \
     && "$arrays/bin/python" -c "import $module, importlib.metadata as m; print('$module is ready:', m.version('$module'))" \

@@ -112,12 +112,13 @@ class Turns:
 
     def tree(self, system: str) -> Callable[[int], dict[str, float]]:
         def turn(number: int) -> dict[str, float]:
-            worker = self._workers[system]
-            self._open(system)
+            worker, bucket = self._workers[system], self._open(system)
             target = self._plan.run / f"pulled-{self._place.name.replace(' ', '-')}-{system.replace(' ', '-')}-{number}"
             figures = self._timed(system, "push_tree", tree=str(self._plan.tree))
             worker.call("cold")
-            return figures | self._timed(system, "pull_tree", tree=str(self._plan.tree), target=str(target))
+            figures |= self._timed(system, "pull_tree", tree=str(self._plan.tree), target=str(target))
+            self._place.delete(bucket)
+            return figures
 
         return turn
 
@@ -206,7 +207,7 @@ def run(plan: Plan, output: Path) -> None:
     memory: dict[str, int] = {}
     measured: dict[str, Figures] = {}
     with contextlib.ExitStack() as stack:
-        servers = stack.enter_context(places())
+        servers = stack.enter_context(places(plan.run))
         workers = {system: stack.enter_context(plan.worker(system)) for system in plan.there(EVERYBODY)}
         versions = {system: worker.version for system, worker in workers.items()}
         for name in (NEAR, FAR):

@@ -48,12 +48,14 @@ class Kacas:
 
     def push_large(self, array: Array, size: int) -> int:
         """An array of `size` bytes, which repeats the given one: few chunks, but a recipe of all. Returns its rows."""
-        with self._store.npy_writer(array.shape[1:], array.dtype, codec="bits-lz4") as writer:
-            for _ in range(size // array.nbytes):
+        times = size // array.nbytes
+        shape = (times * len(array), *array.shape[1:])
+        with self._store.npy_writer(shape, array.dtype, codec="bits-lz4") as writer:
+            for _ in range(times):
                 writer.append(array)
         self._uri = writer.uri
         push(self._store, self._remote, [self._uri])
-        return size // array.nbytes * len(array)
+        return times * len(array)
 
     def cold(self) -> None:
         if self._far is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+import httpx
 import obstore
 
 from bench.remote_systems import Bucket
@@ -28,21 +30,23 @@ class Place:
     def __init__(self, name: str, server: S3Server, proxy: subprocess.Popen[str] | None) -> None:
         self.name = name
         self._proxy = proxy
-        self._bucket: S3Bucket = server.new_bucket()
-        self._numbers = itertools.count()
+        self._server = server
+        self._buckets: dict[str, S3Bucket] = {}
         self.endpoint = server.endpoint
         if proxy is not None:
             self.endpoint = f"http://127.0.0.1:{self._pipe(proxy.stdout).readline().strip()}"
 
     def new_bucket(self) -> dict[str, str]:
-        """A prefix with nothing below it."""
-        keys = self._bucket.credentials
+        """One with nothing in it."""
+        made = self._server.new_bucket()
+        self._buckets[made.bucket] = made
+        keys = made.credentials
         return asdict(
             Bucket(
                 endpoint=self.endpoint,
-                bucket=self._bucket.bucket,
-                prefix=f"run-{next(self._numbers)}",
-                region=self._bucket.region,
+                bucket=made.bucket,
+                prefix="run",
+                region=made.region,
                 access_key_id=keys["access_key_id"],
                 secret_access_key=keys["secret_access_key"],
             )
@@ -59,15 +63,13 @@ class Place:
 
     def stored(self, bucket: dict[str, str]) -> int:
         """Bytes of all objects there."""
-        return sum(
-            entry["size"] for found in obstore.list(self._bucket.store(), prefix=bucket["prefix"]) for entry in found
-        )
+        store = self._buckets[bucket["bucket"]].store()
+        return sum(entry["size"] for found in obstore.list(store) for entry in found)
 
     def delete(self, bucket: dict[str, str]) -> None:
-        """Its objects, of which there are few."""
-        store = self._bucket.store()
-        for found in obstore.list(store, prefix=bucket["prefix"]):
-            obstore.delete(store, [entry["path"] for entry in found])
+        """With all in it: SeaweedFS gives the disk back only then."""
+        store = self._buckets.pop(bucket["bucket"]).store()
+        httpx.delete(obstore.sign(store, "DELETE", "", timedelta(minutes=5)), timeout=60).raise_for_status()
 
     @staticmethod
     def _pipe(pipe: IO[str] | None) -> IO[str]:
@@ -76,9 +78,9 @@ class Place:
 
 
 @contextlib.contextmanager
-def places() -> Iterator[dict[str, Place]]:
-    """By name. The server and the proxy are processes, which end with this."""
-    with seaweedfs() as server, contextlib.ExitStack() as stack:
+def places(below: Path) -> Iterator[dict[str, Place]]:
+    """By name; the data is below a directory. The server and the proxy are processes, which end with this."""
+    with seaweedfs(below=below) as server, contextlib.ExitStack() as stack:
         command = [sys.executable, "-m", "tests.remote.proxy", str(urlsplit(server.endpoint).port), str(LATENCY_S)]
         proxy = stack.enter_context(
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)

@@ -21,7 +21,10 @@ from bench.worker import ROOT
 
 PEERS = {
     "--kachery-python": ("kachery-cloud", "a Python that has kachery-cloud"),
-    "--peers-python": ("zarr, h5py and icechunk", "a Python that has zarr, h5py, hdf5plugin and icechunk"),
+    "--peers-python": (
+        "zarr, h5py, icechunk and boto3",
+        "a Python that has zarr, h5py, hdf5plugin, icechunk, s3fs and boto3",
+    ),
     "--dvc": ("DVC", "the program dvc"),
 }  # option → who is left out without it, and what it names: see bench/peers.sh
 

@@ -1,7 +1,7 @@
 """What kacas does, on this machine, in a minute: `make demo`.
 
-Stores a generated recording and a real file, loads a slice and the whole, flips a bit in a pack, kills a
-store half-way. Every step is checked; the exit code is 1 if one does not hold.
+Stores a generated recording and a real file, loads a slice and the whole, pushes it to a bucket and reads a slice of it
+elsewhere, flips a bit in a pack, kills a store half-way. Every step is checked; the exit code is 1 if one does not hold.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from rich.table import Table
 
 import kacas
 from kacas.errors import DamagedPackError, KacasError
+from kacas.settings import Settings
 from kacas.upkeep.verify import verify
+from kacas_remote.configuration import RemoteConfiguration, change_remotes
+from kacas_remote.configured import configured_upstreams
 from picture import draw_slice
 from recording import RATE, Recording, make_recording
 
@@ -133,6 +136,23 @@ def store_again(demo: Demo) -> str:
     return f"{readable(added)} more on disk"
 
 
+def push_and_read_elsewhere(demo: Demo) -> str:
+    """Push to a bucket (here a directory); an empty store reads a slice of it, and the whole"""
+    bucket, uri = demo.folder / "bucket", demo.uris["recording"]
+    bucket.mkdir()
+    change_remotes(lambda _: [RemoteConfiguration("lab", bucket.as_uri(), trusted=True)])
+    sent = kacas.push(uri, to="lab")
+    require(kacas.push(uri, to="lab").chunks_sent == 0, "what is there was sent again")
+    behind = configured_upstreams(Settings.from_environment())
+    with kacas.Store.open(demo.folder / "elsewhere", behind=behind) as elsewhere:
+        start = time.perf_counter()
+        piece = np.asarray(elsewhere.open_npy(uri)[SLICE])
+        seconds = time.perf_counter() - start
+        require(np.array_equal(piece, demo.recording[SLICE]), "the slice came back with other values")
+        require(np.array_equal(elsewhere.load_npy(uri), demo.recording), "the recording came back with other values")
+    return f"{readable(sent.sent_size)} sent, {readable(piece.nbytes)} of it elsewhere in {seconds * 1000:.0f} ms"
+
+
 def flip_a_bit(demo: Demo) -> str:
     """Flip one bit in a pack (of a copy): the load refuses, by name"""
     copy = demo.folder / "damaged"
@@ -190,6 +210,7 @@ STEPS = (
     load_the_whole,
     load_a_slice,
     store_again,
+    push_and_read_elsewhere,
     flip_a_bit,
     kill_a_store,
 )
@@ -242,6 +263,7 @@ def main() -> int:
             KACAS_DIR=str(folder / "store"),
             KACAS_CACHE_DIR=str(folder / "cache"),
             XDG_CONFIG_HOME=str(folder / "config"),
+            XDG_STATE_HOME=str(folder / "state"),
         )
         console.print(f"kacas {kacas.__version__}, a store of its own in {folder}\n")
         with kacas.Store.open(folder / "store") as store:

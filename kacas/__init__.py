@@ -10,35 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kacas.api import (
-        batch,
+    from kacas.asking import (
         describe,
         diff,
         exists,
         find,
         forget,
         history,
-        link_dir,
-        link_file,
         list_dir,
-        load_bytes,
-        load_dir,
-        load_file,
-        load_json,
-        load_npy,
-        load_pkl,
-        load_text,
-        npy_writer,
-        open_file,
-        open_h5,
-        open_npy,
-        store_bytes,
-        store_dir,
-        store_file,
-        store_json,
-        store_npy,
-        store_pkl,
-        store_text,
     )
     from kacas.changing import (
         create_feed,
@@ -98,6 +77,18 @@ if TYPE_CHECKING:
     from kacas.feeds import Feed
     from kacas.formats.lazy_array import LazyArray
     from kacas.formats.npy_writer import NpyWriter
+    from kacas.loading import (
+        load_bytes,
+        load_dir,
+        load_file,
+        load_json,
+        load_npy,
+        load_pkl,
+        load_text,
+        open_file,
+        open_h5,
+        open_npy,
+    )
     from kacas.model.description import (
         Claim,
         Description,
@@ -111,40 +102,41 @@ if TYPE_CHECKING:
         StoreStats,
     )
     from kacas.store import Store
+    from kacas.storing import (
+        batch,
+        link_dir,
+        link_file,
+        npy_writer,
+        store_bytes,
+        store_dir,
+        store_file,
+        store_json,
+        store_npy,
+        store_pkl,
+        store_text,
+    )
+    from kacas.transferring import pull, push, push_pending, sync
+    from kacas_remote.errors import (
+        InvalidRemoteError,
+        PushError,
+        RemoteNotFoundError,
+        RemoteRefusedError,
+        RemoteUnavailableError,
+        UntrustedError,
+    )
 
     __version__: str
 
 # Names are fetched on first use: `kacas --help` and programs that want one corner start 0.2 s sooner.
 _HOME = {
-    "kacas.api": (
-        "batch",
+    "kacas.asking": (
         "describe",
         "diff",
         "exists",
         "find",
         "forget",
         "history",
-        "link_dir",
-        "link_file",
         "list_dir",
-        "load_bytes",
-        "load_dir",
-        "load_file",
-        "load_json",
-        "load_npy",
-        "load_pkl",
-        "load_text",
-        "npy_writer",
-        "open_file",
-        "open_h5",
-        "open_npy",
-        "store_bytes",
-        "store_dir",
-        "store_file",
-        "store_json",
-        "store_npy",
-        "store_pkl",
-        "store_text",
     ),
     "kacas.changing": (
         "create_feed",
@@ -204,6 +196,18 @@ _HOME = {
     "kacas.feeds": ("Feed",),
     "kacas.formats.lazy_array": ("LazyArray",),
     "kacas.formats.npy_writer": ("NpyWriter",),
+    "kacas.loading": (
+        "load_bytes",
+        "load_dir",
+        "load_file",
+        "load_json",
+        "load_npy",
+        "load_pkl",
+        "load_text",
+        "open_file",
+        "open_h5",
+        "open_npy",
+    ),
     "kacas.model.description": (
         "Claim",
         "Description",
@@ -217,6 +221,28 @@ _HOME = {
         "StoreStats",
     ),
     "kacas.store": ("Store",),
+    "kacas.storing": (
+        "batch",
+        "link_dir",
+        "link_file",
+        "npy_writer",
+        "store_bytes",
+        "store_dir",
+        "store_file",
+        "store_json",
+        "store_npy",
+        "store_pkl",
+        "store_text",
+    ),
+    "kacas.transferring": ("pull", "push", "push_pending", "sync"),
+    "kacas_remote.errors": (
+        "InvalidRemoteError",
+        "PushError",
+        "RemoteNotFoundError",
+        "RemoteRefusedError",
+        "RemoteUnavailableError",
+        "UntrustedError",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -239,15 +265,16 @@ __all__ = [
     "DamagedError", "DamagedPackError", "DamagedRecordError", "Description", "DestinationError", "Difference",
     "DirectoryItem", "ExternalDataError", "Feed", "FeedNotFoundError", "ForeignPackError", "Forgotten", "Hdf5Item",
     "HistoryItem", "InvalidChunksError", "InvalidKeyError", "InvalidLabelError", "InvalidProfileError",
-    "InvalidRangeError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray", "LeaseLostError",
-    "LeaseUnusableError",
-    "MissingPackageError", "MutableChange", "MutableConflictError", "MutableNotFoundError", "NewerFormatError",
-    "NoLinksError", "NoSpaceError", "NotFoundError", "NpyWriter", "ReadOnlyStoreError", "SegmentStats",
-    "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError", "StoreError",
-    "StoreNotFoundError", "StoreStats", "StrayError", "UnreadableSourceError", "UnsupportedDataError", "WriteError",
-    "WrongIdentityError", "WrongKindError", "batch", "create_feed", "default_store", "delete_mutable",
-    "delete_mutable_folder", "describe", "diff", "exists", "find", "forget", "get_mutable", "history", "link_dir",
-    "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir", "load_feed", "load_file", "load_json",
-    "load_npy", "load_pkl", "load_text", "mutable_history", "npy_writer", "open_file", "open_h5", "open_npy",
-    "set_mutable", "store_bytes", "store_dir", "store_file", "store_json", "store_npy", "store_pkl", "store_text",
+    "InvalidRangeError", "InvalidRemoteError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray",
+    "LeaseLostError", "LeaseUnusableError", "MissingPackageError", "MutableChange", "MutableConflictError",
+    "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError", "NotFoundError", "NpyWriter",
+    "PushError", "ReadOnlyStoreError", "RemoteNotFoundError", "RemoteRefusedError", "RemoteUnavailableError",
+    "SegmentStats", "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError",
+    "StoreError", "StoreNotFoundError", "StoreStats", "StrayError", "UnreadableSourceError", "UnsupportedDataError",
+    "UntrustedError", "WriteError", "WrongIdentityError", "WrongKindError", "batch", "create_feed", "default_store",
+    "delete_mutable", "delete_mutable_folder", "describe", "diff", "exists", "find", "forget", "get_mutable",
+    "history", "link_dir", "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir", "load_feed",
+    "load_file", "load_json", "load_npy", "load_pkl", "load_text", "mutable_history", "npy_writer", "open_file",
+    "open_h5", "open_npy", "pull", "push", "push_pending", "set_mutable", "store_bytes", "store_dir", "store_file",
+    "store_json", "store_npy", "store_pkl", "store_text", "sync",
 ]  # fmt: skip

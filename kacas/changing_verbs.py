@@ -22,6 +22,11 @@ class ChangingVerbs(ABC):
     _settings: Settings
 
     @property
+    def settings(self) -> Settings:
+        """What it was opened with: the user's, on this host."""
+        return self._settings
+
+    @property
     @abstractmethod
     def _open_sequences(self) -> Sequences:
         """Where the records are. Raises StoreClosedError, StoreError."""

@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Sequence
 
 from kacas.disk.file_systems import is_network
-from kacas.settings import Settings
+from kacas.settings import Fingerprint, Settings
 from kacas.store import Store
 from kacas.upstream import Upstream
 
 _lock = threading.Lock()
-_default: tuple[tuple[object, ...], Store] | None = None
+_default: tuple[Fingerprint, Store] | None = None
 
 
 def default_store() -> Store:

@@ -62,7 +62,7 @@ class Repository:
         progress: Progress | None = None,
         behind: UpstreamChain | None = None,
     ) -> None:
-        """cache: host-local. threads: for one call. memory: bytes for buffers and caches. behind: what is not here comes from there."""
+        """cache: host-local. threads: for one call. memory: bytes. behind: where what is not here comes from."""
         self.volume = volume
         self.cache = cache
         self.lookup = Lookup(volume, cache)

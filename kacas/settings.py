@@ -102,7 +102,8 @@ class Settings:
         """What `from_environment` depends on, and which state the user's files are in: cheap enough to ask at every call."""
         get = os.environ.get
         configuration = get("XDG_CONFIG_HOME") or f"{get('HOME') or Path.home()}/.config"
-        return (*map(get, _INPUTS), *(_state(f"{configuration}/kacas/{name}") for name in _WATCHED))
+        keys = hash((get("AWS_ACCESS_KEY_ID"), get("AWS_SESSION_TOKEN"), get("AWS_PROFILE")))  # no secret lies about
+        return (*map(get, _INPUTS), keys, *(_state(f"{configuration}/kacas/{name}") for name in _WATCHED))
 
 
 def _state(path: str) -> tuple[int, int, int] | None:

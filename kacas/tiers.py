@@ -30,7 +30,7 @@ from kacas.model.pack_format import Purpose
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
 from kacas.model.uri import Uri
 from kacas.near import NearStore
-from kacas.pull import Pull
+from kacas.pulling import Pull
 from kacas.turns import Turns
 from kacas.upstream import Upstream
 from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from kacas.errors import KacasError
 from kacas.settings import Settings
-from kacas_remote.blobs.throttled import Throttled
 from kacas_remote.configuration import RemoteConfiguration, read_remotes, remote_named
 from kacas_remote.remote import Remote, open_configured, packages_for
 
@@ -20,8 +19,8 @@ def configured_upstreams(
 ) -> tuple[RemoteUpstream, ...]:
     """Those of remotes.toml, or the one of this name; nothing is asked of any service.
 
-    limit_bytes_s: of each. One that cannot be opened, as its credentials cannot be read or a package is not installed, is warned of
-    and left out; raised if it was named. Raises InvalidSettingError, RemoteNotFoundError, NewerFormatError.
+    limit_bytes_s: of each. One that cannot be opened, as its credentials cannot be read or a package is not installed, is
+    warned of and left out; raised if it was named. Raises InvalidSettingError, RemoteNotFoundError, NewerFormatError.
     """
     remotes = read_remotes(settings)
     if name is not None:
@@ -38,6 +37,7 @@ def configured_upstreams(
 
 def _opened(configuration: RemoteConfiguration, settings: Settings, limit_bytes_s: float | None) -> RemoteUpstream:
     with packages_for(configuration.name):
+        from kacas_remote.blobs.throttled import Throttled
         from kacas_remote.upstream import RemoteUpstream
 
         remote = open_configured(configuration)

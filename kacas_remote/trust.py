@@ -1,7 +1,7 @@
 """Trust: whose word is taken for the root of a SHA-1, before all of the content was read here.
 
 ~/.config/kacas/trust.toml       publishers by the names that this user gave them
-~/.config/kacas/identity.toml    one's own key pair, 0600; made when something is signed first
+~/.config/kacas/identity.toml    one's own key pair, 0600; `kacas trust key` makes it, and pushes are signed from then on
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from kacas_remote.signing import (
     parse_publisher,
     public_key,
     publisher_text,
-    sign,
     statement,
 )
 
@@ -88,12 +87,6 @@ def untrusted(claim: Claimed, remote: str) -> UntrustedError:
         f"{who}. Fetch all of it, which is checked: kacas pull sha1://{claim.sha1.hex()}; or {trusting}; or, if everybody "
         f"who can write to that remote is to be believed: kacas remote add {remote} --trusted"
     )
-
-
-def signed(claim: Claimed, environment: Mapping[str, str] | None = None) -> Signature:
-    """By this user, whose key pair is made if there is none. Raises InvalidSettingError."""
-    private = own_private_key(environment)
-    return sign(private, statement(claim.sha1, claim.root, claim.size, claim.kind))
 
 
 def own_publisher(environment: Mapping[str, str] | None = None) -> bytes | None:

@@ -7,19 +7,23 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import kacas
-from kacas import api, changing
+from kacas import asking, changing, loading, storing, transferring
+from kacas_remote.configuration import RemoteConfiguration, change_remotes
 
 PUBLIC = sorted(kacas.__all__)
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(kacas, name))]
+MODULES = (asking, changing, loading, storing, transferring)
 
 
-def examples_of(subject: object, module: object) -> list[doctest.DocTest]:
-    found = doctest.DocTestFinder(recurse=False).find(subject, module=module, globs=vars(module).copy())
+def examples_of(subject: object, module: ModuleType) -> list[doctest.DocTest]:
+    names = {"Path": Path, **{name: getattr(kacas, name) for name in PUBLIC}}
+    found = doctest.DocTestFinder(recurse=False).find(subject, module=module, globs=vars(module) | names)
     return [test for test in found if test.examples]
 
 
@@ -33,7 +37,11 @@ def run(tests: list[doctest.DocTest]) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_has_an_example_and_it_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tests = examples_of(getattr(kacas, name), changing if hasattr(changing, name) else api)
+    function = getattr(kacas, name)
+    if function.__module__ == transferring.__name__:
+        (tmp_path / "bucket").mkdir()
+        change_remotes(lambda _: [RemoteConfiguration("lab", f"file://{tmp_path}/bucket", default=True)])
+    tests = examples_of(function, sys.modules[function.__module__])
     assert tests, f"kacas.{name} has no >>> example"
     run(tests)
 
@@ -54,12 +62,11 @@ def test_every_function_says_what_it_does() -> None:
 def test_all_that_is_public_is_exported() -> None:
     own = {
         name
-        for name, value in (vars(api) | vars(changing)).items()
-        if inspect.isfunction(value)
-        and value.__module__ in ("kacas.api", "kacas.changing", "kacas.default")
-        and not name.startswith("_")
+        for module in MODULES
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
     }
-    assert own == set(FUNCTIONS)
+    assert own | {"default_store"} == set(FUNCTIONS)
     from kacas import errors
 
     raised = {name for name, value in vars(errors).items() if inspect.isclass(value)}
@@ -82,7 +89,9 @@ def test_every_verb_of_the_store_is_a_function_too() -> None:
         assert name in FUNCTIONS
         signature = inspect.signature(getattr(kacas.Store, name))
         mine = inspect.signature(getattr(kacas, name))
-        assert [(p.name, p.kind, p.default) for p in mine.parameters.values()] == [
+        pushes = name in FUNCTIONS and name.startswith("store_")
+        assert ("push" in mine.parameters) == pushes, name
+        assert [(p.name, p.kind, p.default) for p in mine.parameters.values() if p.name != "push"] == [
             (p.name, p.kind, p.default) for p in list(signature.parameters.values())[1:]
         ], name
 
@@ -178,3 +187,8 @@ def test_a_round_trip_of_every_kind_on_the_default_store(tmp_path: Path) -> None
     np.testing.assert_array_equal(kacas.open_npy(npy)[1:, ::2], array[1:, ::2])
     assert kacas.open_file(data).read() == b"bytes"
     assert [item.uri for item in kacas.history()] == uris[::-1]
+
+
+def test_no_function_has_the_name_of_a_module_which_would_take_its_place() -> None:
+    modules = {path.stem for path in Path(kacas.__file__).parent.iterdir()}
+    assert modules.isdisjoint(PUBLIC)

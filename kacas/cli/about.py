@@ -27,7 +27,7 @@ def config(session: Session, as_json: bool) -> None:
     """Show every setting, its value and where it comes from.
 
     Settings come from the environment (KACAS_DIR, KACAS_CACHE_DIR, KACAS_OWNER, KACAS_THREADS,
-    KACAS_CACHE_SIZE, KACAS_MEMORY, KACAS_UPSTREAM, KACAS_STORE_IN), else from ~/.config/kacas/kacas.toml (directory,
+    KACAS_CACHE_SIZE, KACAS_MEMORY, KACAS_UPSTREAM, KACAS_STORE_IN, KACAS_REMOTE), else from ~/.config/kacas/kacas.toml (directory,
     cache_directory, ...), else they are defaults. A store has settings of its own, chosen by init.
     """
     from kacas.errors import StoreNotFoundError
@@ -64,8 +64,21 @@ def _rows(settings: Settings, directory: Path, *, given: bool) -> list[tuple[str
         if name == "directory" and given:
             value, source = directory, "--store"
         shown = output.exact_size(value) if name in ("cache_size", "memory") else str(value)
+        if name == "remote":
+            value, source = _default_remote(settings, source)
+            shown = value
         rows.append((name, value if isinstance(value, int) else str(value), shown, source))
     return rows
+
+
+def _default_remote(settings: Settings, source: str) -> tuple[str, str]:
+    """(its name, where it is chosen). Raises InvalidSettingError."""
+    if settings.remotes_file is None:
+        return "None", source
+    from kacas_remote.configuration import default_remote, read_remotes
+
+    chosen = default_remote(read_remotes(settings))
+    return (chosen.name if chosen else "None"), (source if settings.remote is not None or not chosen else "file")
 
 
 def _store_settings(directory: Path) -> dict[str, Any]:

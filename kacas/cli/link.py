@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kacas.cli.command import ExampleCommand, filled, json_option
-from kacas.cli.keeping import check_label, keep_all
+from kacas.cli.keeping import check_label, keep_all, push_option
 from kacas.cli.session import Session
 
 if TYPE_CHECKING:
@@ -28,10 +28,17 @@ if TYPE_CHECKING:
 @click.option("--label", help="The name to remember, instead of the file's own.")
 @click.option("--exclude", metavar="PATTERN", multiple=True, help="In directories, leave out names or paths like this.")
 @click.option("--partial", is_flag=True, help="Link a directory though parts of it cannot be read; they are named.")
+@push_option()
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
 def link(
-    session: Session, paths: tuple[str, ...], label: str | None, exclude: tuple[str, ...], partial: bool, as_json: bool
+    session: Session,
+    paths: tuple[str, ...],
+    label: str | None,
+    exclude: tuple[str, ...],
+    partial: bool,
+    push: str | None,
+    as_json: bool,
 ) -> None:
     """Keep files or directories where they are and print their URIs.
 
@@ -47,7 +54,7 @@ def link(
             return opened.link_dir(path, label=label, exclude=exclude, partial=partial)
         return opened.link_file(path, label=label)
 
-    keep_all(session, sizes, paths, keep, as_json)
+    keep_all(session, sizes, paths, keep, push, as_json)
 
 
 def _size(path: str) -> int | None:

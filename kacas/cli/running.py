@@ -28,7 +28,7 @@ EXIT_CODES = (
     ("6", "made by a newer kacas, or with a codec that is not installed"),
     ("7", "not enough memory"),
     ("8", "a file to be stored cannot be read, or changed meanwhile; import-kachery: something was left out"),
-    ("9", "the store cannot be used: not there, not writable, disk full"),
+    ("9", "the store, or a remote, cannot be used: not there, not writable, disk full"),
     ("10", "doctor: a warning remains"),
     ("11", "doctor: a problem remains"),
     ("12", "a mutable is not what was expected: somebody changed it"),

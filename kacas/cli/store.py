@@ -11,7 +11,7 @@ import click
 
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, filled, json_option
-from kacas.cli.keeping import check_label, keep_all
+from kacas.cli.keeping import check_label, keep_all, push_option
 from kacas.cli.session import Session
 from kacas.cli.stdin import Stdin
 
@@ -122,7 +122,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     cls=ExampleCommand,
     examples=[
         "kacas store movie.npy --codec fast --chunks '100,16,*'",
-        "kacas store results --exclude '*.tmp' --exclude .git",
+        "kacas store results --exclude '*.tmp' --push lab",
         "tar c results | kacas store - --label results.tar",
     ],
 )
@@ -155,6 +155,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     callback=_lengths,
     help="Keep the array in a .npy file as tiles of this shape, to read it along any axis; * for a whole axis.",
 )
+@push_option()
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
 def store(
@@ -166,6 +167,7 @@ def store(
     rehash: bool,
     codec: str,
     chunks: tuple[int | None, ...] | None,
+    push: str | None,
     as_json: bool,
 ) -> None:
     """Store files and directories and print their URIs.
@@ -173,7 +175,8 @@ def store(
     PATH is a file, a directory, or - for standard input. The URIs come in the order of the paths, one per line, when all
     are stored safely; on an error none is printed. The store is made if it is not there. A file that has not
     changed since it was stored, as its size and times say, is not read again; --rehash reads it. --codec is for
-    arrays in .npy files that are named themselves; what is stored already stays as it is.
+    arrays in .npy files that are named themselves; what is stored already stays as it is. What could not be pushed is safe
+    here, and printed all the same; kacas push --pending sends it later.
     """
     from kacas.codec_choice import check_codec
 
@@ -199,7 +202,7 @@ def store(
             return opened.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
         return opened.store_file(path, label=label, rehash=rehash, codec=codec)
 
-    keep_all(session, sizes, paths, keep, as_json)
+    keep_all(session, sizes, paths, keep, push, as_json)
 
 
 def _stored_size(path: str) -> int | None:

@@ -70,9 +70,10 @@ def remove(session: Session, name_or_publisher: str) -> None:
 @click.command(cls=ExampleCommand, examples=["kacas trust key"])
 @click.pass_obj
 def key(session: Session) -> None:
-    """Print your own public key, to give to others. It is made if you have none.
+    """Print your own public key, to give to others.
 
-    Its private half, which signs what you push, is in identity.toml beside your settings. Keep a copy where you keep passwords.
+    The pair is made if you have none, and pushes are signed from then on. Its private half is in identity.toml beside
+    your settings: keep a copy where you keep passwords.
     """
     from kacas_remote.signing import public_key, publisher_text
     from kacas_remote.trust import own_private_key

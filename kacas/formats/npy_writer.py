@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -71,6 +71,7 @@ class NpyWriter:
         self._failure: BaseException | None = None
         self._uri: str | None = None
         self._ended = False
+        self._tell: Callable[[str], None] | None = None
 
         def put(source: SampledSource, rows: int) -> str:
             return put_array(repository, source, kind, (rows, *row_shape), False, label, codec, chunks)
@@ -129,6 +130,12 @@ class NpyWriter:
             except BaseException:
                 self._end()
                 raise
+        if self._tell is not None:
+            self._tell(self._uri)
+
+    def when_stored(self, tell: Callable[[str], None]) -> None:
+        """Call this with the URI at the end of `close`, which then raises what it raises; the array is stored all the same."""
+        self._tell = tell
 
     def abandon(self) -> None:
         """Store nothing. Safe to call at any time, and more than once."""

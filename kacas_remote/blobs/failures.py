@@ -43,7 +43,7 @@ def of_client(exc: Exception, remote: str, key: str, doing: str) -> KacasError:
     if "169.254.169.254" in text or "metadata.google.internal" in text or "MissingSecret" in text:
         return RemoteRefusedError(
             f"{doing} {_what(remote, key)} failed: no credentials were found for it. Set them in the environment (for S3: "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or give them to `kacas remote add`",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or write them to ~/.config/kacas/credentials.toml",
             path=remote,
         )
     if status:

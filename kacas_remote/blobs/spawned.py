@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from kacas.errors import KacasError
 from kacas_remote.blobs import credentials
 from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.blobs.per_process import PerProcess
@@ -116,10 +115,10 @@ class _Spawned:
     def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
         connection = self._connection()
         try:
-            _send(connection, ("put_parts", (key,)))
+            self._ask(connection, ("put_parts", (key,)))
             for part in parts:
-                _send(connection, _plain(part))
-            _send(connection, None)
+                self._ask(connection, _plain(part))
+            self._ask(connection, None)
             self._answer(connection)
         except BaseException:
             connection.close()  # before the last part: nothing is put
@@ -140,7 +139,7 @@ class _Spawned:
     def list(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
         connection = self._connection()
         try:
-            _send(connection, ("list", (prefix, after)))
+            self._ask(connection, ("list", (prefix, after)))
             while infos := self._answer(connection):
                 yield from infos
         except BaseException:
@@ -173,26 +172,26 @@ class _Spawned:
     def _call(self, method: str, *arguments: Any) -> Any:
         connection = self._connection()
         try:
-            _send(connection, (method, arguments))
+            self._ask(connection, (method, arguments))
             answer = self._answer(connection)
-        except KacasError:
-            self._idle.append(connection)
-            raise
         except BaseException:
-            connection.close()
+            connection.close()  # it costs less than to know what state it is in
             raise
         self._idle.append(connection)
         return answer
+
+    def _ask(self, connection: socket.socket, message: Any) -> None:
+        try:
+            _send(connection, message)
+        except OSError as exc:
+            raise self._ended() from exc
 
     def _answer(self, connection: socket.socket) -> Any:
         """Raises what the store raised there."""
         try:
             failure, answer = _received(connection)
         except (OSError, EOFError) as exc:
-            self.close()
-            raise RemoteUnavailableError(
-                f"the process that talks to {self.name} for this forked one ended; try again", path=self.name
-            ) from exc
+            raise self._ended() from exc
         if failure:
             kind, arguments, state = failure
             error = kind.__new__(kind, *arguments)
@@ -200,6 +199,12 @@ class _Spawned:
             vars(error).update(state)
             raise error
         return answer
+
+    def _ended(self) -> RemoteUnavailableError:
+        self.close()
+        return RemoteUnavailableError(
+            f"the process that talks to {self.name} for this forked one ended; try again", path=self.name
+        )
 
     def _connection(self) -> socket.socket:
         try:

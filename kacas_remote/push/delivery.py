@@ -56,7 +56,7 @@ class Delivery:
         self._plain = plain
         self._limit_bytes_s = limit_bytes_s
         self._watcher = watcher
-        self._recipes = Recipes(self._blobs)
+        self._recipes = Recipes(self._blobs, repository.cache)
         self._is_anew = False  # begun again, after this push was taken for dead
         self._begun = time.monotonic()
 

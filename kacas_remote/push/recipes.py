@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from pathlib import Path
 
 from kacas.content import Content
 from kacas.errors import NewerFormatError
@@ -20,16 +21,19 @@ from kacas_remote.recipe import (
     Locate,
     RecipeError,
     decode_head,
-    encode_recipe,
+    front_size,
 )
+from kacas_remote.recipe_spool import PART_SIZE, RecipeSpool
 from kacas_remote.signing import Signature, sign, statement
 
 
 class Recipes:
     """Reads which are there and writes others. Thread-safe."""
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, cache: Path) -> None:
+        """cache: a host-local directory."""
         self._blobs = blobs
+        self._cache = cache
         path = identity_file()
         # Who signs is found out before anything is sent.
         self._key = bytes.fromhex(read_identity(path).private) if path.exists() else None
@@ -50,7 +54,10 @@ class Recipes:
     def _head(self, key: str) -> Head | None:
         """None if there is no such recipe; a head of nothing if it cannot be read: another one is put beside it."""
         try:
-            return decode_head(self._blobs.get_ranges(key, [(0, FIRST_READ_SIZE)])[0])
+            data = self._blobs.get_ranges(key, [(0, FIRST_READ_SIZE)])[0]
+            if (size := front_size(data)) > FIRST_READ_SIZE:
+                data = self._blobs.get_ranges(key, [(0, size)])[0]
+            return decode_head(data)
         except BlobNotFoundError:
             return None
         except (RecipeError, NewerFormatError):
@@ -76,16 +83,24 @@ class Recipes:
         head = Head(
             target.sha1, content.root, content.size, target.kind, target.label, time.time_ns(), signatures, packs
         )
-        pages: list[bytes] = []
-        front = encode_recipe(head, content.tree(), locate, pages.append)
-        data = b"".join((front, *pages))
-        if self._blobs.put_if_absent(recipe_key(target.sha1), data):
-            return True
-        if self.is_there(target.sha1, [content.root]):
-            if replace:
-                first = self._head(recipe_key(target.sha1))
-                is_first = first is not None and first.root == content.root
-                key = recipe_key(target.sha1) if is_first else other_recipe_key(target.sha1, content.root)
-                self._blobs.put_parts(key, [data])
+        first_key, other_key = recipe_key(target.sha1), other_recipe_key(target.sha1, content.root)
+        with RecipeSpool(self._cache, head, content.tree(), locate) as recipe:
+            if self._put(first_key, recipe):
+                return True
+            if self.is_there(target.sha1, [content.root]):
+                if replace:
+                    first = self._head(first_key)
+                    is_first = first is not None and first.root == content.root
+                    self._blobs.put_parts(first_key if is_first else other_key, recipe.parts())
+                return False
+            return self._put(other_key, recipe)
+
+    def _put(self, key: str, recipe: RecipeSpool) -> bool:
+        """False if another is there. No service puts many parts on condition: for a large recipe it is looked before. Of two
+        that come at the same moment, the first is then replaced, and the next push of its root puts it beside the other."""
+        if recipe.size <= PART_SIZE:
+            return self._blobs.put_if_absent(key, next(recipe.parts()))
+        if self._blobs.head(key) is not None:
             return False
-        return self._blobs.put_if_absent(other_recipe_key(target.sha1, content.root), data)
+        self._blobs.put_parts(key, recipe.parts())
+        return True

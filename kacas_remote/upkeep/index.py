@@ -32,7 +32,8 @@ from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.layout import PLAIN, RECIPES, plain_key, recipe_key
 from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
 from kacas_remote.remote import Remote
-from kacas_remote.trust import own_publisher, signed
+from kacas_remote.signing import sign, statement
+from kacas_remote.trust import own_private_key, own_publisher
 from kacas_remote.upkeep.reading import damage
 from kacas_remote.upkeep.survey import Progress, batched, silent
 
@@ -107,7 +108,8 @@ def _indexed(blobs: BlobStore, info: BlobInfo) -> str:
         return str(damage(blobs, info.key, why, "delete it, and push what it should be"))
     head = Head(sha1, found.root, found.size, Kind.FILE, time_ns=time.time_ns())
     if own_publisher() is not None:
-        head = Head(sha1, found.root, found.size, Kind.FILE, b"", head.time_ns, (signed(head),))
+        signature = sign(own_private_key(), statement(sha1, found.root, found.size, Kind.FILE))
+        head = Head(sha1, found.root, found.size, Kind.FILE, b"", head.time_ns, (signature,))
     with tempfile.TemporaryFile() as pages:
         front = encode_recipe(head, nodes.tree(found.root), _places, pages.write)
         pages.seek(0)

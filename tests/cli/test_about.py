@@ -83,3 +83,19 @@ def test_the_shell_gets_the_words_that_fit(words: str, expected: set[str]) -> No
     }
     done = subprocess.run(PROGRAM, env=known, capture_output=True, timeout=60, check=False)
     assert {line.partition(",")[2] for line in done.stdout.decode().split()} == expected
+
+
+def test_config_shows_which_remote_is_the_default_and_who_says_so(
+    kacas: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lab", "other"):
+        kacas("remote", "add", name, f"file://{tmp_path}", "--no-probe")
+
+    def shown() -> object:
+        return kacas("config", "--json").object["settings"]["remote"]
+
+    assert shown() == {"value": "lab", "source": "file"}
+    monkeypatch.setenv("KACAS_REMOTE", "other")
+    assert shown() == {"value": "other", "source": "environment"}
+    monkeypatch.setenv("KACAS_REMOTE", "")
+    assert shown() == {"value": "None", "source": "environment"}

@@ -17,6 +17,7 @@ from kacas import errors
 from kacas.cli.command import CommandGroup, ExampleCommand
 from kacas.cli.main import commands
 from kacas.cli.running import EXIT_CODES
+from kacas_remote import errors as remote_errors
 from tests.cli.conftest import Runner
 
 
@@ -91,7 +92,8 @@ def test_the_main_help_lists_every_command_and_every_exit_code(kacas: Runner) ->
 
 
 def test_the_exit_codes_of_all_errors_are_documented() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.KacasError)]
+    every = [*vars(errors).values(), *vars(remote_errors).values()]
+    kinds = [kind for kind in every if isinstance(kind, type) and issubclass(kind, errors.KacasError)]
     assert len(kinds) > 20
     assert {str(kind.exit_code) for kind in kinds} <= {code for code, _ in EXIT_CODES}
 

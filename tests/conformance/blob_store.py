@@ -133,7 +133,9 @@ class ReadingSuite:
         assert blobs.get("a", 1) == b"1"
         blobs.close()
         assert blobs.get("a", 1) == b"1"
-        assert pickle.loads(pickle.dumps(blobs)).get("a", 1) == b"1"
+        other = pickle.loads(pickle.dumps(blobs))
+        assert other.get("a", 1) == b"1"
+        other.close()
 
 
 class BlobStoreSuite(ReadingSuite):

@@ -22,10 +22,13 @@ from typing import Any
 import pytest
 
 import kacas
-import kacas.api
+import kacas.asking
 import kacas.changing
 import kacas.default
+import kacas.kachery
+import kacas.loading
 import kacas.store
+import kacas.storing
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -198,10 +201,20 @@ def test_every_test_that_the_page_names_exists(page: Path) -> None:
 def test_every_example_of_the_functions_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ran = 0
-    for module in (kacas, kacas.api, kacas.changing, kacas.default, kacas.store):
+    all_names = {"Path": Path, **{name: getattr(kacas, name) for name in kacas.__all__}}
+    for module in (
+        kacas,
+        kacas.asking,
+        kacas.changing,
+        kacas.default,
+        kacas.kachery,
+        kacas.loading,
+        kacas.storing,
+        kacas.store,
+    ):
         report: list[str] = []
         runner = doctest.DocTestRunner(optionflags=FLAGS)
-        for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+        for test in doctest.DocTestFinder(exclude_empty=True).find(module, extraglobs=all_names):
             ran += runner.run(test, out=report.append).attempted
         assert not report, "".join(report)
     assert ran > 30

@@ -165,6 +165,9 @@ class Proxy:
         rule = next((rule for rule in self._rules if rule.takes(head)), None)
         if rule:
             return await self._faulty(rule.fault, head, reader, writer)
+        if (head.header("expect") or "").lower() == "100-continue":
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await asyncio.sleep(self.latency_s)
         sent = await self._pass_on(head, reader, to_server, body=True, of_request=True)
         answered = await read_head(from_server)
         while answered.status == 100:

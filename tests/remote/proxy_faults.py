@@ -61,14 +61,19 @@ def truncate(keep: int, *, noticed: bool = True) -> Fault:
     return fault
 
 
-def flip(at: int = -1) -> Fault:
-    """One bit of the answer's body is another; at: its byte, from the end if negative, the last if it is shorter."""
+def flip(at: int = -1, every: int = 0) -> Fault:
+    """One bit of the answer's body is another; at: its byte, from the end if negative, the last if it is shorter.
+
+    every: so many bytes behind it another one, to the end.
+    """
 
     async def fault(request: Message, forward: Forward) -> Message:
         whole = await forward(request)
         body = bytearray(whole.body)
         if body:
-            body[max(-len(body), min(at, len(body) - 1))] ^= 0x10
+            first = max(-len(body), min(at, len(body) - 1)) % len(body)
+            for broken in range(first, len(body), every or len(body)):
+                body[broken] ^= 0x10
         return whole.with_body(bytes(body))
 
     return fault

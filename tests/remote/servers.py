@@ -90,10 +90,11 @@ class S3Bucket:
 
 
 @contextmanager
-def seaweedfs(*options: str) -> Iterator[S3Server]:
-    """A server of one's own, in its own process group; its data is gone afterwards. options: more for its command line."""
+def seaweedfs(*options: str, below: Path | None = None) -> Iterator[S3Server]:
+    """A server of one's own, in its own process group; its data is gone afterwards. options: more for its command line.
+    below: where its data is, else in a temporary place."""
     with (
-        tempfile.TemporaryDirectory(prefix="kacas-weed-", ignore_cleanup_errors=True) as place,
+        tempfile.TemporaryDirectory(prefix="kacas-weed-", dir=below, ignore_cleanup_errors=True) as place,
         ExitStack() as stopping,
     ):
         yield _started(Path(place), stopping, options)

@@ -205,6 +205,13 @@ def test_a_long_session_notices_that_the_file_changed() -> None:
     assert Settings.fingerprint() in seen
 
 
+def test_a_long_session_notices_that_keys_were_renewed_and_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Settings.fingerprint()
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "hunter2")
+    assert Settings.fingerprint() != before
+    assert "hunter2" not in repr(Settings.fingerprint())
+
+
 def test_without_the_file_nothing_needs_to_know_of_remotes() -> None:
     assert Settings.from_environment().remotes_file is None
     assert read_remotes() == ()

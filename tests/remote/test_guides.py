@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import http.server
 import json
+import os
 import pickle
 import re
+import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -99,7 +106,9 @@ def test_no_secret_is_pickled_and_whoever_unpickles_has_credentials_of_its_own(o
     packed = pickle.dumps(remote)
     assert b"PUSHER" not in packed
     open_as("READER")
-    assert pickle.loads(packed).remote_id == remote_id
+    look = "import pickle, sys; print(pickle.load(sys.stdin.buffer).remote_id.hex())"
+    done = subprocess.run([sys.executable, "-c", look], input=packed, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == remote_id.hex()
 
 
 def test_a_browser_may_read_ranges_of_seaweedfs_from_another_page(open_as: Any) -> None:
@@ -168,6 +177,59 @@ def test_a_directory_that_was_filled_as_a_remote_is_one_behind_a_web_server(tmp_
     words = " ".join(shortcomings(seen, remote.configuration))
     assert "can only be read" in words
     assert "no parts" in words
+    remote.close()
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[str]:
+    """With what web-server.md has for it."""
+    program = shutil.which("nginx")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    cors, immutable = re.findall(r"^```text\n(.*?)^```$", (GUIDES / "web-server.md").read_text("utf-8"), re.M | re.S)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    for name in ("www", "state"):
+        (tmp_path / name).mkdir()
+    tmp_path.chmod(0o755)
+    state = tmp_path / "state"
+    paths = "".join(
+        f"{kind}_temp_path {state}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (state / "nginx.conf").write_text(
+        f"{f'user {getpass.getuser()};' if os.geteuid() == 0 else ''} daemon off; worker_processes 1; pid {state}/pid; "
+        f"error_log {state}/error.log; events {{}} http {{ access_log off; {paths}\n"
+        f"server {{ listen 127.0.0.1:{port}; root {tmp_path}/www;\nlocation / {{\n{cors}}}\n{immutable}}} }}"
+    )
+    process = subprocess.Popen([program, "-e", f"{state}/error.log", "-c", f"{state}/nginx.conf"])
+    try:
+        until = time.monotonic() + 30
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/")
+                break
+            except httpx.ConnectError:
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_nginx_as_in_the_guide_gives_ranges_and_lets_browsers_read(tmp_path: Path, nginx: str) -> None:
+    filled = new_remote("publish", DirectoryBlobs(tmp_path / "www"))
+    remote = open_configured(RemoteConfiguration("published", nginx))
+    assert remote.remote_id == filled.remote_id
+    seen = probe(remote)
+    assert (seen.writable, seen.listing, seen.ranges) == (False, False, True)
+    answer = httpx.get(f"{nginx}/kacas-remote.json", headers={"Origin": "https://figurl.org", "Range": "bytes=1-4"})
+    assert (answer.status_code, len(answer.content)) == (206, 4)
+    assert answer.headers["access-control-allow-origin"] == "*"
+    asked = {"Origin": "https://figurl.org", "Access-Control-Request-Method": "GET"}
+    allowed = httpx.options(f"{nginx}/kacas-remote.json", headers=asked | {"Access-Control-Request-Headers": "range"})
+    assert allowed.status_code == 204
+    assert allowed.headers["access-control-allow-headers"] == "Range"
     remote.close()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,21 @@ def test_a_damaged_cache_is_begun_anew_and_answers_the_same(bucket: Bucket, tmp_
     assert tables.locate(digests) == wanted
 
 
+@pytest.mark.parametrize("at", range(0, 24, 3))
+def test_a_flipped_bit_of_a_row_is_as_if_the_row_were_not_there(bucket: Bucket, tmp_path: Path, at: int) -> None:
+    put_pack(bucket, [b"one", b"two"])
+    tables = Tables(bucket, tmp_path)
+    tables.refresh()
+    tables.close()
+    (path,) = tmp_path.rglob("rows.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        ((row,),) = connection.execute("SELECT row FROM chunks WHERE digest = ?", [chunk_digest(b"one")])
+        broken = row[:at] + bytes([row[at] ^ 4]) + row[at + 1 :]
+        connection.execute("UPDATE chunks SET row = ? WHERE digest = ?", [broken, chunk_digest(b"one")])
+        connection.commit()
+    assert set(tables.locate([chunk_digest(b"one"), chunk_digest(b"two")])) == {chunk_digest(b"two")}
+
+
 def test_a_cache_that_cannot_be_made_is_done_without(bucket: Bucket, tmp_path: Path) -> None:
     put_pack(bucket, [b"one"])
     (tmp_path / "cache").write_text("a file")
@@ -240,6 +257,9 @@ def test_a_forked_child_asks_the_same_tables(bucket: Bucket, tables: Tables) -> 
     tables.refresh()
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if tables.locate([chunk_digest(b"one")]) else 1)
+        # SQLite must not be used across a fork: the child has nothing of it open.
+        names = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if os.path.lexists(fd)]
+        inherited = any("rows.sqlite" in name for name in names)
+        os._exit(0 if tables.locate([chunk_digest(b"one")]) and not inherited else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert tables.locate([chunk_digest(b"one")])

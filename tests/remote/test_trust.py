@@ -12,7 +12,7 @@ from kacas.settings import identity_file
 from kacas_remote.proofs import Proofs
 from kacas_remote.recipe import Head
 from kacas_remote.signing import Signature, public_key, publisher_text, sign, statement
-from kacas_remote.trust import Trust, add_publisher, own_private_key, remove_publisher, signed, trust_file, untrusted
+from kacas_remote.trust import Trust, add_publisher, own_private_key, remove_publisher, trust_file, untrusted
 from tests.remote.recipes import SHA1
 
 ANA = bytes(range(32))
@@ -38,7 +38,7 @@ def test_a_recipe_is_vouched_for_by_a_trusted_publisher_until_it_is_removed() ->
 
 def test_ones_own_signature_is_always_trusted() -> None:
     assert Trust.of_user().own is None
-    head = with_signatures(signed(HEAD))
+    head = with_signatures(by(own_private_key()))
     assert Trust.of_user().voucher(head) == public_key(own_private_key())
 
 

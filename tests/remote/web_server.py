@@ -21,7 +21,7 @@ class WebServer(ThreadingHTTPServer):
     def __init__(self, directory: Path, *, knows_ranges: bool = True, knows_head: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.directory, self.knows_ranges, self.knows_head = directory, knows_ranges, knows_head
-        self.answers: list[tuple[int, dict[str, str]]] = []
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []
         self.requests = 0
         self.sent = 0
 
@@ -34,6 +34,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: WebServer
 
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self._answer(with_content=False)
+
     def do_HEAD(self) -> None:
         self._answer(with_content=False)
 
@@ -43,7 +47,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_content: bool) -> None:
         self.server.requests += 1
         if self.server.answers:
-            self._say(*self.server.answers.pop(0))
+            status, headers, content = self.server.answers.pop(0)
+            self._say(status, headers, len(content))
+            if with_content or self.command == "PUT":
+                self.wfile.write(content)
             return
         if not (with_content or self.server.knows_head):
             self._say(405, {})
