@@ -94,7 +94,7 @@ class Tables:
         new = {pack_id: info.size for pack_id, info in listed.items() if pack_id not in known or pack_id in gone}
         refused = self._read_all(new)
         self.refused = refused
-        self._read_removed()
+        self.refresh_removed()
         self._birth = birth
         return Refreshed(len(new) - len(refused), len(gone), refused)
 
@@ -160,6 +160,11 @@ class Tables:
         more, entries, _ = self._ask("SELECT DISTINCT number FROM entries WHERE sha1 IN", sha1s)
         packs |= more
         return {packs[number] for (number,) in [*chunks, *entries] if number in packs}
+
+    def removed(self) -> frozenset[bytes]:
+        """Ids of the entries that do not count."""
+        rows = self._database.read(lambda connection: connection.execute("SELECT entry FROM removed").fetchall())
+        return frozenset(entry_id for (entry_id,) in rows)
 
     def packs(self) -> dict[bytes, int]:
         """Packs whose tables are known, by id, with their sizes."""
@@ -250,7 +255,8 @@ class Tables:
 
         self._database.write(finish)
 
-    def _read_removed(self) -> None:
+    def refresh_removed(self) -> None:
+        """Read what was removed. Raises what the bucket does."""
         rows = self._database.read(lambda connection: connection.execute("SELECT key, entry FROM removed").fetchall())
         known: dict[str, frozenset[bytes]] = {}
         for key, entry_id in rows:

@@ -25,12 +25,21 @@ class Inventory:
         self._condemned: set[bytes] = set()
         self._relied: set[bytes] = set()
         self._flying: set[bytes] = set()
+        self._removed: frozenset[bytes] = frozenset()
 
     def look(self) -> None:
         """See what is there now. Condemned packs are listed first: their record goes only after them."""
         self._condemned = condemned_packs(self._blobs)
         self.tables.refresh()
+        self._removed = self.tables.removed()
         self._relied = set()
+
+    def look_for_removals(self) -> bool:
+        """See what was removed; whether anything was since it was looked for last."""
+        before = self._removed
+        self.tables.refresh_removed()
+        self._removed = self.tables.removed()
+        return self._removed != before
 
     def is_still_right(self) -> bool:
         """Whether none of the packs that were counted on was condemned since `look`."""

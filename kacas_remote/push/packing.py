@@ -148,6 +148,10 @@ class Packing:
         self._sender.settle()
         self._note_arrived()
 
+    def name(self, target: Target, root: bytes) -> None:
+        """Name what is there, when it is late."""
+        self._late.append(entry_of(target, root))
+
     def name_late(self) -> None:
         """Send the entries of contents whose parts are there by now, in a pack of their own."""
         for entry in self._late:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kacas.content import Content
@@ -55,6 +55,13 @@ class Plan:
     uris: list[str]
     targets: dict[tuple[bytes, bytes | None], Target] = field(default_factory=dict)
     members: dict[bytes, set[bytes]] = field(default_factory=dict)
+
+    def with_recipes(self) -> Plan:
+        """Each that is asked for gets a recipe: as a plain object nothing else says that it was."""
+        targets = {
+            key: one._replace(has_recipe=one.has_recipe or not one.is_member) for key, one in self.targets.items()
+        }
+        return replace(self, targets=targets)
 
     def without(self, settled: set[int]) -> list[Target]:
         """The targets of URIs that are not settled."""
