@@ -95,7 +95,9 @@ def test_content_is_stored_though_the_packages_for_remotes_are_missing(bucket: P
     assert [one.uris for one in pending()] == [(uri,)]
 
 
-def test_content_is_stored_though_what_is_pending_cannot_be_noted(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_is_stored_though_what_is_pending_cannot_be_noted(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (bucket / "file").write_text("no directory")
     monkeypatch.setenv("XDG_STATE_HOME", str(bucket / "file"))
     with pytest.raises(PushError, match="kacas push --to lab") as failure:

@@ -23,7 +23,7 @@ from kacas_remote.recipe import (
     decode_head,
     front_size,
 )
-from kacas_remote.recipe_spool import PART_SIZE, RecipeSpool
+from kacas_remote.recipe_spool import RecipeSpool
 from kacas_remote.signing import Signature, sign, statement
 
 
@@ -92,22 +92,12 @@ class Recipes:
             target.is_member,
         )  # fmt: skip
         with RecipeSpool(self._cache, head, content.tree(), locate) as recipe:
-            if self._put(recipe_key(target.sha1), recipe):
+            if recipe.put_if_absent(self._blobs, recipe_key(target.sha1)):
                 return True
             found = self._find(target.sha1, [content.root])
             if found is None:
-                return self._put(other_recipe_key(target.sha1, content.root), recipe)
+                return recipe.put_if_absent(self._blobs, other_recipe_key(target.sha1, content.root))
             key, there = found
             if replace or (there.is_member and not target.is_member):
                 self._blobs.put_parts(key, recipe.parts())
             return False
-
-    def _put(self, key: str, recipe: RecipeSpool) -> bool:
-        """False if another is there. No service puts many parts on condition: for a large recipe it is looked before. Of two
-        that come at the same moment, the first is then replaced, and the next push of its root puts it beside the other."""
-        if recipe.size <= PART_SIZE:
-            return self._blobs.put_if_absent(key, next(recipe.parts()))
-        if self._blobs.head(key) is not None:
-            return False
-        self._blobs.put_parts(key, recipe.parts())
-        return True
