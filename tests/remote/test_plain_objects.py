@@ -17,6 +17,9 @@ from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.open_blobs import open_blobs
 from kacas_remote.errors import UntrustedError
 from kacas_remote.layout import plain_key
+from kacas_remote.pulling import pull
+from kacas_remote.push import push
+from kacas_remote.remote import new_remote
 from tests.remote.filled import CountedBlobs, upstream_on
 
 
@@ -97,3 +100,18 @@ def test_a_web_server_serves_plain_objects_without_lists(tmp_path: Path, bucket:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_directory_of_plain_objects_is_pulled_with_all_below_it(
+    store: kacas.Store, node: kacas.Store, bucket: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "in").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "run" / "in" / f"{number}.txt").write_text(str(number) * (1 + 300_000 * number))
+    uri = store.store_dir(tmp_path / "run")
+    push(store, new_remote("lab", DirectoryBlobs(bucket)), [uri], plain=True)
+    assert pull(node, [uri]).failed == {}
+    bucket.rename(tmp_path / "gone")
+    restored = node.load_dir(uri, tmp_path / "restored")
+    for number in range(3):
+        assert (restored / "in" / f"{number}.txt").read_text() == str(number) * (1 + 300_000 * number)
