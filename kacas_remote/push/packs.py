@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import secrets
 
 from kacas.model.codec import MIB
@@ -19,14 +20,14 @@ from kacas.model.pack_format import (
 )
 
 PACK_SIZE = 24 * MIB
-"""Of a whole pack at most. Four on their way and one that is filled are 120 MiB."""
+"""Of a whole pack at most. Four, of which one is filled, are 96 MiB."""
 _RECORD_SIZE = CHUNK_RECORD.itemsize
 
 
 class PackBuilder:
     """One pack. Used by one thread. `buffer` is another pack's again when this one was sent."""
 
-    def __init__(self, buffer: bytearray, remote_id: bytes, size: int = PACK_SIZE) -> None:
+    def __init__(self, buffer: mmap.mmap, remote_id: bytes, size: int = PACK_SIZE) -> None:
         """size: of the whole pack, about: one payload always has room."""
         self.pack_id = secrets.token_bytes(ID_SIZE)
         self.buffer = buffer
