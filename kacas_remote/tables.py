@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from kacas.disk.host_database import HostDatabase
 from kacas.errors import NewerFormatError, NotFoundError
 from kacas.model.digest import DIGEST_SIZE
-from kacas.model.entry import Entry, EntryError, decode_entry
+from kacas.model.entry import LAYOUT_ACTIONS, Entry, EntryError, decode_entry
 from kacas.model.location import Location
 from kacas.model.pack_format import PackFormatError, Records, Table
 from kacas_remote.blobs.blob_store import BlobStore
@@ -113,8 +113,8 @@ class Tables:
 
     def add(self, pack_id: bytes, table: Table, size: int) -> None:
         """The table of a pack that was put there just now. size: of the pack, bytes."""
-        entries = [(entry, bytes(encoded)) for entry, encoded in table.encoded_entries()]
-        self._keep(pack_id, size, iter([TablePiece(table.records, entries)]))
+        named = [(sha1, encoded) for _, sha1, action, encoded in table.rows() if action in LAYOUT_ACTIONS]
+        self._keep(pack_id, size, iter([_Rows(table.records, named)]))
 
     def locate(self, digests: Collection[bytes]) -> dict[bytes, list[Location]]:
         """Where payloads are in packs; those that are in none are left out."""
@@ -216,7 +216,8 @@ class Tables:
 
         def read(pack_id: bytes) -> str | None:
             try:
-                self._keep(pack_id, size := sizes[pack_id], read_table(blobs, remote_id, pack_id, size))
+                size = sizes[pack_id]
+                self._keep(pack_id, size, map(_rows_of, read_table(blobs, remote_id, pack_id, size)))
             except NotFoundError:
                 return None  # it went after it was listed
             except (PackFormatError, NewerFormatError) as exc:
@@ -234,7 +235,7 @@ class Tables:
                 raise
         return {pack_id: why for pack_id, why in zip(sizes, reasons, strict=True) if why is not None}
 
-    def _keep(self, pack_id: bytes, size: int, pieces: Iterator[TablePiece]) -> None:
+    def _keep(self, pack_id: bytes, size: int, pieces: Iterator[_Rows]) -> None:
         """Rows count when the last has come, and the table is proved."""
         number = secrets.randbits(48)
         self._database.write(
@@ -242,7 +243,7 @@ class Tables:
         )
         try:
             for piece in pieces:
-                self._database.write(partial(_insert, number=number, piece=piece))
+                self._database.write(partial(_insert, number=number, rows=piece))
         except BaseException:
             self._database.write(lambda connection: _drop(connection, number))
             raise
@@ -273,11 +274,21 @@ class Tables:
         self._database.write(keep)
 
 
-def _insert(connection: sqlite3.Connection, number: int, piece: TablePiece) -> None:
-    connection.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", _encoded_rows(number, piece.records))
+class _Rows(NamedTuple):
+    """Of one piece of a table. named: SHA-1 and encoded entry of each that names a layout."""
+
+    records: Records
+    named: list[tuple[bytes, bytes]]
+
+
+def _rows_of(piece: TablePiece) -> _Rows:
+    return _Rows(piece.records, [(entry.sha1, encoded) for entry, encoded in piece.entries if entry.names_layout])
+
+
+def _insert(connection: sqlite3.Connection, number: int, rows: _Rows) -> None:
+    connection.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", _encoded_rows(number, rows.records))
     connection.executemany(
-        "INSERT INTO entries VALUES (?, ?, ?)",
-        [(entry.sha1, number, encoded) for entry, encoded in piece.entries if entry.names_layout],
+        "INSERT INTO entries VALUES (?, ?, ?)", [(sha1, number, encoded) for sha1, encoded in rows.named]
     )
 
 

@@ -197,13 +197,13 @@ class Delivery:
         return Inventory(self._blobs, Tables(self._remote, Settings.from_environment().cache_directory))
 
     def _pack(self, packing: Packing, targets: list[Target]) -> None:
-        small, others = split(self._repository, targets)
-        for at in range(0, len(small), GROUP):
-            group = small[at : at + GROUP]
-            self._chosen |= {target.key: root for target, root in group}
-            bad = packing.small(group)
-            others += bad
-            self._watcher.finished(sum(target.size for target, _ in group) - sum(target.size for target in bad))
+        others: list[Target] = []
+        for at in range(0, len(targets), GROUP):
+            small, places, rest = split(self._repository, targets[at : at + GROUP])
+            self._chosen |= {target.key: root for target, root in small}
+            bad = packing.small(small, places)
+            others += [*rest, *bad]
+            self._watcher.finished(sum(target.size for target, _ in small) - sum(target.size for target in bad))
         for target in others:
             step = self._step(target)
             self._with_first_good(target, lambda content: packing.content(target, content, step))  # noqa: B023
@@ -303,9 +303,11 @@ class Delivery:
     def _estimate(self, targets: list[Target]) -> None:
         inventory = self._inventory()
         inventory.look()
-        small, others = split(self._repository, self._unnamed(inventory, targets))
-        for at in range(0, len(small), GROUP):
-            self._estimate_payloads(inventory, {root: target.size for target, root in small[at : at + GROUP]})
+        targets, others = self._unnamed(inventory, targets), list[Target]()
+        for at in range(0, len(targets), GROUP):
+            small, _, rest = split(self._repository, targets[at : at + GROUP])
+            self._estimate_payloads(inventory, {root: target.size for target, root in small})
+            others += rest
         for target in others:
             self._with_first_good(target, lambda content: self._estimate_content(inventory, content))
 

@@ -21,7 +21,7 @@ from kacas.model.pack_format import (
 
 PACK_SIZE = 24 * MIB
 """Of a whole pack at most. Four, of which one is filled, are 96 MiB."""
-_RECORD_SIZE = CHUNK_RECORD.itemsize
+RECORD_SIZE = CHUNK_RECORD.itemsize
 
 
 class PackBuilder:
@@ -56,7 +56,7 @@ class PackBuilder:
 
     def room(self, payloads: int = 1) -> int:
         """Bytes that so many more payloads may take together, an entry of theirs included; below 0 if there is none."""
-        tail = (len(self._records) + payloads) * _RECORD_SIZE + self._entries_size + FOOTER_SIZE
+        tail = (len(self._records) + payloads) * RECORD_SIZE + self._entries_size + FOOTER_SIZE
         return (self._size if self._records else len(self.buffer)) - self._end - tail
 
     def place(self, size: int) -> memoryview:
