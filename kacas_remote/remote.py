@@ -65,7 +65,9 @@ class Remote:
         if not self.marked:
             created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             marker = {"format": REMOTE_FORMAT, "id": secrets.token_hex(16), "created": created}
-            self.blobs.put_if_absent(MARKER, (json.dumps(marker) + "\n").encode("ascii"))
+            data = (json.dumps(marker) + "\n").encode("ascii")
+            if self.blobs.put_if_absent(MARKER, data):
+                self._id = parse_marker(data, MARKER)
         return self.remote_id
 
     def _read_marker(self) -> bytes | None:

@@ -85,18 +85,24 @@ class Tables:
 
         A table that cannot be used is named in the result, and in `refused`, by the id of its pack. Raises what the bucket does.
         """
-        blobs = self._remote.blobs
         birth = self._database.read(HostDatabase.birth)
-        listed = {pack_id: info for info in blobs.list(PACKS) if (pack_id := pack_id_of(info.key)) is not None}
+        with ThreadPoolExecutor(1, "kacas-removed") as pool:
+            removals = pool.submit(self.refresh_removed)
+            new, gone = self._refresh_packs()
+            removals.result()
+        self._birth = birth
+        return Refreshed(new - len(self.refused), gone, self.refused)
+
+    def _refresh_packs(self) -> tuple[int, int]:
+        """How many are new, and gone."""
+        infos = self._remote.blobs.list(PACKS)
+        listed = {pack_id: info for info in infos if (pack_id := pack_id_of(info.key)) is not None}
         known = self._known()
         gone = {pack_id for pack_id, size in known.items() if pack_id not in listed or listed[pack_id].size != size}
         self._forget(gone)
         new = {pack_id: info.size for pack_id, info in listed.items() if pack_id not in known or pack_id in gone}
-        refused = self._read_all(new)
-        self.refused = refused
-        self.refresh_removed()
-        self._birth = birth
-        return Refreshed(len(new) - len(refused), len(gone), refused)
+        self.refused = self._read_all(new)
+        return len(new), len(gone)
 
     def learn(self, pack_ids: Iterable[bytes]) -> dict[bytes, str]:
         """Read the tables of these packs only, if they are not known; those that are gone are left out.

@@ -104,7 +104,9 @@ class Delivery:
         asked = [target for target in targets if target.has_recipe and not target.is_member]
         roots = self._roots(asked)
         with ThreadPoolExecutor(_AT_ONCE, "kacas-push") as pool:
+            marked = pool.submit(lambda: self._remote.marked)  # what comes next wants its id
             there = list(pool.map(lambda target: self._is_there(target, roots[target.sha1]), asked))
+            marked.result()
         settled = {index for target, is_there in zip(asked, there, strict=True) if is_there for index in target.asked}
         left = self._plan.without(settled)
         self.summary.contents_there = len(targets) - len(left)
@@ -169,8 +171,10 @@ class Delivery:
             while True:
                 inventory.look()
                 self._pack(packing, self._unnamed(inventory, targets))
-                packing.settle()
-                if inventory.is_still_right():
+                packing.ship()
+                with inventory.looking_again() as is_still_right:
+                    packing.settle()
+                if is_still_right():
                     break
                 packing.begin_again()
             packing.name_late()
