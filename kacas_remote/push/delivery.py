@@ -52,7 +52,7 @@ class Delivery:
         self._plan = plan.with_recipes() if plain else plan
         self._repository = repository
         self._blobs = Counted(Throttled(remote.blobs, limit_bytes_s) if limit_bytes_s else remote.blobs)
-        self._remote = Remote(remote.name, self._blobs, remote.configuration)
+        self._remote = remote.through(self._blobs)
         self._chosen: dict[tuple[bytes, bytes | None], bytes] = {}  # roots of what is pushed, or was there
         self._plain = plain
         self._limit_bytes_s = limit_bytes_s
