@@ -40,6 +40,7 @@ CREATE INDEX entries_by_sha1 ON entries (sha1);
 CREATE TABLE removed (entry BLOB, key TEXT, PRIMARY KEY (entry, key)) WITHOUT ROWID
 """
 _PARALLEL = 8  # tables that are read at once, 4 MiB of each in memory
+_GROUP = 4096  # keys that are looked for together
 _PER_QUERY = 500  # SQLite took 999 values at most before 2020
 _PLACE = struct.Struct("<QIIHBB")  # of a chunk record: offset, payload size, raw size, parameters size, kind, codec
 _ROW = struct.Struct("<QIIHBBI")  # the same, and a sum of digest, pack and place
@@ -162,10 +163,17 @@ class Tables:
 
     def packs_with(self, digests: Collection[bytes], sha1s: Collection[bytes]) -> set[bytes]:
         """Ids of the packs that have one of these payloads, or an entry of one of these SHA-1."""
-        packs, chunks, _ = self._ask("SELECT DISTINCT number FROM chunks WHERE digest IN", digests)
-        more, entries, _ = self._ask("SELECT DISTINCT number FROM entries WHERE sha1 IN", sha1s)
-        packs |= more
-        return {packs[number] for (number,) in [*chunks, *entries] if number in packs}
+        found: set[bytes] = set()
+        for query, keys in (
+            ("SELECT DISTINCT number FROM chunks WHERE digest IN", list(digests)),
+            ("SELECT DISTINCT number FROM entries WHERE sha1 IN", list(sha1s)),
+        ):
+            for at in range(0, len(keys), _GROUP):
+                packs, rows, _ = self._ask(query, keys[at : at + _GROUP])
+                found |= {packs[number] for (number,) in rows if number in packs}
+                if len(found) == len(packs):
+                    return found  # all that there are: most often the first group is enough
+        return found
 
     def removed(self) -> frozenset[bytes]:
         """Ids of the entries that do not count."""
