@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +13,8 @@ from kacas.formats.tree import Trees
 from kacas.model.uri import DirectoryUri, Uri, parse_any_uri
 from kacas.store import Store
 from kacas_remote.push.summary import Silent, Watcher
+
+_ONE_BY_ONE = 4  # contents of which recipes are read; of more, the tables of all packs are, too
 
 
 @dataclass
@@ -62,10 +65,10 @@ def pull(store: Store, uris: Iterable[str], *, dry_run: bool = False, progress: 
 
 def _bring_small(store: Store, uris: Sequence[Uri | DirectoryUri]) -> None:
     """Together; who cannot be asked is told of when its contents are asked for one by one."""
-    try:
-        store.repository.tiers.bring_many([uri for uri in uris if isinstance(uri, Uri)])
-    except KacasError:
-        pass
+    alone = [uri for uri in uris if isinstance(uri, Uri)]
+    if len(alone) > _ONE_BY_ONE:
+        with suppress(KacasError):
+            store.repository.tiers.bring_many(alone)
 
 
 def _pull_one(store: Store, text: str, uri: Uri | DirectoryUri, dry_run: bool) -> tuple[int, bool]:
@@ -90,5 +93,5 @@ def _pull_one(store: Store, text: str, uri: Uri | DirectoryUri, dry_run: bool) -
             f"{text}: not all of it could be had, or be kept in {store.path}; `kacas load` tells what is missing",
             sha1=content.sha1.hex(),
         )
-    size = trees.totals(content.sha1, text).size if is_directory else repository.describe(content).size
+    size = trees.totals(content.sha1, text).size if is_directory else repository.tiers.size(content)
     return size, is_here
