@@ -120,6 +120,7 @@ class Pull:
         """Append contents that are one chunk each, by SHA-1, and entries that name them. Returns those that were found and
         are right; `content` finds out what is wrong with the others."""
         done: set[bytes] = set()
+        done_size = 0
         roots = self._upstream.roots(sizes)
         groups = _groups(((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()), _WINDOW_SIZE)
 
@@ -128,13 +129,13 @@ class Pull:
 
         with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking:
             for group, found in asking.map(ask, groups):
-                done |= self._take_small(group, found, kind)
-                self._step(sum(sizes[sha1] for sha1 in done))
+                taken = self._take_small(group, found, kind)
+                done |= taken
+                done_size += sum(sizes[sha1] for sha1 in taken)
+                self._step(done_size)
         return done
 
-    def _take_small(
-        self, group: list[tuple[bytes, Child]], found: dict[bytes, memoryview], kind: Kind
-    ) -> set[bytes]:
+    def _take_small(self, group: list[tuple[bytes, Child]], found: dict[bytes, memoryview], kind: Kind) -> set[bytes]:
         pieces = [Piece(root, size, 0, memoryview(bytearray(size))) for _, (root, size) in group]
         good = self._filled(found, pieces)
         self._append(list(good.values()))
@@ -164,10 +165,12 @@ class Pull:
             return
         # A remote gives much at once in about the time of a little; of a store's disk, that is only more memory.
         asked_size = _WINDOW_SIZE if content.source is None else _ASKED_SIZE
-        with Ahead(self._asking(content.source is not None), "kacas-ask") as asking:
-            with Ahead(self._threads, "kacas-pull") as taking:
-                asked = asking.map(partial(self._ask, source), _groups(chunks, asked_size))
-                self._use_all(content, asked, taking.map, use)
+        with (
+            Ahead(self._asking(content.source is not None), "kacas-ask") as asking,
+            Ahead(self._threads, "kacas-pull") as taking,
+        ):
+            asked = asking.map(partial(self._ask, source), _groups(chunks, asked_size))
+            self._use_all(content, asked, taking.map, use)
 
     def _asking(self, is_far: bool) -> int:
         """Threads that ask: what each has asked for is in memory, as it is encoded there."""

@@ -244,12 +244,18 @@ class RemoteUpstream:
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
-        return {
+        found = {
             sha1: entry.root
             for sha1, entries in self.tables.entries(sizes).items()
             for entry in entries[:1]
             if entry.size == sizes[sha1]
         }
+        places = self.tables.locate(found.values())
+
+        def place(one: tuple[bytes, bytes]) -> tuple[bytes, int]:
+            return (places[one[1]][0].pack_id, places[one[1]][0].offset) if one[1] in places else (b"", 0)
+
+        return dict(sorted(found.items(), key=place))
 
     def describe(self, uri: Uri, near: Near) -> Description:
         """See Upstream."""
