@@ -276,6 +276,12 @@ class Tiers:
         """Whether this store has the directory and all below it, as far as its documents can be read."""
         return self.is_here(Uri(sha1)) and self._absent(sha1).size is None
 
+    def bring_documents(self, sha1: bytes) -> None:
+        """As `bring_tree`, only the documents that list names."""
+        for upstream in self._behind.upstreams:
+            if upstream.is_far:
+                self._bring_documents(upstream, sha1)
+
     def _bring_documents(self, upstream: Upstream, sha1: bytes) -> None:
         """Level by level, in few requests: one for each would be a long way to a remote."""
         if not self.is_here(Uri(sha1)):

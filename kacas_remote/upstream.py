@@ -268,7 +268,7 @@ class RemoteUpstream:
         return Description(
             uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri, sha1=uri.sha1.hex(),
             root=entry.root.hex(), kind=entry.kind_name, size=entry.size, chunks=len(chunks), codecs={},
-            stored_size=0, claims=(), member=False, adopted=(), store=self.name, fetched=False, shape=shape, dtype=dtype,
+            stored_size=None, claims=(), member=False, adopted=(), store=self.name, fetched=False, shape=shape, dtype=dtype,
         )  # fmt: skip
 
     def close(self) -> None:
