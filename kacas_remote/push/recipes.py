@@ -91,7 +91,7 @@ class Recipes:
                 if replace:
                     first = self._head(first_key)
                     is_first = first is not None and first.root == content.root
-                    self._blobs.put_parts(first_key if is_first else other_key, recipe.parts())
+                    self._blobs.put_parts(first_key if is_first else other_key, recipe.parts(), size=recipe.size)
                 return False
             return self._put(other_key, recipe)
 
@@ -102,5 +102,5 @@ class Recipes:
             return self._blobs.put_if_absent(key, next(recipe.parts()))
         if self._blobs.head(key) is not None:
             return False
-        self._blobs.put_parts(key, recipe.parts())
+        self._blobs.put_parts(key, recipe.parts(), size=recipe.size)
         return True

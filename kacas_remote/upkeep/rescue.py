@@ -181,8 +181,9 @@ class _Rescue:
         with tempfile.TemporaryFile() as pages:
             head = replace(recipe.head, member_packs=self._member_packs(recipe.head.member_packs))
             front = encode_recipe(head, tree(), locate, pages.write)
+            size = len(front) + pages.tell()
             pages.seek(0)
-            self._blobs.put_parts(key, _joined(front, iter(lambda: pages.read(_PART_SIZE), b"")))
+            self._blobs.put_parts(key, _joined(front, iter(lambda: pages.read(_PART_SIZE), b"")), size=size)
 
     def _member_packs(self, packs: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Of a directory: those that stay, and those that have what was in the others."""

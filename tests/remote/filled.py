@@ -70,8 +70,8 @@ class CountedBlobs:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         self.inner.put(key, data)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.inner.put_parts(key, parts)
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
+        self.inner.put_parts(key, parts, size=size)
 
     def get(self, key: str, limit: int) -> bytes:
         data = self.inner.get(key, limit)
