@@ -35,6 +35,75 @@ from kacas_remote.upstream import RemoteUpstream
 PACK_SIZE = 8 << 20
 
 
+<<<<<<< HEAD
+=======
+class CountedBlobs:
+    """Blobs of another store, with what was asked of it: a request for each call and range, and the bytes that moved."""
+
+    def __init__(self, inner: BlobStore) -> None:
+        self.inner = inner
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        self.requests: list[tuple[str, str, int, int]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.requests)
+
+    @property
+    def moved(self) -> int:
+        """Bytes that were read."""
+        return sum(stop - start for _, _, start, stop in self.requests)
+
+    def _note(self, verb: str, key: str, start: int = 0, stop: int = 0) -> None:
+        with self._lock:
+            self.requests.append((verb, key, start, stop))
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def put_if_absent(self, key: str, data: bytes | bytearray | memoryview) -> bool:
+        return self.inner.put_if_absent(key, data)
+
+    def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
+        self.inner.put(key, data)
+
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
+        self.inner.put_parts(key, parts, size=size)
+
+    def get(self, key: str, limit: int) -> bytes:
+        data = self.inner.get(key, limit)
+        self._note("GET", key, 0, len(data))
+        return data
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        found = self.inner.get_ranges(key, ranges)
+        for (start, _), data in zip(ranges, found, strict=True):
+            self._note("GET", key, start, start + len(data))
+        return found
+
+    def head(self, key: str) -> BlobInfo | None:
+        self._note("HEAD", key)
+        return self.inner.head(key)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
+        self._note("LIST", prefix)
+        return self.inner.list(prefix, after=after)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self.inner.delete(keys)
+
+    def sign(self, key: str, method: str, expires_s: int) -> str:
+        return self.inner.sign(key, method, expires_s)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+>>>>>>> blobs2
 def upstream_on(blobs: BlobStore, cache: Path, name: str = "lab", *, trusted: bool = True) -> RemoteUpstream:
     """An upstream on these blobs, which has its caches below `cache`."""
     configuration = RemoteConfiguration(name, "memory://", trusted=trusted)
