@@ -74,7 +74,7 @@ class RecipeSpool:
             return blobs.put_if_absent(key, next(self.parts()))
         if blobs.head(key) is not None:
             return False
-        blobs.put_parts(key, self.parts())
+        blobs.put_parts(key, self.parts(), size=self.size)
         return True
 
     def _read(self, at: int, size: int) -> bytes:
