@@ -20,7 +20,8 @@ from kacas_remote.layout import plain_key
 from kacas_remote.pulling import pull
 from kacas_remote.push import push
 from kacas_remote.remote import new_remote
-from tests.remote.filled import CountedBlobs, upstream_on
+from tests.remote.counting import CountingBlobs
+from tests.remote.filled import upstream_on
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_web_server_serves_plain_objects_without_lists(tmp_path: Path, bucket:
     try:
         data = np.random.default_rng(2).bytes(9 << 20)
         uri = put(bucket, data)
-        blobs = CountedBlobs(open_blobs(f"http://127.0.0.1:{server.server_port}/"))
+        blobs = CountingBlobs(open_blobs(f"http://127.0.0.1:{server.server_port}/"))
         with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache")]) as store:
             assert store.load_bytes(uri) == data
             with pytest.raises(kacas.NotFoundError):
