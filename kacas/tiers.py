@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from kacas.content import Content
 from kacas.disk.batch import Batch
@@ -27,10 +27,11 @@ from kacas.model.description import Description
 from kacas.model.digest import SHA1_SIZE, checksum
 from kacas.model.entry import Entry, Kind
 from kacas.model.pack_format import Purpose
-from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
+from kacas.model.tree import TreeError
 from kacas.model.uri import Uri
 from kacas.near import NearStore
 from kacas.pulling import Pull
+from kacas.tree_members import Absent, TreeMembers
 from kacas.turns import Turns
 from kacas.upstream import Upstream
 from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain
@@ -38,6 +39,7 @@ from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
 _GROUP = 4096  # payloads that are looked for together
+_TREES_KEPT, _KEPT_TREE_SIZE = 1024, 64 << 10  # documents of directories, and bytes of one
 _PACK_SIZE = 64 << 20  # bytes of a pack: what is in one is not fetched again by who resumes
 
 
@@ -70,6 +72,7 @@ class Tiers:
         self._published = published
         self._turns = Turns(volume, report, published)
         self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
+        self._trees: dict[bytes, TreeMembers] = {}
         self.fetches = 0  # that this process published
 
     # --- reading ----------------------------------------------------------------------------
@@ -273,6 +276,12 @@ class Tiers:
         """Whether this store has the directory and all below it, as far as its documents can be read."""
         return self.is_here(Uri(sha1)) and self._absent(sha1).size is None
 
+    def bring_documents(self, sha1: bytes) -> None:
+        """As `bring_tree`, only the documents that list names."""
+        for upstream in self._behind.upstreams:
+            if upstream.is_far:
+                self._bring_documents(upstream, sha1)
+
     def _bring_documents(self, upstream: Upstream, sha1: bytes) -> None:
         """Level by level, in few requests: one for each would be a long way to a remote."""
         if not self.is_here(Uri(sha1)):
@@ -286,10 +295,7 @@ class Tiers:
             below: set[bytes] = set()
             for one in level:
                 try:
-                    content = self._layouts.sequence(Uri(one))[1]
-                    raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
-                    content.read_into(0, raw)
-                    below.update(e.sha1 for e in decode_tree(bytes(raw)) if e.type is EntryType.DIRECTORY)
+                    below.update(self._tree(one, self._layouts.sequence).directories)
                 except (*UNREADABLE, TreeError):
                     continue
             level = below - seen
@@ -314,7 +320,7 @@ class Tiers:
         for upstream in self._behind.upstreams:
             self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
 
-    def _absent(self, sha1: bytes) -> _Absent:
+    def _absent(self, sha1: bytes) -> Absent:
         """What of a directory is not here, as far as its documents can be read."""
         documents: dict[bytes, int] = {}
         files: dict[bytes, int] = {}
@@ -324,19 +330,25 @@ class Tiers:
             if current in documents:
                 continue
             try:
-                _, content = self.sequence(Uri(current))
-                raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
-                content.read_into(0, raw)
-                entries = decode_tree(bytes(raw))
+                tree = self._tree(current, self.sequence)
             except (*UNREADABLE, TreeError):
                 continue  # whoever restores the directory says so
-            documents[current] = content.size
-            for entry in entries:
-                if entry.type is EntryType.DIRECTORY:
-                    stack.append(entry.sha1)
-                elif entry.type is EntryType.FILE:
-                    files[entry.sha1] = entry.size
-        return _Absent(self._unknown(documents), self._unknown(files))
+            documents[current] = tree.size
+            stack += tree.directories
+            files |= tree.files
+        return Absent(self._unknown(documents), self._unknown(files))
+
+    def _tree(self, sha1: bytes, find: Callable[[Uri], tuple[Entry, Content]]) -> TreeMembers:
+        """Of a directory's document, which is looked at several times until all of it is here."""
+        tree = self._trees.get(sha1)
+        if tree is None:
+            _, content = find(Uri(sha1))
+            tree = TreeMembers.of(content)
+            if len(self._trees) >= _TREES_KEPT:
+                self._trees = {}
+            if content.size <= _KEPT_TREE_SIZE:
+                self._trees[sha1] = tree
+        return tree
 
     def _unknown(self, sizes: dict[bytes, int]) -> dict[bytes, int]:
         known = self._lookup.roots(sizes)
@@ -380,17 +392,3 @@ class Tiers:
                 return
         if wrong is not None:
             raise wrong
-
-
-class _Absent(NamedTuple):
-    """Sizes by SHA-1."""
-
-    documents: dict[bytes, int]
-    files: dict[bytes, int]
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of all of them; None if there are none."""
-        if not (self.documents or self.files):
-            return None
-        return sum(self.documents.values()) + sum(self.files.values())

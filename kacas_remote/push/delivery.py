@@ -52,7 +52,7 @@ class Delivery:
         self._plan = plan.with_recipes() if plain else plan
         self._repository = repository
         self._blobs = Counted(Throttled(remote.blobs, limit_bytes_s) if limit_bytes_s else remote.blobs)
-        self._remote = Remote(remote.name, self._blobs, remote.configuration)
+        self._remote = remote.through(self._blobs)
         self._chosen: dict[tuple[bytes, bytes | None], bytes] = {}  # roots of what is pushed, or was there
         self._plain = plain
         self._limit_bytes_s = limit_bytes_s
@@ -104,7 +104,9 @@ class Delivery:
         asked = [target for target in targets if target.has_recipe and not target.is_member]
         roots = self._roots(asked)
         with ThreadPoolExecutor(_AT_ONCE, "kacas-push") as pool:
+            marked = pool.submit(lambda: self._remote.marked)  # what comes next wants its id
             there = list(pool.map(lambda target: self._is_there(target, roots[target.sha1]), asked))
+            marked.result()
         settled = {index for target, is_there in zip(asked, there, strict=True) if is_there for index in target.asked}
         left = self._plan.without(settled)
         self.summary.contents_there = len(targets) - len(left)
@@ -169,8 +171,10 @@ class Delivery:
             while True:
                 inventory.look()
                 self._pack(packing, self._unnamed(inventory, targets))
-                packing.settle()
-                if inventory.is_still_right():
+                packing.ship()
+                with inventory.looking_again() as is_still_right:
+                    packing.settle()
+                if is_still_right():
                     break
                 packing.begin_again()
             packing.name_late()
@@ -197,13 +201,13 @@ class Delivery:
         return Inventory(self._blobs, Tables(self._remote, Settings.from_environment().cache_directory))
 
     def _pack(self, packing: Packing, targets: list[Target]) -> None:
-        small, others = split(self._repository, targets)
-        for at in range(0, len(small), GROUP):
-            group = small[at : at + GROUP]
-            self._chosen |= {target.key: root for target, root in group}
-            bad = packing.small(group)
-            others += bad
-            self._watcher.finished(sum(target.size for target, _ in group) - sum(target.size for target in bad))
+        others: list[Target] = []
+        for at in range(0, len(targets), GROUP):
+            small, places, rest = split(self._repository, targets[at : at + GROUP])
+            self._chosen |= {target.key: root for target, root in small}
+            bad = packing.small(small, places)
+            others += [*rest, *bad]
+            self._watcher.finished(sum(target.size for target, _ in small) - sum(target.size for target in bad))
         for target in others:
             step = self._step(target)
             self._with_first_good(target, lambda content: packing.content(target, content, step))  # noqa: B023
@@ -303,9 +307,11 @@ class Delivery:
     def _estimate(self, targets: list[Target]) -> None:
         inventory = self._inventory()
         inventory.look()
-        small, others = split(self._repository, self._unnamed(inventory, targets))
-        for at in range(0, len(small), GROUP):
-            self._estimate_payloads(inventory, {root: target.size for target, root in small[at : at + GROUP]})
+        targets, others = self._unnamed(inventory, targets), list[Target]()
+        for at in range(0, len(targets), GROUP):
+            small, _, rest = split(self._repository, targets[at : at + GROUP])
+            self._estimate_payloads(inventory, {root: target.size for target, root in small})
+            others += rest
         for target in others:
             self._with_first_good(target, lambda content: self._estimate_content(inventory, content))
 

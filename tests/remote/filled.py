@@ -1,11 +1,10 @@
-"""Buckets for tests: contents of a store put there as a push would, with recipes; and a store of blobs that counts."""
+"""Buckets for tests: contents of a store put there as a push would, with recipes."""
 
 from __future__ import annotations
 
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import kacas
@@ -25,7 +24,7 @@ from kacas.model.pack_format import (
 )
 from kacas.model.uri import parse_uri
 from kacas.settings import Settings
-from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
+from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.configuration import RemoteConfiguration
 from kacas_remote.layout import pack_key, recipe_key
 from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
@@ -36,6 +35,8 @@ from kacas_remote.upstream import RemoteUpstream
 PACK_SIZE = 8 << 20
 
 
+<<<<<<< HEAD
+=======
 class CountedBlobs:
     """Blobs of another store, with what was asked of it: a request for each call and range, and the bytes that moved."""
 
@@ -70,8 +71,8 @@ class CountedBlobs:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         self.inner.put(key, data)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.inner.put_parts(key, parts)
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
+        self.inner.put_parts(key, parts, size=size)
 
     def get(self, key: str, limit: int) -> bytes:
         data = self.inner.get(key, limit)
@@ -102,6 +103,7 @@ class CountedBlobs:
         self.inner.close()
 
 
+>>>>>>> blobs2
 def upstream_on(blobs: BlobStore, cache: Path, name: str = "lab", *, trusted: bool = True) -> RemoteUpstream:
     """An upstream on these blobs, which has its caches below `cache`."""
     configuration = RemoteConfiguration(name, "memory://", trusted=trusted)

@@ -12,7 +12,8 @@ from kacas.model.uri import parse_uri
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.push import push
 from kacas_remote.remote import new_remote
-from tests.remote.filled import CountedBlobs, upstream_on
+from tests.remote.counting import CountingBlobs
+from tests.remote.filled import upstream_on
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def lab(tmp_path: Path) -> kacas.Store:
 
 
 @pytest.fixture
-def blobs() -> CountedBlobs:
-    return CountedBlobs(MemoryBlobs())
+def blobs() -> CountingBlobs:
+    return CountingBlobs(MemoryBlobs())
 
 
 def tree(path: Path, folders: int, files: int) -> dict[str, bytes]:
@@ -38,7 +39,7 @@ def tree(path: Path, folders: int, files: int) -> dict[str, bytes]:
 
 
 def test_a_directory_of_many_small_files_comes_in_few_requests(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     made = tree(tmp_path / "tree", 40, 50)
     uri = lab.store_dir(tmp_path / "tree").partition("?")[0]
@@ -56,7 +57,7 @@ def test_a_directory_of_many_small_files_comes_in_few_requests(
 
 
 def test_a_path_in_a_directory_of_a_remote_leads_to_its_file(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     tree(tmp_path / "tree", 3, 3)
     uri = lab.store_dir(tmp_path / "tree").partition("?")[0]
@@ -68,7 +69,7 @@ def test_a_path_in_a_directory_of_a_remote_leads_to_its_file(
         assert not node.exists(f"{uri}/folder 1/inner/file 9.txt")
 
 
-def test_thousands_of_uris_come_in_few_requests(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_thousands_of_uris_come_in_few_requests(tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs) -> None:
     with lab.batch():
         uris = [lab.store_text(f"text {number}") for number in range(3000)]
     push(lab, new_remote("lab", blobs), uris)
@@ -81,7 +82,7 @@ def test_thousands_of_uris_come_in_few_requests(tmp_path: Path, lab: kacas.Store
         assert blobs.count == 0
 
 
-def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs) -> None:
     uri, absent = lab.store_text("here"), lab.store_text("only in the lab")
     push(lab, new_remote("lab", blobs), [uri])
     with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache")]) as node:
@@ -94,7 +95,7 @@ def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: Coun
             node.load_text(absent)
 
 
-def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs) -> None:
     values = np.arange(4 << 20)
     uri = lab.store_npy(values, codec="raw")
     push(lab, new_remote("lab", blobs), [uri])
