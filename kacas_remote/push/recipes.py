@@ -94,30 +94,10 @@ class Recipes:
         with RecipeSpool(self._cache, head, content.tree(), locate) as recipe:
             if recipe.put_if_absent(self._blobs, recipe_key(target.sha1)):
                 return True
-<<<<<<< HEAD
             found = self._find(target.sha1, [content.root])
             if found is None:
                 return recipe.put_if_absent(self._blobs, other_recipe_key(target.sha1, content.root))
             key, there = found
             if replace or (there.is_member and not target.is_member):
-                self._blobs.put_parts(key, recipe.parts())
+                recipe.put(self._blobs, key)
             return False
-=======
-            if self.is_there(target.sha1, [content.root]):
-                if replace:
-                    first = self._head(first_key)
-                    is_first = first is not None and first.root == content.root
-                    self._blobs.put_parts(first_key if is_first else other_key, recipe.parts(), size=recipe.size)
-                return False
-            return self._put(other_key, recipe)
-
-    def _put(self, key: str, recipe: RecipeSpool) -> bool:
-        """False if another is there. No service puts many parts on condition: for a large recipe it is looked before. Of two
-        that come at the same moment, the first is then replaced, and the next push of its root puts it beside the other."""
-        if recipe.size <= PART_SIZE:
-            return self._blobs.put_if_absent(key, next(recipe.parts()))
-        if self._blobs.head(key) is not None:
-            return False
-        self._blobs.put_parts(key, recipe.parts(), size=recipe.size)
-        return True
->>>>>>> blobs2

@@ -179,18 +179,9 @@ class _Rescue:
                 places.update((child.digest, place) for child, place in recipe.top.chunks())
             return [self._place_now(child.digest, places[child.digest]) for child in children]
 
-<<<<<<< HEAD
         head = replace(recipe.head, member_packs=self._member_packs(recipe.head.member_packs))
         with RecipeSpool(Path(tempfile.gettempdir()), head, tree(), locate) as spooled:
-            self._blobs.put_parts(key, spooled.parts())
-=======
-        with tempfile.TemporaryFile() as pages:
-            head = replace(recipe.head, member_packs=self._member_packs(recipe.head.member_packs))
-            front = encode_recipe(head, tree(), locate, pages.write)
-            size = len(front) + pages.tell()
-            pages.seek(0)
-            self._blobs.put_parts(key, _joined(front, iter(lambda: pages.read(_PART_SIZE), b"")), size=size)
->>>>>>> blobs2
+            spooled.put(self._blobs, key)
 
     def _member_packs(self, packs: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Of a directory: those that stay, and those that have what was in the others."""
