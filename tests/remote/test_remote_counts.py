@@ -121,9 +121,6 @@ def test_many_small_files_take_a_hundredth_of_a_request_each(
     assert same_trees(tmp_path / "tree", tmp_path / "restored")
 
 
-@pytest.mark.xfail(
-    reason="a directory is read in the order of its files, not of its packs: most of a file is a range of its own"
-)
 def test_many_small_files_are_few_ranges_of_their_packs(
     store: kacas.Store, remote: Remote, blobs: CountingBlobs, tmp_path: Path
 ) -> None:
