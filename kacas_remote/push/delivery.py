@@ -171,10 +171,8 @@ class Delivery:
             while True:
                 inventory.look()
                 self._pack(packing, self._unnamed(inventory, targets))
-                packing.ship()
-                with inventory.looking_again() as is_still_right:
-                    packing.settle()
-                if is_still_right():
+                packing.settle()
+                if inventory.is_still_right():
                     break
                 packing.begin_again()
             packing.name_late()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from kacas.errors import LeaseLostError
 from kacas.model.entry import Entry
@@ -43,12 +41,9 @@ class Inventory:
         self._removed = self.tables.removed()
         return self._removed != before
 
-    @contextmanager
-    def looking_again(self) -> Iterator[Callable[[], bool]]:
-        """Lists condemned packs during the block; what it gives tells after it whether none was counted on since `look`."""
-        with ThreadPoolExecutor(1, "kacas-condemned") as pool:
-            condemned = pool.submit(condemned_packs, self._blobs)
-            yield lambda: not (self._relied & condemned.result())
+    def is_still_right(self) -> bool:
+        """Whether none of the packs that were counted on was condemned since `look`."""
+        return not (self._relied & condemned_packs(self._blobs))
 
     def missing(self, digests: Iterable[bytes]) -> set[bytes]:
         """Payloads that are not there, nor on their way. What is there is counted on from now on."""

@@ -122,15 +122,14 @@ class Packing:
 
     def _room_for(self, size: int) -> PackBuilder:
         if self._pack is not None and self._pack.room() < size:
-            self.ship()
+            self._ship()
         if self._pack is None:
             buffer = self._sender.buffer()
             self._note_arrived()
             self._pack = PackBuilder(buffer, self._remote_id, self._sender.pack_size)
         return self._pack
 
-    def ship(self) -> None:
-        """Let what is there go, without waiting for it."""
+    def _ship(self) -> None:
         pack, self._pack = self._pack, None
         if pack is not None:
             self._summary.chunk_size += pack.payload_size
@@ -147,7 +146,7 @@ class Packing:
 
     def settle(self) -> None:
         """Send the rest, and wait until all has arrived."""
-        self.ship()
+        self._ship()
         self._sender.settle()
         self._note_arrived()
 
