@@ -1,6 +1,6 @@
 """Catalog: what a bucket says of a SHA-1: recipes first, then the tables of its packs.
 
-<cache>/remotes/<remote id>/recipes/    SQLite: heads and pages of recipes that were read, for a second look without the bucket
+<cache>/remotes/<address>/recipes/    SQLite: heads and pages of recipes that were read, for a second look without the bucket
 
 What is kept of a recipe is used as it is: its places are proved by digests when they are read. It matters whether it is
 still the one in the bucket only when something is not where it says; then `renew` reads it anew.
@@ -31,7 +31,7 @@ from kacas_remote.recipe import (
     front_size,
 )
 from kacas_remote.signing import Signature
-from kacas_remote.tables import Bucket, Tables
+from kacas_remote.tables import Bucket, Tables, known_of
 
 _VERSION = 1
 _SCHEMA = """
@@ -76,7 +76,7 @@ class Catalog:
         """cache: this user's cache directory."""
         self._remote = remote
         self._tables = tables
-        self._database = HostDatabase(cache / "remotes" / remote.remote_id.hex() / "recipes", _VERSION, _SCHEMA)
+        self._database = HostDatabase(known_of(remote, cache) / "recipes", _VERSION, _SCHEMA)
         self._recipes: dict[str, Recipe] = {}
         self._pages: dict[tuple[str, bytes], Page] = {}
 
