@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from kacas.absent import Absent, absent_below
 from kacas.content import Content
 from kacas.disk.batch import Batch
 from kacas.disk.leases import Lease
@@ -21,19 +22,20 @@ from kacas.errors import (
     StoreError,
     WrongIdentityError,
 )
-from kacas.layouts import Layouts, best_first, ordered
+from kacas.layouts import Layouts, best_first
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.description import Description
 from kacas.model.digest import SHA1_SIZE, checksum
 from kacas.model.entry import Entry, Kind
 from kacas.model.pack_format import Purpose
+from kacas.model.tiling import MAX_CONTENT_SIZE
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
 from kacas.model.uri import Uri
 from kacas.near import NearStore
 from kacas.pulling import Pull
 from kacas.turns import Turns
-from kacas.upstream import Upstream
-from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain
+from kacas.upstream import WHOLE_BELOW, Upstream
+from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain, offered
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
@@ -96,11 +98,17 @@ class Tiers:
     def _believed(self, upstream: Upstream, uri: Uri) -> list[tuple[Entry, Content]]:
         """Layouts of which a part may be read; each turns to the whole chain for what it cannot read."""
         if not (found := upstream.believed(uri, self.near)):
-            self._bring_from(uri, upstream)
-            if self.is_here(uri):
-                return [self._here(uri)]
-            upstream.prove(uri, self.near)
-            found = upstream.believed(uri, self.near)
+            try:
+                self._bring_from(uri, upstream, WHOLE_BELOW)
+            except DamagedError:
+                # What lied is known by now: for what is left somebody may vouch.
+                if not (found := upstream.believed(uri, self.near)):
+                    raise
+            else:
+                if self.is_here(uri):
+                    return [self._here(uri)]
+                upstream.prove(uri, self.near)
+                found = upstream.believed(uri, self.near)
         spare = Behind(self._behind, uri, self.near, set(), but=upstream)
         return [(entry, content.with_spares([spare])) for entry, content in found]
 
@@ -164,10 +172,11 @@ class Tiers:
         if self._behind and not self.is_here(uri):
             self._first(uri, self._here, partial(self._bring_from, uri))
 
-    def _bring_from(self, uri: Uri, upstream: Upstream) -> None:
+    def _bring_from(self, uri: Uri, upstream: Upstream, most: int = MAX_CONTENT_SIZE) -> None:
+        """most: bytes; what is larger is not fetched."""
         upstream.bring(uri)
         size = self._size_in(upstream, uri)  # before a lease is taken: what nobody has is nobody's work
-        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri), size)
+        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri, most=most), size)
 
     def _size_in(self, upstream: Upstream, uri: Uri) -> int:
         try:
@@ -213,24 +222,27 @@ class Tiers:
             return False
         return True
 
-    def _fetch(self, upstream: Upstream, uri: Uri, lease: Lease) -> None:
-        """From the first of the upstream's layouts that is good."""
+    def _fetch(self, upstream: Upstream, uri: Uri, lease: Lease, *, most: int = MAX_CONTENT_SIZE) -> None:
+        """From the first of the upstream's layouts of at most so many bytes that is good."""
         failure: KacasError | None = None
         try:
-            for entry, content in ordered(upstream.readable(uri, self.near)):
+            for entry, content in offered(upstream, uri, self.near):
+                if entry.size > most:
+                    continue
                 try:
                     self._publish(upstream, lease, entry.size, lambda pull: pull.content(entry, content))  # noqa: B023
                     upstream.remember(entry)
                     return
                 except (DamagedError, MissingPackageError) as exc:
+                    if isinstance(exc, WrongIdentityError):
+                        upstream.refuse(entry, exc)
                     failure = failure or exc
-        except NotFoundError as exc:
-            failure = exc
-        if (plain := upstream.plain(uri)) is not None:
+        except (NotFoundError, DamagedError) as exc:
+            failure = failure or exc
+        if (plain := upstream.plain(uri)) is not None and plain.size <= most:
             self._publish(upstream, lease, plain.size, lambda pull: pull.plain(uri, plain))
             return
-        assert failure is not None
-        raise failure
+        raise failure or NotFoundError(f"{uri}: {upstream.name} has only what is too large to be fetched unasked")
 
     def _publish(self, upstream: Upstream, lease: Lease, size: int, copy: Callable[[Pull], object]) -> None:
         """Publish what `copy` copies, unless somebody else has taken over by then."""
@@ -314,29 +326,8 @@ class Tiers:
         for upstream in self._behind.upstreams:
             self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
 
-    def _absent(self, sha1: bytes) -> _Absent:
-        """What of a directory is not here, as far as its documents can be read."""
-        documents: dict[bytes, int] = {}
-        files: dict[bytes, int] = {}
-        stack = [sha1]
-        while stack:
-            current = stack.pop()
-            if current in documents:
-                continue
-            try:
-                _, content = self.sequence(Uri(current))
-                raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
-                content.read_into(0, raw)
-                entries = decode_tree(bytes(raw))
-            except (*UNREADABLE, TreeError):
-                continue  # whoever restores the directory says so
-            documents[current] = content.size
-            for entry in entries:
-                if entry.type is EntryType.DIRECTORY:
-                    stack.append(entry.sha1)
-                elif entry.type is EntryType.FILE:
-                    files[entry.sha1] = entry.size
-        return _Absent(self._unknown(documents), self._unknown(files))
+    def _absent(self, sha1: bytes) -> Absent:
+        return absent_below(sha1, self.sequence, self._unknown)
 
     def _unknown(self, sizes: dict[bytes, int]) -> dict[bytes, int]:
         known = self._lookup.roots(sizes)
@@ -347,28 +338,31 @@ class Tiers:
 
         def copy(pull: Pull) -> None:
             if sha1 in absent.documents:
-                self._copy_alone(upstream, pull, sha1)  # with its label
+                self._copy_alone(upstream, pull, sha1, absent.documents[sha1])  # with its label
             for kind, sizes in ((Kind.DIRECTORY, absent.documents), (Kind.FILE, absent.files)):
                 small = {one: size for one, size in sizes.items() if size <= CHUNK_TARGET and one != sha1}
                 done = pull.small(small, kind)
                 for one in sizes:
                     if one not in done and one != sha1:
-                        self._copy_alone(upstream, pull, one)
+                        self._copy_alone(upstream, pull, one, sizes[one])
 
         self._publish(upstream, lease, absent.size or 0, copy)
 
-    def _copy_alone(self, upstream: Upstream, pull: Pull, sha1: bytes) -> None:
-        """From the first layout that is good; without one, it is left out.
+    def _copy_alone(self, upstream: Upstream, pull: Pull, sha1: bytes, size: int) -> None:
+        """From the first layout that is good; without one of this size, it is left out.
 
         Raises WrongIdentityError for other content under the SHA-1: what is left out is read through, where no SHA-1 is compared.
         """
         wrong: WrongIdentityError | None = None
         try:
-            for entry, content in ordered(upstream.readable(Uri(sha1), self.near)):
+            for entry, content in offered(upstream, Uri(sha1), self.near):
+                if entry.size != size:
+                    continue
                 try:
                     pull.content(entry, content)
                     return
                 except WrongIdentityError as exc:
+                    upstream.refuse(entry, exc)
                     wrong = exc
                 except (DamagedError, MissingPackageError):
                     continue
@@ -376,17 +370,3 @@ class Tiers:
             pass
         if wrong is not None:
             raise wrong
-
-
-class _Absent(NamedTuple):
-    """Sizes by SHA-1."""
-
-    documents: dict[bytes, int]
-    files: dict[bytes, int]
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of all of them; None if there are none."""
-        if not (self.documents or self.files):
-            return None
-        return sum(self.documents.values()) + sum(self.files.values())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from kacas.content import Content
 from kacas.errors import (
     DamagedError,
     KacasError,
@@ -14,7 +15,8 @@ from kacas.errors import (
     NotFoundError,
     StoreError,
 )
-from kacas.layouts import best_first
+from kacas.layouts import best_first, ordered
+from kacas.model.entry import Entry
 from kacas.model.uri import Uri
 from kacas.upstream import Near, Upstream
 
@@ -98,6 +100,15 @@ class UpstreamChain:
         """Release what is open."""
         for upstream in self.upstreams:
             upstream.close()
+
+
+def offered(upstream: Upstream, uri: Uri, near: Near) -> Iterator[tuple[Entry, Content]]:
+    """Layouts to try, one after the other; after all of them those that the upstream gives in place of what was refused."""
+    tried: set[bytes] = set()
+    while left := [one for one in ordered(upstream.readable(uri, near)) if one[0].root not in tried]:
+        for one in left:
+            tried.add(one[0].root)
+            yield one
 
 
 class Behind:

@@ -104,7 +104,9 @@ class Tables:
         self._forget(gone)
         new = {pack_id: info.size for pack_id, info in listed.items() if pack_id not in known or pack_id in gone}
         # What is wrong is not read for every content that is not found; it may have been so on the way here.
-        again = [pack_id for pack_id in self.refused if pack_id in new] if time.monotonic() < self._refused_until_s else []
+        again = (
+            [pack_id for pack_id in self.refused if pack_id in new] if time.monotonic() < self._refused_until_s else []
+        )
         refused = {pack_id: self.refused[pack_id] for pack_id in again}
         if failed := self._read_all({pack_id: size for pack_id, size in new.items() if pack_id not in refused}):
             refused |= failed

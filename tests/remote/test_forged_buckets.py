@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from kacas.model.digest import chunk_digest
+import kacas
+from kacas.model.digest import chunk_digest, new_sha1
 from kacas.model.pack_format import FOOTER_SIZE
+from kacas.model.uri import parse_any_uri, parse_uri
+from kacas_remote.blobs.memory import MemoryBlobs
+from kacas_remote.errors import UntrustedError
 from kacas_remote.layout import REMOVED, pack_key
+from kacas_remote.remote import new_remote
 from kacas_remote.removed import remove_entries
+from kacas_remote.signing import new_private_key, public_key, sign, statement
 from kacas_remote.tables import Tables
+from kacas_remote.trust import add_publisher, trust_file
 from tests.remote.buckets import Bucket, entry_of, pack_of, put_pack
-from tests.remote.filled import CountedBlobs
+from tests.remote.filled import CountedBlobs, put_content, upstream_on
+from tests.upstreams import fetched_packs
+
+Node = Callable[..., kacas.Store]
 
 
 @pytest.fixture
@@ -62,3 +75,84 @@ def test_two_buckets_with_one_id_do_not_share_what_is_known_of_them(tmp_path: Pa
     tables.refresh()
     assert len(Tables(one, tmp_path).packs()) == len(tables.packs()) == 1
     assert tables.locate([chunk_digest(b"only in one")]) == {}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> kacas.Store:
+    return kacas.Store.open(tmp_path / "lab")
+
+
+@pytest.fixture
+def blobs() -> CountedBlobs:
+    return CountedBlobs(MemoryBlobs())
+
+
+@pytest.fixture
+def node(tmp_path: Path, blobs: CountedBlobs) -> Node:
+    """Opens a cold store that has the bucket, which nobody vouches for, as its remote."""
+
+    def opened(name: str = "node", *, trusted: bool = False) -> kacas.Store:
+        return kacas.Store.open(tmp_path / name, behind=[upstream_on(blobs, tmp_path / "cache", trusted=trusted)])
+
+    return opened
+
+
+def forge_entry(blobs: CountedBlobs, sha1: bytes, lie: bytes, *, there: bool = True) -> None:
+    """A pack whose table says that this SHA-1 is `lie`, later than anybody else."""
+    entry = entry_of(lie, time_ns=1 << 62)._replace(sha1=sha1)
+    pack_id, data = pack_of([lie] if there else [], [entry], store_id=new_remote("lab", blobs).remote_id)
+    blobs.put(pack_key(pack_id), data)
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("size", [100, 20 << 20])
+def test_a_later_lie_of_a_table_hides_nothing(
+    lab: kacas.Store, blobs: CountedBlobs, node: Node, size: int, there: bool
+) -> None:
+    data = os.urandom(size)
+    uri = lab.store_bytes(data)
+    put_content(lab, uri, blobs)
+    for number in range(2):
+        forge_entry(blobs, parse_uri(uri).sha1, b"lie %d" % number, there=there)
+    for number, read in enumerate((lambda store: store.load_bytes(uri), lambda store: store.load_bytes(uri, 0, 50))):
+        with node(f"node-{number}") as store:
+            store.repository.behind.upstreams[0].tables.refresh()
+            assert read(store) == data[: 50 if number else None]
+            assert read(store) == data[: 50 if number else None]
+
+
+def test_a_small_lie_makes_nobody_fetch_large_content_for_a_part(
+    lab: kacas.Store, blobs: CountedBlobs, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / "config"))
+    values, key = np.zeros(9 << 20), new_private_key()
+    uri = lab.store_npy(values)
+    put_content(lab, uri, blobs, sign=lambda *fields: sign(key, statement(*fields)))
+    forge_entry(blobs, parse_uri(uri).sha1, b"lie")
+    with node() as store:
+        store.repository.behind.upstreams[0].tables.refresh()
+        with pytest.raises(UntrustedError):
+            store.load_bytes(uri, 0, 10)
+        assert fetched_packs(store) == []
+    add_publisher(trust_file(), "colleague", public_key(key))
+    with node("trusting") as store:
+        assert store.open_npy(uri)[5] == 0
+
+
+def test_what_is_said_to_be_a_small_file_of_a_directory_is_not_fetched_as_a_large_one(
+    lab: kacas.Store, blobs: CountedBlobs, node: Node, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_bytes(b"seven b")
+    uri = lab.store_dir(tmp_path / "data")
+    put_content(lab, f"sha1://{parse_any_uri(uri).sha1.hex()}", blobs)
+    member = new_sha1()
+    member.update(b"seven b")
+    lie = lab.store_bytes(os.urandom(4 << 20))
+    put_content(lab, lie, blobs, under=member.digest())
+    with node() as store:
+        with pytest.raises(kacas.DamagedError, match="1 files of .* the directory says 7 bytes, the content has"):
+            store.load_dir(uri, tmp_path / "restored")
+        assert not (tmp_path / "restored" / "file").exists()
+        assert blobs.moved < 1 << 20

@@ -89,7 +89,7 @@ def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: Coun
         assert not node.exists(absent)
         assert node.find(absent) is None
         found = node.describe(uri)
-        assert (found.size, found.store) == (4, "remote lab (memory://)")
+        assert (found.size, found.store) == (4, f"remote lab ({blobs.name})")
         with pytest.raises(kacas.NotFoundError, match="nor in remote lab"):
             node.load_text(absent)
 
