@@ -124,6 +124,7 @@ class RecipeSource:
 
     def expect(self, digest: bytes) -> None:
         """See PartSource."""
+        self._forked.check()
         if digest in self._nodes and digest not in self._pages:
             with self._lock:
                 self._expected[digest] = None

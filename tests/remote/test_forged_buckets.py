@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import os
+import secrets
+import signal
 import sqlite3
+import threading
 from collections.abc import Callable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kacas
-from kacas.model.digest import chunk_digest, new_sha1
-from kacas.model.pack_format import FOOTER_SIZE
+from kacas.model.codec import Codec
+from kacas.model.digest import PayloadKind, checksum, chunk_digest, new_sha1
+from kacas.model.manifest import Child
+from kacas.model.pack_format import FOOTER_SIZE, Footer, PackHeader, PayloadHeader, encode_table
 from kacas.model.uri import parse_any_uri, parse_uri
+from kacas_remote.blob_ranges import BlobRanges, Place
 from kacas_remote.blobs.memory import MemoryBlobs
+from kacas_remote.chunk_source import RecipeSource, _Node
 from kacas_remote.errors import UntrustedError
 from kacas_remote.layout import REMOVED, pack_key
+from kacas_remote.recipe import ChunkPlace, Head, LyingRecipeError, PagePlace, encode_recipe
 from kacas_remote.remote import new_remote
 from kacas_remote.removed import remove_entries
 from kacas_remote.signing import new_private_key, public_key, sign, statement
+from kacas_remote.table_source import TableSource
 from kacas_remote.tables import Tables
 from kacas_remote.trust import add_publisher, trust_file
 from tests.remote.buckets import Bucket, entry_of, pack_of, put_pack
 from tests.remote.filled import CountedBlobs, put_content, upstream_on
+from tests.remote.recipes import SHA1, chunk, tree_of
 from tests.upstreams import fetched_packs
 
 Node = Callable[..., kacas.Store]
@@ -152,7 +163,79 @@ def test_what_is_said_to_be_a_small_file_of_a_directory_is_not_fetched_as_a_larg
     lie = lab.store_bytes(os.urandom(4 << 20))
     put_content(lab, lie, blobs, under=member.digest())
     with node() as store:
-        with pytest.raises(kacas.DamagedError, match="1 files of .* the directory says 7 bytes, the content has"):
+        with pytest.raises(kacas.DamagedError, match=r"1 files of .* the directory says 7 bytes, the content has"):
             store.load_dir(uri, tmp_path / "restored")
         assert not (tmp_path / "restored" / "file").exists()
         assert blobs.moved < 1 << 20
+
+
+def test_a_chunk_that_is_said_to_take_more_than_it_can_is_a_lie() -> None:
+    chunks = [chunk(number) for number in range(3)]
+    root, tree = tree_of(chunks)
+    head = Head(SHA1, root, 3, 0)
+    for size, is_lie in ((64 + 1024 + 1, False), (64 + 1024 + 2, True)):
+        places = [ChunkPlace(b"p" * 16, 64, size)] * 3
+        with pytest.raises(LyingRecipeError, match="take") if is_lie else nullcontext():
+            encode_recipe(head, tree, lambda *_: places, [].append)  # noqa: B023
+
+
+def test_tables_that_lie_about_sizes_take_bounded_memory(bucket: Bucket, tmp_path: Path) -> None:
+    digests = [chunk_digest(bytes([number])) for number in range(20)]
+    records = [
+        PayloadHeader(PayloadKind.CHUNK, Codec.RAW, 16 << 20, 16 << 20, digest).record(64 + number)
+        for number, digest in enumerate(digests)
+    ]
+    pack_id, table = secrets.token_bytes(16), encode_table(records, [])
+    header, at = PackHeader(pack_id, bucket.remote_id).encode(), 17 << 20
+    footer = Footer(pack_id, at, len(table), len(records), 0, at + len(table) + FOOTER_SIZE, checksum(32, table))
+    bucket.blobs.put(pack_key(pack_id), header + bytes(at - len(header)) + table + footer.encode(header))
+    tables = Tables(bucket, tmp_path)
+    assert not tables.refresh().refused
+    blobs = CountedBlobs(bucket.blobs)
+    found = TableSource(BlobRanges(blobs), tables).get_many(digests)
+    assert 0 < len(found) < len(digests)
+    assert blobs.moved <= 64 << 20
+
+
+def test_closing_disturbs_nobody_who_reads(bucket: Bucket) -> None:
+    keys = [f"packs/{number:032x}.pack" for number in range(6)]
+    for key in keys:
+        bucket.blobs.put(key, bytes(100))
+    ranges = BlobRanges(bucket.blobs)
+    with ThreadPoolExecutor(4) as pool:
+        reading = [
+            pool.submit(lambda: [ranges.read([Place(key, 0, 10) for key in keys]) for _ in range(200)])
+            for _ in range(3)
+        ]
+        while not all(one.done() for one in reading):
+            ranges.close()
+        assert all(len(found) == 6 for one in reading for found in one.result())
+
+
+def test_a_child_that_was_forked_while_a_thread_read_a_page_does_not_wait_for_it(
+    lab: kacas.Store, blobs: CountedBlobs, tmp_path: Path
+) -> None:
+    uri = lab.store_bytes(b"x" * 100)
+    put_content(lab, uri, blobs)
+    source = next(upstream_on(blobs, tmp_path / "cache")._found(parse_uri(uri))).source
+    assert isinstance(source, RecipeSource)
+    child = Child(b"n" * 32, 1)
+    source._nodes[child.digest] = _Node(child, 1, PagePlace(0, 1), (child,), 0)
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with source._lock:
+            held.set()
+            forked.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        source.expect(child.digest)
+        os._exit(0)
+    forked.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
