@@ -265,17 +265,37 @@ class Tiers:
     # --- directories ------------------------------------------------------------------------
 
     def bring_tree(self, sha1: bytes) -> None:
-        """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
-        for upstream in self._behind.upstreams:
-            if upstream.is_far:
-                self._bring_documents(upstream, sha1)
-            absent = self._absent(sha1)
-            if absent.size is None:
-                return
-            upstream.bring_tree(sha1)
-            self._turns.once(
-                sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
-            )
+        """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told.
+
+        Raises what an upstream did, if it may have what is left out then.
+        """
+        failures: list[tuple[str, KacasError]] = []
+        helped = ""
+        for upstream in self._behind.in_order:
+            try:
+                if self._bring_tree_from(upstream, sha1):
+                    break
+                helped = upstream.name
+            except KacasError as exc:
+                self._behind.failed(upstream, exc)
+                failures.append((upstream.name, exc))
+        if failures and self._absent(sha1).size is not None:
+            raise failures[0][1]
+        for name, why in failures if helped else ():
+            self._behind.warn_once(name, helped, why)
+
+    def _bring_tree_from(self, upstream: Upstream, sha1: bytes) -> bool:
+        """True if nothing was left to be brought."""
+        if upstream.is_far:
+            self._bring_documents(upstream, sha1)
+        absent = self._absent(sha1)
+        if absent.size is None:
+            return True
+        upstream.bring_tree(sha1)
+        self._turns.once(
+            sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
+        )
+        return False
 
     def size(self, uri: Uri) -> int:
         """Bytes of the content, without any of them being read. Raises as `sequence`."""
@@ -323,8 +343,9 @@ class Tiers:
 
     def bring_many(self, uris: Sequence[Uri]) -> None:
         """Have what is small of these contents here, in few requests; `bring` tells what became of each."""
-        for upstream in self._behind.upstreams:
-            self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
+        for upstream in self._behind.in_order:
+            with suppress(*UNREADABLE, StoreError):
+                self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
 
     def _absent(self, sha1: bytes) -> Absent:
         return absent_below(sha1, self.sequence, self._unknown)
