@@ -16,16 +16,19 @@ import numpy as np
 import pytest
 
 import kacas
+from kacas.layouts import best_first
 from kacas.model.codec import Codec
 from kacas.model.digest import PayloadKind, checksum, chunk_digest, new_sha1
+from kacas.model.entry import Kind
 from kacas.model.manifest import Child
 from kacas.model.pack_format import FOOTER_SIZE, Footer, PackHeader, PayloadHeader, encode_table
-from kacas.model.uri import parse_any_uri, parse_uri
+from kacas.model.uri import Uri, parse_any_uri, parse_uri
+from kacas_remote import chunk_source
 from kacas_remote.blob_ranges import BlobRanges, Place
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.chunk_source import RecipeSource, _Node
 from kacas_remote.errors import UntrustedError
-from kacas_remote.layout import REMOVED, pack_key
+from kacas_remote.layout import REMOVED, pack_key, recipe_key
 from kacas_remote.recipe import ChunkPlace, Head, LyingRecipeError, PagePlace, encode_recipe
 from kacas_remote.remote import new_remote
 from kacas_remote.removed import remove_entries
@@ -34,8 +37,8 @@ from kacas_remote.table_source import TableSource
 from kacas_remote.tables import Tables
 from kacas_remote.trust import add_publisher, trust_file
 from tests.remote.buckets import Bucket, entry_of, pack_of, put_pack
-from tests.remote.filled import CountedBlobs, put_content, upstream_on
-from tests.remote.recipes import SHA1, chunk, tree_of
+from tests.remote.filled import CountedBlobs, put_content, put_packs, put_recipe, upstream_on
+from tests.remote.recipes import SHA1, chunk, encoded, tree_of
 from tests.upstreams import fetched_packs
 
 Node = Callable[..., kacas.Store]
@@ -239,3 +242,30 @@ def test_a_child_that_was_forked_while_a_thread_read_a_page_does_not_wait_for_it
     forked.set()
     thread.join()
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_chunk_that_many_pages_name_is_known_as_long_as_one_of_them_is(
+    blobs: CountedBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_source, "_PAGES_KEPT", 1)
+    again = chunk(99)
+    root, tree = tree_of([again, chunk(1), chunk(2), again, chunk(3), chunk(4)])
+    blobs.put(recipe_key(SHA1), encoded(Head(SHA1, root, 6, 0), tree))
+    source = next(upstream_on(blobs, tmp_path)._found(Uri(SHA1))).source
+    assert isinstance(source, RecipeSource)
+    for child, _ in source.recipe.top.nodes():
+        assert source._pages_of([child.digest])
+        assert again.digest in source._places([again.digest])
+
+
+def test_what_is_said_to_be_a_directory_and_is_none_can_be_described(
+    lab: kacas.Store, blobs: CountedBlobs, node: Node
+) -> None:
+    uri = lab.store_bytes(b"no directory")
+    entry, content = best_first(lab.repository.readable(parse_uri(uri)))
+    entry = entry._replace(kind=Kind.DIRECTORY)
+    put_recipe(entry, content, put_packs(lab, content, entry, blobs), blobs)
+    with node() as store:
+        assert store.describe(uri).size == len(b"no directory")
+        assert store.load_bytes(uri) == b"no directory"
+        assert store.describe(uri).size == len(b"no directory")
