@@ -181,7 +181,7 @@ class Tiers:
     def _size_in(self, upstream: Upstream, uri: Uri) -> int:
         try:
             return next(iter(upstream.readable(uri, self.near)))[0].size
-        except NotFoundError:
+        except UNREADABLE:
             if (plain := upstream.plain(uri)) is None:
                 raise
             return plain.size
@@ -237,7 +237,7 @@ class Tiers:
                     if isinstance(exc, WrongIdentityError):
                         upstream.refuse(entry, exc)
                     failure = failure or exc
-        except (NotFoundError, DamagedError) as exc:
+        except UNREADABLE as exc:
             failure = failure or exc
         if (plain := upstream.plain(uri)) is not None and plain.size <= most:
             self._publish(upstream, lease, plain.size, lambda pull: pull.plain(uri, plain))

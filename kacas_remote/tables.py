@@ -234,9 +234,9 @@ class Tables:
                 return f"{pack_key(pack_id)} in {blobs.name}: {exc}"
             return None
 
-        blobs, remote_id = self._remote.blobs, self._remote.remote_id
         if not sizes:
             return {}
+        blobs, remote_id = self._remote.blobs, self._remote.remote_id
         with ThreadPoolExecutor(min(_PARALLEL, len(sizes)), "kacas-tables") as pool:
             try:
                 reasons = list(pool.map(read, sizes))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kacas.content import Content
-from kacas.errors import DamagedError, KacasError, NotFoundError
+from kacas.errors import DamagedError, KacasError, NewerFormatError, NotFoundError
 from kacas.formats.npy import recognised
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.description import Description
@@ -195,7 +195,7 @@ class RemoteUpstream:
                     refused = refused or exc
                     continue
                 return [(one.entry, content.with_spares([_Others(self, uri, near, one.entry.root)]))]
-        except NotFoundError:
+        except (NotFoundError, DamagedError, NewerFormatError):
             if (plain := self.plain(uri)) is None:
                 raise
             if plain.size > WHOLE_BELOW:

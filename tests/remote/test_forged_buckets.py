@@ -28,7 +28,7 @@ from kacas_remote.blob_ranges import BlobRanges, Place
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.chunk_source import RecipeSource, _Node
 from kacas_remote.errors import UntrustedError
-from kacas_remote.layout import REMOVED, pack_key, recipe_key
+from kacas_remote.layout import REMOVED, pack_key, plain_key, recipe_key
 from kacas_remote.recipe import ChunkPlace, Head, LyingRecipeError, PagePlace, encode_recipe
 from kacas_remote.remote import new_remote
 from kacas_remote.removed import remove_entries
@@ -269,3 +269,18 @@ def test_what_is_said_to_be_a_directory_and_is_none_can_be_described(
         assert store.describe(uri).size == len(b"no directory")
         assert store.load_bytes(uri) == b"no directory"
         assert store.describe(uri).size == len(b"no directory")
+
+
+@pytest.mark.parametrize("recipe", [b"", b"garbage" * 100, b"KRECIPE\0\xff\xff" + bytes(200)])
+def test_a_plain_object_is_read_whatever_its_recipe_is(
+    lab: kacas.Store, blobs: CountedBlobs, node: Node, recipe: bytes
+) -> None:
+    uri = lab.store_bytes(b"plain and right")
+    blobs.put(plain_key(parse_uri(uri).sha1), b"plain and right")
+    blobs.put(recipe_key(parse_uri(uri).sha1), recipe)
+    blobs.put("kacas-remote.json", b"garbage")
+    with node() as store:
+        assert store.exists(uri)
+        assert store.load_bytes(uri, 0, 5) == b"plain"
+    with node("whole") as store:
+        assert store.load_bytes(uri) == b"plain and right"
