@@ -12,7 +12,9 @@ from bench.growth import ROWS as GROWTH
 from bench.keeper_report import SECONDS, trees_table, versions_table
 from bench.keepers import KEEPERS
 from bench.measure import figure
+from bench.remote_report import promises
 from bench.remote_report import tables as remote_tables
+from bench.remote_report import targets as remote_targets
 from bench.remote_systems import EVERYBODY as REMOTE
 from bench.report import by_system, scaled, table
 from bench.results import PartResult, Results
@@ -148,7 +150,10 @@ def _growth(results: Results) -> list[str]:
 
 
 def _remote(results: Results) -> list[str]:
-    return remote_tables(results.parts["remote"].figures) if "remote" in results.parts else []
+    if "remote" not in results.parts:
+        return []
+    figures = results.parts["remote"].figures
+    return [*remote_tables(figures), promises(remote_targets(figures))]
 
 
 def _durations(results: Results) -> str:

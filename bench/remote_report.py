@@ -20,6 +20,8 @@ COLUMNS: dict[str, dict[str, tuple[str, float]]] = {
         "changed_stored": ("new of the change, MB", MB),
         "push_cpu_s": ("push, CPU s", 1),
         "pull_cpu_s": ("pull, CPU s", 1),
+        "push_memory": ("push, memory MB", MB),
+        "pull_memory": ("pull, memory MB", MB),
         "push_requests": ("push, requests", 1),
         "again_requests": ("again, requests", 1),
         "changed_requests": ("changed, requests", 1),
@@ -71,7 +73,7 @@ def tables(measured: Mapping[str, Figures]) -> list[str]:
     return [text for name in names if name in measured for text in (said(name), remote_table(name, measured[name]))]
 
 
-def targets(measured: Mapping[str, Figures], memory: Mapping[str, int]) -> list[Target]:
+def targets(measured: Mapping[str, Figures]) -> list[Target]:
     found = []
     for place in (NEAR, FAR):
         arrays, trees = measured.get(f"arrays, {place}", {}), measured.get(f"trees, {place}", {})
@@ -94,8 +96,14 @@ def targets(measured: Mapping[str, Figures], memory: Mapping[str, int]) -> list[
             Target("moved for a cold slice", ours["cold_bytes"].median / MIB, 1, " MiB"),
             Target("requests of the next", ours["nearby_requests"].median, 1),
         ]
+    memory = [
+        max(one.values)
+        for name, by in measured.items()
+        for what, one in by.get("kacas", {}).items()
+        if what.endswith("_memory")
+    ]
     if memory:
-        found.append(Target("memory", max(memory.values()) / MIB, 256, " MiB"))
+        found.append(Target("memory, whatever it does", max(memory) / MIB, 256, " MiB"))
     return found
 
 
@@ -104,5 +112,8 @@ def _ratio(what: str, ours: Series | None, theirs: Series | None, limit: float) 
 
 
 def markdown(measured: Mapping[str, Figures], promised: list[Target]) -> str:
-    rows = [target.row() for target in promised]
-    return "\n\n".join([*tables(measured), table(["promised", "measured", "limit", "holds"], rows)])
+    return "\n\n".join([*tables(measured), promises(promised)])
+
+
+def promises(promised: list[Target]) -> str:
+    return table(["target", "measured", "limit", "holds"], [target.row() for target in promised])

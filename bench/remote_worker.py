@@ -68,12 +68,15 @@ class Requests:
         settle()
         return {}
 
-    def pull(self, compare: bool = True) -> dict[str, object]:
+    def pull(self) -> dict[str, object]:
+        """held: bytes that are the caller's now."""
         pulled: list[Array | None] = []
         figures = timed(lambda: pulled.append(self._system.pull()))
-        if compare and pulled[0] is not None and not same(pulled[0], self._array):
+        if pulled[0] is None:
+            return figures
+        if not same(pulled[0], self._array):
             raise AssertionError("other values came back than were pushed")
-        return figures
+        return figures | {"held": pulled[0].nbytes}
 
     def rows(self, start: int, count: int, period: int) -> dict[str, object]:
         """period: rows of the array that were taken, which a larger one repeats; 0 compares nothing."""

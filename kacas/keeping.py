@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
@@ -137,7 +136,6 @@ def _publish_often(keeping: weakref.ref[Keeping]) -> None:
             return
         found.flush()
         del found
-        time.sleep(0)
 
 
 _every: weakref.WeakSet[Keeping] = weakref.WeakSet()

@@ -45,8 +45,8 @@ def _open(session: Session, name: str | None) -> Remote:
 def usage(session: Session, name: str | None, as_json: bool) -> None:
     """Say what takes how much room in a remote.
 
-    What deduplication and compression saved, and what nobody needs, too. Every table and recipe is read, no content.
-    Without NAME, of the default remote.
+    What deduplication and compression saved, and what nobody needs, too. Every table and recipe is read, no
+    content. Without NAME, of the default remote.
     """
     from kacas_remote.upkeep.usage import usage as look
 

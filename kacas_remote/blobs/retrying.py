@@ -77,11 +77,6 @@ class Retrying:
         self._inner.close()
 
     def _again(self, call: Callable[[], Answer]) -> Answer:
-        try:
-            return call()  # most often that is all
-        except RemoteUnavailableError as exc:
-            if exc.retry_for_s <= 0 or self._total_s <= 0:
-                raise
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RemoteUnavailableError),
             wait=_pause,

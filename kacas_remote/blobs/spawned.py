@@ -193,10 +193,7 @@ class _Spawned:
         except (OSError, EOFError) as exc:
             raise self._ended() from exc
         if failure:
-            kind, arguments, state = failure
-            error = kind.__new__(kind, *arguments)
-            error.args = arguments
-            vars(error).update(state)
+            error = _rebuilt(*failure)
             raise error
         return answer
 
@@ -321,6 +318,14 @@ def _exactly(connection: socket.socket, size: int) -> bytearray:
             raise EOFError("the other process closed its end")
         view = view[got:]
     return data
+
+
+def _rebuilt(kind: type[Exception], arguments: tuple[Any, ...], state: dict[str, Any]) -> Exception:
+    """What was raised there. Our errors want their ids by name, which pickle does not know; they keep them under that name."""
+    code = getattr(kind.__init__, "__code__", None)
+    error = kind(*arguments, **{name: state[name] for name in (code.co_varnames if code else ()) if name in state})
+    vars(error).update(state)
+    return error
 
 
 def _plain(data: bytes | bytearray | memoryview) -> bytes | bytearray:

@@ -49,7 +49,9 @@ class Sender:
 
     def __exit__(self, *_: object) -> None:
         """Nothing more is sent; what is on its way may arrive."""
-        self._ended = True
+        with self._changed:
+            self._ended = True
+            self._free.clear()  # at once: there are circles of references, which are not collected for long
         for _thread in self._threads:
             self._waiting.put(None)
 
@@ -102,7 +104,8 @@ class Sender:
                 with self._changed:
                     self._failure = self._failure or exc
             with self._changed:
-                self._free.append(pack.buffer)
+                if not self._ended:
+                    self._free.append(pack.buffer)
                 self._flying -= 1
                 self._changed.notify_all()
 

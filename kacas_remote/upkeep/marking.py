@@ -47,11 +47,13 @@ class _Marking:
 
     def run(self) -> Marks:
         self._db.execute("BEGIN")
-        kept = self._db.execute(
-            "SELECT DISTINCT sha1, root, size FROM entries WHERE live AND action = ?", (int(Action.KEEP),)
-        ).fetchall()
+        # In a table of its own: it is read while entries and payloads are marked, and never is in memory as a whole.
+        self._db.execute(
+            "CREATE TEMP TABLE kept AS SELECT DISTINCT sha1, root, size FROM entries WHERE live AND action = ?",
+            (int(Action.KEEP),),
+        )
         self._db.execute("UPDATE entries SET needed = 1 WHERE live AND action = ?", (int(Action.KEEP),))
-        for part in batched(kept, _ROOTS_AT_ONCE):
+        for part in batched(self._db.execute("SELECT sha1, root, size FROM kept"), _ROOTS_AT_ONCE):
             self._walk(part)
         directories = self._db.execute(
             "SELECT sha1 FROM recipes WHERE kind = ?1 UNION SELECT sha1 FROM entries WHERE kind = ?1 AND live AND action = ?2",

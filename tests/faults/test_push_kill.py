@@ -140,3 +140,13 @@ def test_the_lease_of_a_killed_push_hinders_nobody(
     assert killed(store, tmp_path / "bucket", uris, "put", RECIPES, "1", "before").wait(60) == -signal.SIGKILL
     assert len(list(lab_remote.blobs.list("leases/"))) == 1
     resumed(store, lab_remote, uris)
+
+
+def test_processes_that_push_the_same_at_once_all_succeed(
+    store: kacas.Store, lab_remote: Remote, uris: list[str], tmp_path: Path
+) -> None:
+    processes = [killed(store, tmp_path / "bucket", uris, "never", "", "0", "before") for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    assert pending() == []
+    assert proved(lab_remote, uris[0]) == store.load_bytes(uris[0])
+    assert list(lab_remote.blobs.list("leases/")) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.condemned import condemn
 from kacas_remote.configuration import RemoteConfiguration
 from kacas_remote.errors import NotSupportedError
-from kacas_remote.layout import PACKS, RECIPES, other_recipe_key, plain_key, recipe_key
+from kacas_remote.layout import PACKS, RECIPES, other_recipe_key, pack_id_of, plain_key, recipe_key
+from kacas_remote.pack_tables import read_table
 from kacas_remote.push import push
 from kacas_remote.push.pending import pending
 from kacas_remote.recipe import decode_recipe
 from kacas_remote.remote import Remote, new_remote
+from kacas_remote.tables import Tables
 from tests.remote.counting import CountingBlobs, calls, moved
 from tests.remote.proved import proved
 from tests.remote.sources import MIB, blobs, directory, recording, remote
@@ -299,3 +303,49 @@ def test_a_plain_directory_is_one_object_for_each_file(store: kacas.Store, remot
     summary = push(store, remote, [store.store_dir(tmp_path / "run7")], plain=True)
     assert summary.plain_objects == len(set(files.values())) + 3
     assert list(remote.blobs.list(PACKS)) == []
+
+
+def tables_of(remote: Remote, cache: Path) -> Tables:
+    tables = Tables(remote, cache / "another cache")
+    tables.refresh()
+    return tables
+
+
+class FirstComesLast(CountingBlobs):
+    """The first pack arrives after the second: `names` and `digests` are of what is there by then."""
+
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        super().__init__(blobs)
+        self._packs = itertools.count()
+        self._second = threading.Event()
+        self.names: set[bytes] = set()
+        self.digests: set[bytes] = set()
+
+    def put_if_absent(self, key: str, data: bytes | bytearray | memoryview) -> bool:
+        if (pack_id := pack_id_of(key)) is None:
+            return super().put_if_absent(key, data)
+        number = next(self._packs)
+        if number == 0:
+            assert self._second.wait(60)
+        made = super().put_if_absent(key, data)
+        if number == 1:
+            remote_id = Remote("lab", self._blobs).remote_id
+            for piece in read_table(self._blobs, remote_id, pack_id, len(data)):
+                self.digests.update(piece.records["digest"].tolist())
+                self.names.update(entry.root for entry, _ in piece.entries)
+            self._second.set()
+        return made
+
+
+def test_nothing_is_named_before_all_of_it_is_there(store: kacas.Store, tmp_path: Path) -> None:
+    blobs = FirstComesLast(MemoryBlobs())
+    random = np.random.default_rng(0)
+    with store.batch():
+        uris = [store.store_bytes(random.bytes(MIB - number)) for number in range(66)]
+    remote = new_remote("lab", blobs)
+    push(store, remote, uris)
+    assert len(blobs.names) > 10  # what is whole in one pack is named there
+    assert blobs.names <= blobs.digests  # the manifest is always in the pack, as all is
+    named = {entry.root for entries in tables_of(remote, tmp_path).named([parse_uri(uri).sha1 for uri in uris]).values()
+             for entry, _ in entries}  # fmt: skip
+    assert len(named) == 66

@@ -35,6 +35,9 @@ def in_a_fork(work: Callable[[], None]) -> int:
     """Exit status of a forked child that does this; killed if it hangs."""
     pid = os.fork()
     if pid == 0:
+        signal.signal(
+            signal.SIGALRM, signal.SIG_DFL
+        )  # pytest-timeout has a handler that a hanging child never comes to
         signal.alarm(_LONGEST_S)
         try:
             work()
