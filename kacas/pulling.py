@@ -8,11 +8,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple, TypeVar
 
+from kacas.ahead import Ahead
 from kacas.content import Content
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
@@ -32,12 +32,21 @@ from kacas.model.uri import Uri
 from kacas.read_through import IN_FLIGHT, ChunkSource
 from kacas.upstream import Plain, Upstream
 
-_WINDOW_SIZE = 4 * MIB  # raw bytes that a thread reads and decodes before it takes more
+_WINDOW_SIZE = 4 * MIB  # raw bytes that a thread decodes before it takes more
+_ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's work for a request is that of 1 MiB
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
 _GROUP_COUNT = 512
 
 T = TypeVar("T")
 Step = Callable[[int], None]
+
+
+class _Asked(NamedTuple):
+    """Chunks that were asked for together. known: those that are here already. found: payloads of the others."""
+
+    group: list[tuple[int, Child]]
+    known: set[bytes]
+    found: dict[bytes, memoryview]
 
 
 class _Window(NamedTuple):
@@ -46,6 +55,7 @@ class _Window(NamedTuple):
     buffer: bytearray
     size: int
     pieces: list[Piece]
+    asked: _Asked
 
 
 class Pull:
@@ -71,7 +81,6 @@ class Pull:
         Raises DamagedError if a part of it, or the whole, is not what was promised; MissingPackageError, StoreError.
         """
         if content.source is not None:
-            self._threads = max(self._threads, IN_FLIGHT)
             content.source.read_tree()
         self._copy_tree(content)
         if content.tiling is None:
@@ -111,69 +120,88 @@ class Pull:
         """Append contents that are one chunk each, by SHA-1, and entries that name them. Returns those that were found and
         are right; `content` finds out what is wrong with the others."""
         done: set[bytes] = set()
+        done_size = 0
         roots = self._upstream.roots(sizes)
-        for group in _groups((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()):
-            pieces = [Piece(root, size, 0, memoryview(bytearray(size))) for _, (root, size) in group]
-            good, payloads = self._copied(self._upstream, pieces)
-            self._append(payloads)
-            entries = []
-            for (sha1, _), piece in zip(group, pieces, strict=True):
-                found = new_sha1()
-                found.update(piece.out)
-                if piece.digest in good and found.digest() == sha1:
-                    entries.append(_fetched(sha1, piece.digest, piece.size, kind, b""))
-                    done.add(sha1)
-            self._batch.add_entries(entries)
-            self._step(sum(sizes[sha1] for sha1 in done))
+        groups = _groups(((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()), _WINDOW_SIZE)
+
+        def ask(group: list[tuple[bytes, Child]]) -> tuple[list[tuple[bytes, Child]], dict[bytes, memoryview]]:
+            return group, self._upstream.get_many([child.digest for _, child in group])
+
+        with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking:
+            for group, found in asking.map(ask, groups):
+                taken = self._take_small(group, found, kind)
+                done |= taken
+                done_size += sum(sizes[sha1] for sha1 in taken)
+                self._step(done_size)
         return done
+
+    def _take_small(self, group: list[tuple[bytes, Child]], found: dict[bytes, memoryview], kind: Kind) -> set[bytes]:
+        pieces = [Piece(root, size, 0, memoryview(bytearray(size))) for _, (root, size) in group]
+        good = self._filled(found, pieces)
+        self._append(list(good.values()))
+        entries: dict[bytes, Entry] = {}
+        for (sha1, _), piece in zip(group, pieces, strict=True):
+            if piece.digest in good and _sha1(piece.out) == sha1:
+                entries[sha1] = _fetched(sha1, piece.digest, piece.size, kind, b"")
+        self._batch.add_entries(entries.values())
+        return set(entries)
 
     def _copy_tree(self, content: Content) -> None:
         """Manifest and nodes, each verified as it was read."""
         for digest, kind, raw in content.tree():
             if digest not in self._batch.known([digest]):
-                pieces = [Piece(digest, len(raw), 0, memoryview(bytearray(len(raw))))]
-                _, payloads = self._copied(content.source or self._upstream, pieces, kind)
-                self._append(payloads or [_encoded(digest, kind, memoryview(raw))])
+                found = (content.source or self._upstream).get_many([digest])
+                good = self._filled(found, [Piece(digest, len(raw), 0, memoryview(bytearray(len(raw))))], kind)
+                self._append(list(good.values()) or [_encoded(digest, kind, memoryview(raw))])
                 self._step(0)
 
     def _copy_chunks(
         self, content: Content, chunks: Iterable[tuple[int, Child]], use: Callable[[memoryview], None] | None
     ) -> None:
         """Chunks with where each begins; `use` gets all their bytes, in order."""
+        source = content.source or self._upstream
         if content.size <= _ALONE_BELOW:
-            for window in self._windows(chunks):
-                self._take(content, window)
-                self._land(window, use)
+            self._use_all(content, map(partial(self._ask, source), _groups(chunks, _WINDOW_SIZE)), map, use)
             return
+        # A remote gives much at once in about the time of a little; of a store's disk, that is only more memory.
+        asked_size = _WINDOW_SIZE if content.source is None else _ASKED_SIZE
+        with (
+            Ahead(self._asking(content.source is not None), "kacas-ask") as asking,
+            Ahead(self._threads, "kacas-pull") as taking,
+        ):
+            asked = asking.map(partial(self._ask, source), _groups(chunks, asked_size))
+            self._use_all(content, asked, taking.map, use)
+
+    def _asking(self, is_far: bool) -> int:
+        """Threads that ask: what each has asked for is in memory, as it is encoded there."""
+        return max(1, min(IN_FLIGHT, self._here.room // _ASKED_SIZE)) if is_far else self._threads
+
+    def _ask(self, source: ChunkSource, group: list[tuple[int, Child]]) -> _Asked:
+        digests = {child.digest for _, child in group}
+        known = self._batch.known(digests)
+        lacking = list(digests - known)
+        return _Asked(group, known, source.get_many(lacking) if lacking else {})
+
+    def _use_all(
+        self,
+        content: Content,
+        asked: Iterable[_Asked],
+        take: Callable[[Callable[[_Window], _Window], Iterable[_Window]], Iterator[_Window]],
+        use: Callable[[memoryview], None] | None,
+    ) -> None:
+        """take: as the built-in map."""
         done = len(content.head)
-        flying: deque[tuple[_Window, Future[None]]] = deque()
-        pool = ThreadPoolExecutor(self._threads, "kacas-pull")
-        try:
-            for window in self._windows(chunks):
-                flying.append((window, pool.submit(self._take, content, window)))
-                if len(flying) > self._threads:
-                    done += self._land_first(flying, use)
-                    self._step(done)
-            while flying:
-                done += self._land_first(flying, use)
-                self._step(done)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        windows = (window for one in asked for window in self._windows(one))
+        for window in take(partial(self._take, content), windows):
+            if use is not None:
+                use(memoryview(window.buffer)[: window.size])
+            if len(self._free) <= self._threads:
+                self._free.append(window.buffer)
+            done += window.size
+            self._step(done)
 
-    def _land_first(self, flying: deque[tuple[_Window, Future[None]]], use: Callable[[memoryview], None] | None) -> int:
-        window, taking = flying.popleft()
-        taking.result()
-        self._land(window, use)
-        return window.size
-
-    def _land(self, window: _Window, use: Callable[[memoryview], None] | None) -> None:
-        if use is not None:
-            use(memoryview(window.buffer)[: window.size])
-        if len(self._free) <= self._threads:
-            self._free.append(window.buffer)
-
-    def _windows(self, chunks: Iterable[tuple[int, Child]]) -> Iterator[_Window]:
-        for group in _groups(chunks):
+    def _windows(self, asked: _Asked) -> Iterator[_Window]:
+        for group in _groups(asked.group, _WINDOW_SIZE):
             size = sum(child.size for _, child in group)
             buffer = self._free.pop() if self._free else bytearray()
             if len(buffer) < size:
@@ -182,18 +210,19 @@ class Pull:
             for at, child in group:
                 pieces.append(Piece(child.digest, child.size, 0, view[filled : filled + child.size], at))
                 filled += child.size
-            yield _Window(buffer, size, pieces)
+            yield _Window(buffer, size, pieces, asked)
 
-    def _take(self, content: Content, window: _Window) -> None:
+    def _take(self, content: Content, window: _Window) -> _Window:
         """Fill the pieces with verified bytes, and append the payloads of those that are new here."""
-        known = self._batch.known(piece.digest for piece in window.pieces)
-        here = [piece for piece in window.pieces if piece.digest in known]
-        left = [piece for piece in window.pieces if piece.digest not in known]
+        asked = window.asked
+        here = [piece for piece in window.pieces if piece.digest in asked.known]
+        left = [piece for piece in window.pieces if piece.digest not in asked.known]
         try:
             self._here.read_pieces(here)
         except DamagedError:
-            left += here  # what its header promised is not there: copied again, it is
-        good, payloads = self._copied(content.source or self._upstream, left)
+            left += here  # what its header promised is not there: read elsewhere, it is
+        good = self._filled(asked.found, left)
+        payloads = list(good.values())
         made: set[bytes] = set()
         for piece in left:
             if piece.digest not in good:
@@ -202,23 +231,24 @@ class Pull:
                     made.add(piece.digest)
                     payloads.append(_encoded(piece.digest, PayloadKind.CHUNK, piece.out))
         self._append(payloads)
+        return window
 
-    def _copied(
-        self, source: ChunkSource, pieces: Collection[Piece], kind: PayloadKind = PayloadKind.CHUNK
-    ) -> tuple[set[bytes], list[Payload]]:
-        """Fill pieces from the payloads that the source has at hand. Returns the digests of those that are good."""
-        found = source.get_many(list({piece.digest for piece in pieces})) if pieces else {}
+    def _filled(
+        self, found: dict[bytes, memoryview], pieces: Iterable[Piece], kind: PayloadKind = PayloadKind.CHUNK
+    ) -> dict[bytes, Payload]:
+        """Fill pieces from payloads that came. Returns those that are good."""
         decoder = self._decoder()
         good: dict[bytes, Payload] = {}
+        bad: set[bytes] = set()
         for piece in pieces:
             data = found.get(piece.digest)
-            if data is not None:
+            if data is not None and piece.digest not in bad:
                 try:
                     good[piece.digest] = _decoded(decoder, data, piece, kind)
                 except (PackFormatError, DecodeError):
                     good.pop(piece.digest, None)
-                    del found[piece.digest]
-        return set(good), list(good.values())
+                    bad.add(piece.digest)
+        return good
 
     def _decoder(self) -> Decoder:
         decoder: Decoder | None = getattr(self._local, "decoder", None)
@@ -244,18 +274,24 @@ class Pull:
             self._batch.append(new)
 
 
-def _groups(chunks: Iterable[tuple[T, Child]]) -> Iterator[list[tuple[T, Child]]]:
-    """Chunks that are copied together, each with what it is called or where it begins."""
+def _groups(chunks: Iterable[tuple[T, Child]], most: int) -> Iterator[list[tuple[T, Child]]]:
+    """Chunks of so many raw bytes at most, or one, each with what it is called or where it begins."""
     group: list[tuple[T, Child]] = []
     size = 0
     for at, child in chunks:
-        if group and (size + child.size > _WINDOW_SIZE or len(group) >= _GROUP_COUNT):
+        if group and (size + child.size > most or len(group) >= _GROUP_COUNT):
             yield group
             group, size = [], 0
         group.append((at, child))
         size += child.size
     if group:
         yield group
+
+
+def _sha1(raw: memoryview) -> bytes:
+    found = new_sha1()
+    found.update(raw)
+    return found.digest()
 
 
 def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind) -> Payload:

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from kacas.absent import Absent, absent_below
 from kacas.content import Content
 from kacas.disk.batch import Batch
 from kacas.disk.leases import Lease
@@ -29,10 +28,11 @@ from kacas.model.digest import SHA1_SIZE, checksum
 from kacas.model.entry import Entry, Kind
 from kacas.model.pack_format import Purpose
 from kacas.model.tiling import MAX_CONTENT_SIZE
-from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
+from kacas.model.tree import TreeError
 from kacas.model.uri import Uri
 from kacas.near import NearStore
 from kacas.pulling import Pull
+from kacas.tree_members import Absent, TreeDocuments
 from kacas.turns import Turns
 from kacas.upstream import WHOLE_BELOW, Upstream
 from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain, offered
@@ -72,6 +72,7 @@ class Tiers:
         self._published = published
         self._turns = Turns(volume, report, published)
         self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
+        self._trees = TreeDocuments()
         self.fetches = 0  # that this process published
 
     # --- reading ----------------------------------------------------------------------------
@@ -265,10 +266,7 @@ class Tiers:
     # --- directories ------------------------------------------------------------------------
 
     def bring_tree(self, sha1: bytes) -> None:
-        """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told.
-
-        Raises what an upstream did, if it may have what is left out then.
-        """
+        """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
         failures: list[tuple[str, KacasError]] = []
         helped = ""
         for upstream in self._behind.in_order:
@@ -305,6 +303,13 @@ class Tiers:
         """Whether this store has the directory and all below it, as far as its documents can be read."""
         return self.is_here(Uri(sha1)) and self._absent(sha1).size is None
 
+    def bring_documents(self, sha1: bytes) -> None:
+        """As `bring_tree`, only the documents that list names."""
+        for upstream in self._behind.in_order:
+            if upstream.is_far:
+                with suppress(*UNREADABLE, StoreError):  # who reads them is told
+                    self._bring_documents(upstream, sha1)
+
     def _bring_documents(self, upstream: Upstream, sha1: bytes) -> None:
         """Level by level, in few requests: one for each would be a long way to a remote."""
         if not self.is_here(Uri(sha1)):
@@ -318,10 +323,7 @@ class Tiers:
             below: set[bytes] = set()
             for one in level:
                 try:
-                    content = self._layouts.sequence(Uri(one))[1]
-                    raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
-                    content.read_into(0, raw)
-                    below.update(e.sha1 for e in decode_tree(bytes(raw)) if e.type is EntryType.DIRECTORY)
+                    below.update(self._trees.read(one, self._layouts.sequence).directories)
                 except (*UNREADABLE, TreeError):
                     continue
             level = below - seen
@@ -348,7 +350,7 @@ class Tiers:
                 self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
 
     def _absent(self, sha1: bytes) -> Absent:
-        return absent_below(sha1, self.sequence, self._unknown)
+        return self._trees.absent(sha1, self.sequence, self._unknown)
 
     def _unknown(self, sizes: dict[bytes, int]) -> dict[bytes, int]:
         known = self._lookup.roots(sizes)
@@ -389,5 +391,9 @@ class Tiers:
                     continue
         except UNREADABLE:
             pass
+        with suppress(*UNREADABLE):
+            if (plain := upstream.plain(Uri(sha1))) is not None:
+                pull.plain(Uri(sha1), plain)
+                return
         if wrong is not None:
             raise wrong

@@ -100,7 +100,8 @@ class Upstream(ChunkSource, Protocol):
         ...
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
-        """A root of each SHA-1 whose content has the size that is given; what is not known at once is left out."""
+        """A root of each SHA-1 whose content has the size that is given, in the order in which they are best read; what is not
+        known at once is left out."""
         ...
 
     def describe(self, uri: Uri, near: Near) -> Description:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from kacas.ahead import Ahead
 from kacas.errors import KacasError, NotFoundError
 from kacas.formats.tree import Trees
 from kacas.model.uri import DirectoryUri, Uri, parse_any_uri
+from kacas.read_through import IN_FLIGHT
 from kacas.store import Store
 from kacas_remote.push.summary import Silent, Watcher
+
+_ONE_BY_ONE = 4  # contents of which recipes are read; of more, the tables of all packs are, too
 
 
 @dataclass
@@ -43,9 +48,10 @@ def pull(store: Store, uris: Iterable[str], *, dry_run: bool = False, progress: 
     here = {text for text, uri in wanted.items() if isinstance(uri, Uri) and store.repository.tiers.is_here(uri)}
     if not dry_run:
         _bring_small(store, list(wanted.values()))
-    watcher.expect(None)
+    watcher.expect(None if dry_run else _total(store, wanted))
     for text, uri in wanted.items():
         watcher.begin(text)
+        size = 0
         try:
             size, was_here = _pull_one(store, text, uri, dry_run)
         except KacasError as exc:
@@ -55,17 +61,38 @@ def pull(store: Store, uris: Iterable[str], *, dry_run: bool = False, progress: 
             if was_here and (text in here or isinstance(uri, DirectoryUri)):
                 summary.contents_here += 1
                 summary.raw_size_here += size
-        watcher.finished(0)
+        watcher.finished(size)
     summary.seconds = time.monotonic() - begun
     return summary
 
 
 def _bring_small(store: Store, uris: Sequence[Uri | DirectoryUri]) -> None:
     """Together; who cannot be asked is told of when its contents are asked for one by one."""
-    try:
-        store.repository.tiers.bring_many([uri for uri in uris if isinstance(uri, Uri)])
-    except KacasError:
-        pass
+    alone = [uri for uri in uris if isinstance(uri, Uri)]
+    if len(alone) > _ONE_BY_ONE:
+        with suppress(KacasError):
+            store.repository.tiers.bring_many(alone)
+
+
+def _total(store: Store, wanted: dict[str, Uri | DirectoryUri]) -> int | None:
+    """Bytes of all contents; None if that cannot be told. Documents of directories are fetched for it, as they are anyway."""
+    repository, trees = store.repository, Trees(store.repository)
+
+    def size(one: tuple[str, Uri | DirectoryUri]) -> int | None:
+        text, uri = one
+        try:
+            content = trees.content_uri(text, directory=True)
+            if isinstance(uri, Uri) or not trees.is_directory(text):
+                return repository.tiers.size(content)
+            repository.tiers.bring_documents(content.sha1)
+            return trees.totals(content.sha1, text).size
+        except KacasError:
+            return None  # why, is told when it is pulled
+
+    with Ahead(IN_FLIGHT, "kacas-sizes") as asking:
+        sizes = list(asking.map(size, wanted.items()))
+    known = [one for one in sizes if one is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def _pull_one(store: Store, text: str, uri: Uri | DirectoryUri, dry_run: bool) -> tuple[int, bool]:
@@ -90,5 +117,5 @@ def _pull_one(store: Store, text: str, uri: Uri | DirectoryUri, dry_run: bool) -
             f"{text}: not all of it could be had, or be kept in {store.path}; `kacas load` tells what is missing",
             sha1=content.sha1.hex(),
         )
-    size = trees.totals(content.sha1, text).size if is_directory else repository.describe(content).size
+    size = trees.totals(content.sha1, text).size if is_directory else repository.tiers.size(content)
     return size, is_here

@@ -269,12 +269,18 @@ class RemoteUpstream:
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
-        return {
+        found = {
             sha1: entry.root
             for sha1, entries in self.tables.entries(sizes).items()
             for entry in entries[:1]
             if entry.size == sizes[sha1]
         }
+        places = self.tables.locate(found.values())
+
+        def place(one: tuple[bytes, bytes]) -> tuple[bytes, int]:
+            return (places[one[1]][0].pack_id, places[one[1]][0].offset) if one[1] in places else (b"", 0)
+
+        return dict(sorted(found.items(), key=place))
 
     def describe(self, uri: Uri, near: Near) -> Description:
         """See Upstream."""
@@ -287,7 +293,7 @@ class RemoteUpstream:
         return Description(
             uri=entry._replace(label=label_bytes(uri.label or entry.label_text)).uri, sha1=uri.sha1.hex(),
             root=entry.root.hex(), kind=entry.kind_name, size=entry.size, chunks=len(chunks), codecs={},
-            stored_size=0, claims=(), member=False, adopted=(), store=self.name, fetched=False, shape=shape, dtype=dtype,
+            stored_size=None, claims=(), member=False, adopted=(), store=self.name, fetched=False, shape=shape, dtype=dtype,
         )  # fmt: skip
 
     def close(self) -> None:

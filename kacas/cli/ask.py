@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
+
+if TYPE_CHECKING:
+    from kacas.model.description import Description
 
 _EXAMPLE = "sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230"
 _NOT_FOUND = 3
@@ -38,12 +42,12 @@ def info(session: Session, uri: str, as_json: bool) -> None:
     codecs = ", ".join(f"{codec} {count:,}" for codec, count in found.codecs.items())
     pairs += [
         ("chunks", f"{found.chunks:,}{f' ({codecs})' if codecs else ''}"),
-        ("stored", output.exact_size(found.stored_size) + ("" if found.adopted else f", ratio {found.ratio:.2f}")),
+        *_stored(found),
         ("root", found.root),
         ("in", found.store + (", fetched from an upstream" if found.fetched else "")),
         *(("linked to", path) for path in found.adopted),
     ]
-    if not found.claims:
+    if not found.claims and found.stored_size is not None:
         nobody = "nobody: it goes when the store is collected"
         if found.fetched:
             nobody = "nobody here: it is a copy"
@@ -54,6 +58,13 @@ def info(session: Session, uri: str, as_json: bool) -> None:
         since = output.local_time(claim.time_s)
         pairs.append(("" if number else "kept by", f"{claim.owner} since {since}{label}"))
     output.fields(pairs)
+
+
+def _stored(found: Description) -> list[tuple[str, str]]:
+    """Nothing of what is only in a remote: its packs are not looked at."""
+    if found.stored_size is None:
+        return []
+    return [("stored", output.exact_size(found.stored_size) + ("" if found.adopted else f", ratio {found.ratio:.2f}"))]
 
 
 @click.command(

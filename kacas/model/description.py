@@ -20,8 +20,9 @@ class Claim:
 class Description:
     """One content of the store.
 
-    size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs
-    (a chunk shared with other content counts in full). chunks: number of distinct chunks; codecs: of those in packs, by codec.
+    size: bytes of the exact content. stored_size: bytes its chunks, nodes and manifest take in packs (a chunk shared with other
+    content counts in full); None if the content is only in a remote, where codecs and claims are not known either.
+    chunks: number of distinct chunks; codecs: of those in packs, by codec.
     member: a directory was stored that it is a part of, and for which it is kept without claims of its own.
     shape, dtype: for arrays only, else None. tiles: the shape of an array's tiles, if it is stored in tiles, else None.
     adopted: paths of files that were linked and are read for the chunks that are in no pack. files, total_size: of all
@@ -35,7 +36,7 @@ class Description:
     kind: str
     size: int
     chunks: int
-    stored_size: int
+    stored_size: int | None
     claims: tuple[Claim, ...]
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
@@ -49,8 +50,10 @@ class Description:
     fetched: bool = False
 
     @property
-    def ratio(self) -> float:
-        """Size over stored size; 1.0 for empty content."""
+    def ratio(self) -> float | None:
+        """Size over stored size; 1.0 for empty content, None if the stored size is not known."""
+        if self.stored_size is None:
+            return None
         return self.size / self.stored_size if self.size and self.stored_size else 1.0
 
 

@@ -56,3 +56,23 @@ def test_what_cannot_be_had_is_named_and_all_else_is_here(kacas: Runner, uris: l
 def test_from_names_the_remote(kacas: Runner, uris: list[str]) -> None:
     assert kacas("pull", "--from", "nobody", uris[0]).code != 0
     assert kacas("pull", "--from", "lab", "--limit", "10M", uris[0]).code == 0
+
+
+def test_progress_for_programs_has_a_total(kacas: Runner, uris: list[str]) -> None:
+    lines = [json.loads(line) for line in kacas("pull", "--json", *uris).text.splitlines()]
+    (expected,) = (line for line in lines if line["event"] == "expect")
+    assert expected["total_size"] == 20 * 1000 + len("in the tree") == lines[-1]["raw_size"]
+
+
+def test_info_of_what_is_only_in_a_remote_says_where_and_leaves_out_what_is_not_known(
+    kacas: Runner, uris: list[str]
+) -> None:
+    answer = kacas("info", uris[0])
+    told = dict(line.split(maxsplit=1) for line in answer.text.splitlines())
+    assert told["in"].startswith("remote lab (file://")
+    assert not told.keys() & {"stored", "kept"}
+    known = json.loads(kacas("info", "--json", uris[0]).text)
+    assert (known["size"], known["stored_size"], known["ratio"]) == (1000, None, None)
+    assert json.loads(kacas("find", "--json", uris[0]).text)["stored_size"] is None
+    assert kacas("pull", uris[0]).code == 0
+    assert "stored" in kacas("info", uris[0]).text

@@ -16,14 +16,15 @@ from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.layout import PACKS
 from tests.faults.children import fork
 from tests.faults.test_fan_out import at_half, stop_myself, until_stopped
-from tests.remote.filled import CountedBlobs, put_content, upstream_on
+from tests.remote.counting import CountingBlobs
+from tests.remote.filled import put_content, upstream_on
 from tests.upstreams import fetched_entries, fetched_packs
 
 SIZE = 224 << 20
 COUNT = 8
 
 
-class LoggedBlobs(CountedBlobs):
+class LoggedBlobs(CountingBlobs):
     """Writes what is read of packs into a file, which outlives the process."""
 
     def __init__(self, inner: DirectoryBlobs, log: Path) -> None:

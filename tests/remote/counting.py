@@ -38,6 +38,26 @@ class CountingBlobs:
             taken, self._asked = self._asked, []
         return taken
 
+    def clear(self) -> None:
+        """As `take`, of what nobody looks at."""
+        self.take()
+
+    @property
+    def asked(self) -> list[Asked]:
+        """What was asked since."""
+        with self._lock:
+            return list(self._asked)
+
+    @property
+    def count(self) -> int:
+        """Requests since, each range for itself."""
+        return sum(max(1, one.ranges) for one in self.asked if one.call)
+
+    @property
+    def moved(self) -> int:
+        """Bytes since, both ways."""
+        return moved(self.asked)
+
     def put_if_absent(self, key: str, data: Data) -> bool:
         self._note("put", key, len(data))
         return self._blobs.put_if_absent(key, data)

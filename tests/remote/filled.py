@@ -1,11 +1,10 @@
-"""Buckets for tests: contents of a store put there as a push would, with recipes; and a store of blobs that counts."""
+"""Buckets for tests: contents of a store put there as a push would, with recipes."""
 
 from __future__ import annotations
 
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import kacas
@@ -25,7 +24,7 @@ from kacas.model.pack_format import (
 )
 from kacas.model.uri import parse_uri
 from kacas.settings import Settings
-from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
+from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.configuration import RemoteConfiguration
 from kacas_remote.layout import pack_key, recipe_key
 from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
@@ -34,72 +33,6 @@ from kacas_remote.signing import Signature
 from kacas_remote.upstream import RemoteUpstream
 
 PACK_SIZE = 8 << 20
-
-
-class CountedBlobs:
-    """Blobs of another store, with what was asked of it: a request for each call and range, and the bytes that moved."""
-
-    def __init__(self, inner: BlobStore) -> None:
-        self.inner = inner
-        self._lock = threading.Lock()
-        self.clear()
-
-    def clear(self) -> None:
-        self.requests: list[tuple[str, str, int, int]] = []
-
-    @property
-    def count(self) -> int:
-        return len(self.requests)
-
-    @property
-    def moved(self) -> int:
-        """Bytes that were read."""
-        return sum(stop - start for _, _, start, stop in self.requests)
-
-    def _note(self, verb: str, key: str, start: int = 0, stop: int = 0) -> None:
-        with self._lock:
-            self.requests.append((verb, key, start, stop))
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def put_if_absent(self, key: str, data: bytes | bytearray | memoryview) -> bool:
-        return self.inner.put_if_absent(key, data)
-
-    def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
-        self.inner.put(key, data)
-
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.inner.put_parts(key, parts)
-
-    def get(self, key: str, limit: int) -> bytes:
-        data = self.inner.get(key, limit)
-        self._note("GET", key, 0, len(data))
-        return data
-
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
-        found = self.inner.get_ranges(key, ranges)
-        for (start, _), data in zip(ranges, found, strict=True):
-            self._note("GET", key, start, start + len(data))
-        return found
-
-    def head(self, key: str) -> BlobInfo | None:
-        self._note("HEAD", key)
-        return self.inner.head(key)
-
-    def list(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
-        self._note("LIST", prefix)
-        return self.inner.list(prefix, after=after)
-
-    def delete(self, keys: Iterable[str]) -> None:
-        self.inner.delete(keys)
-
-    def sign(self, key: str, method: str, expires_s: int) -> str:
-        return self.inner.sign(key, method, expires_s)
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 def upstream_on(blobs: BlobStore, cache: Path, name: str = "lab", *, trusted: bool = True) -> RemoteUpstream:

@@ -12,8 +12,9 @@ from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.errors import RemoteUnavailableError
 from kacas_remote.push import push
 from kacas_remote.remote import new_remote
+from tests.remote.counting import CountingBlobs
 from tests.remote.faulty import FaultyBlobs
-from tests.remote.filled import CountedBlobs, upstream_on
+from tests.remote.filled import upstream_on
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_if_one_is_away_and_the_others_have_nothing_that_is_no_not_found(tmp_pat
 
 
 def test_a_store_is_asked_before_remotes(tmp_path: Path, lab: kacas.Store) -> None:
-    blobs = CountedBlobs(MemoryBlobs())
+    blobs = CountingBlobs(MemoryBlobs())
     uri = lab.store_text("in both")
     push(lab, new_remote("lab", blobs), [uri])
     blobs.clear()

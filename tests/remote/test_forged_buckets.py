@@ -37,7 +37,8 @@ from kacas_remote.table_source import TableSource
 from kacas_remote.tables import Tables
 from kacas_remote.trust import add_publisher, trust_file
 from tests.remote.buckets import Bucket, entry_of, pack_of, put_pack
-from tests.remote.filled import CountedBlobs, put_content, put_packs, put_recipe, upstream_on
+from tests.remote.counting import CountingBlobs
+from tests.remote.filled import put_content, put_packs, put_recipe, upstream_on
 from tests.remote.recipes import SHA1, chunk, encoded, tree_of
 from tests.upstreams import fetched_packs
 
@@ -67,11 +68,11 @@ def test_a_table_that_is_refused_leaves_no_rows_and_is_not_read_for_every_miss(b
     put_pack(bucket, [b"good"])
     pack_id, data = pack_of([bytes([number]) * 9 for number in range(200)])
     bucket.blobs.put(pack_key(pack_id), data[: -FOOTER_SIZE - 1] + b"\xff" + data[-FOOTER_SIZE:])
-    blobs = bucket.blobs = CountedBlobs(bucket.blobs)
+    blobs = bucket.blobs = CountingBlobs(bucket.blobs)
     tables = Tables(bucket, tmp_path)
     for _ in range(5):
         assert set(tables.refresh().refused) == {pack_id}
-    assert sum(key == pack_key(pack_id) for _, key, _, _ in blobs.requests) == 2  # head and tail, once
+    assert sum(one.ranges for one in blobs.asked if one.key == pack_key(pack_id)) == 2  # head and tail, once
     assert tables.locate([chunk_digest(b"good")])
     tables.close()
     (path,) = tmp_path.rglob("rows.sqlite")
@@ -97,12 +98,12 @@ def lab(tmp_path: Path) -> kacas.Store:
 
 
 @pytest.fixture
-def blobs() -> CountedBlobs:
-    return CountedBlobs(MemoryBlobs())
+def blobs() -> CountingBlobs:
+    return CountingBlobs(MemoryBlobs())
 
 
 @pytest.fixture
-def node(tmp_path: Path, blobs: CountedBlobs) -> Node:
+def node(tmp_path: Path, blobs: CountingBlobs) -> Node:
     """Opens a cold store that has the bucket, which nobody vouches for, as its remote."""
 
     def opened(name: str = "node", *, trusted: bool = False) -> kacas.Store:
@@ -111,7 +112,7 @@ def node(tmp_path: Path, blobs: CountedBlobs) -> Node:
     return opened
 
 
-def forge_entry(blobs: CountedBlobs, sha1: bytes, lie: bytes, *, there: bool = True) -> None:
+def forge_entry(blobs: CountingBlobs, sha1: bytes, lie: bytes, *, there: bool = True) -> None:
     """A pack whose table says that this SHA-1 is `lie`, later than anybody else."""
     entry = entry_of(lie, time_ns=1 << 62)._replace(sha1=sha1)
     pack_id, data = pack_of([lie] if there else [], [entry], store_id=new_remote("lab", blobs).remote_id)
@@ -121,7 +122,7 @@ def forge_entry(blobs: CountedBlobs, sha1: bytes, lie: bytes, *, there: bool = T
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("size", [100, 20 << 20])
 def test_a_later_lie_of_a_table_hides_nothing(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node, size: int, there: bool
+    lab: kacas.Store, blobs: CountingBlobs, node: Node, size: int, there: bool
 ) -> None:
     data = os.urandom(size)
     uri = lab.store_bytes(data)
@@ -136,7 +137,7 @@ def test_a_later_lie_of_a_table_hides_nothing(
 
 
 def test_a_small_lie_makes_nobody_fetch_large_content_for_a_part(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: kacas.Store, blobs: CountingBlobs, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / "config"))
@@ -155,7 +156,7 @@ def test_a_small_lie_makes_nobody_fetch_large_content_for_a_part(
 
 
 def test_what_is_said_to_be_a_small_file_of_a_directory_is_not_fetched_as_a_large_one(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node, tmp_path: Path
+    lab: kacas.Store, blobs: CountingBlobs, node: Node, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_bytes(b"seven b")
@@ -165,6 +166,7 @@ def test_what_is_said_to_be_a_small_file_of_a_directory_is_not_fetched_as_a_larg
     member.update(b"seven b")
     lie = lab.store_bytes(os.urandom(4 << 20))
     put_content(lab, lie, blobs, under=member.digest())
+    blobs.clear()
     with node() as store:
         with pytest.raises(kacas.DamagedError, match=r"1 files of .* the directory says 7 bytes, the content has"):
             store.load_dir(uri, tmp_path / "restored")
@@ -194,7 +196,7 @@ def test_tables_that_lie_about_sizes_take_bounded_memory(bucket: Bucket, tmp_pat
     bucket.blobs.put(pack_key(pack_id), header + bytes(at - len(header)) + table + footer.encode(header))
     tables = Tables(bucket, tmp_path)
     assert not tables.refresh().refused
-    blobs = CountedBlobs(bucket.blobs)
+    blobs = CountingBlobs(bucket.blobs)
     found = TableSource(BlobRanges(blobs), tables).get_many(digests)
     assert 0 < len(found) < len(digests)
     assert blobs.moved <= 64 << 20
@@ -216,7 +218,7 @@ def test_closing_disturbs_nobody_who_reads(bucket: Bucket) -> None:
 
 
 def test_a_child_that_was_forked_while_a_thread_read_a_page_does_not_wait_for_it(
-    lab: kacas.Store, blobs: CountedBlobs, tmp_path: Path
+    lab: kacas.Store, blobs: CountingBlobs, tmp_path: Path
 ) -> None:
     uri = lab.store_bytes(b"x" * 100)
     put_content(lab, uri, blobs)
@@ -245,7 +247,7 @@ def test_a_child_that_was_forked_while_a_thread_read_a_page_does_not_wait_for_it
 
 
 def test_a_chunk_that_many_pages_name_is_known_as_long_as_one_of_them_is(
-    blobs: CountedBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: CountingBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunk_source, "_PAGES_KEPT", 1)
     again = chunk(99)
@@ -259,7 +261,7 @@ def test_a_chunk_that_many_pages_name_is_known_as_long_as_one_of_them_is(
 
 
 def test_what_is_said_to_be_a_directory_and_is_none_can_be_described(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node
+    lab: kacas.Store, blobs: CountingBlobs, node: Node
 ) -> None:
     uri = lab.store_bytes(b"no directory")
     entry, content = best_first(lab.repository.readable(parse_uri(uri)))
@@ -273,7 +275,7 @@ def test_what_is_said_to_be_a_directory_and_is_none_can_be_described(
 
 @pytest.mark.parametrize("recipe", [b"", b"garbage" * 100, b"KRECIPE\0\xff\xff" + bytes(200)])
 def test_a_plain_object_is_read_whatever_its_recipe_is(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node, recipe: bytes
+    lab: kacas.Store, blobs: CountingBlobs, node: Node, recipe: bytes
 ) -> None:
     uri = lab.store_bytes(b"plain and right")
     blobs.put(plain_key(parse_uri(uri).sha1), b"plain and right")

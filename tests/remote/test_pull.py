@@ -9,7 +9,8 @@ import pytest
 
 import kacas
 from kacas_remote.blobs.memory import MemoryBlobs
-from tests.remote.filled import CountedBlobs, put_content, upstream_on
+from tests.remote.counting import CountingBlobs
+from tests.remote.filled import put_content, upstream_on
 from tests.upstreams import fetched_packs
 
 
@@ -19,8 +20,8 @@ def lab(tmp_path: Path) -> kacas.Store:
 
 
 @pytest.fixture
-def blobs() -> CountedBlobs:
-    return CountedBlobs(MemoryBlobs())
+def blobs() -> CountingBlobs:
+    return CountingBlobs(MemoryBlobs())
 
 
 def array(mib: int, seed: int = 1) -> np.ndarray:
@@ -28,7 +29,7 @@ def array(mib: int, seed: int = 1) -> np.ndarray:
 
 
 def test_an_array_of_a_remote_is_loaded_by_a_cold_store_and_kept(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     values = array(24)
     uri = lab.store_npy(values)
@@ -43,7 +44,7 @@ def test_an_array_of_a_remote_is_loaded_by_a_cold_store_and_kept(
 
 
 def test_a_slice_of_a_remote_array_moves_its_chunks_only_and_is_kept(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     values = array(400)
     uri = lab.store_npy(values, codec="zstd")
@@ -61,4 +62,4 @@ def test_a_slice_of_a_remote_array_moves_its_chunks_only_and_is_kept(
     blobs.clear()
     with kacas.Store.open(tmp_path / "node", behind=[upstream]) as node:
         assert np.array_equal(node.open_npy(uri)[10_000_000:10_008_192], values[10_000_000:10_008_192])
-        assert not [one for one in blobs.requests if one[1].startswith("packs/")]
+        assert not [one for one in blobs.asked if one.key.startswith("packs/")]

@@ -13,8 +13,9 @@ from kacas.model.uri import parse_uri
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.push import push
 from kacas_remote.remote import new_remote
+from tests.remote.counting import CountingBlobs
 from tests.remote.faulty import FaultyBlobs
-from tests.remote.filled import CountedBlobs, upstream_on
+from tests.remote.filled import upstream_on
 from tests.remote.sources import directory
 
 
@@ -24,8 +25,8 @@ def lab(tmp_path: Path) -> kacas.Store:
 
 
 @pytest.fixture
-def blobs() -> CountedBlobs:
-    return CountedBlobs(MemoryBlobs())
+def blobs() -> CountingBlobs:
+    return CountingBlobs(MemoryBlobs())
 
 
 def tree(path: Path, folders: int, files: int) -> dict[str, bytes]:
@@ -41,7 +42,7 @@ def tree(path: Path, folders: int, files: int) -> dict[str, bytes]:
 
 
 def test_a_directory_of_many_small_files_comes_in_few_requests(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     made = tree(tmp_path / "tree", 40, 50)
     uri = lab.store_dir(tmp_path / "tree").partition("?")[0]
@@ -59,7 +60,7 @@ def test_a_directory_of_many_small_files_comes_in_few_requests(
 
 
 def test_a_path_in_a_directory_of_a_remote_leads_to_its_file(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     tree(tmp_path / "tree", 3, 3)
     uri = lab.store_dir(tmp_path / "tree").partition("?")[0]
@@ -71,7 +72,7 @@ def test_a_path_in_a_directory_of_a_remote_leads_to_its_file(
         assert not node.exists(f"{uri}/folder 1/inner/file 9.txt")
 
 
-def test_thousands_of_uris_come_in_few_requests(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_thousands_of_uris_come_in_few_requests(tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs) -> None:
     with lab.batch():
         uris = [lab.store_text(f"text {number}") for number in range(3000)]
     push(lab, new_remote("lab", blobs), uris)
@@ -84,7 +85,7 @@ def test_thousands_of_uris_come_in_few_requests(tmp_path: Path, lab: kacas.Store
         assert blobs.count == 0
 
 
-def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs) -> None:
     uri, absent = lab.store_text("here"), lab.store_text("only in the lab")
     push(lab, new_remote("lab", blobs), [uri])
     with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache")]) as node:
@@ -97,7 +98,7 @@ def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: Coun
             node.load_text(absent)
 
 
-def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs) -> None:
+def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs) -> None:
     values = np.arange(4 << 20)
     uri = lab.store_npy(values, codec="raw")
     push(lab, new_remote("lab", blobs), [uri])
@@ -112,7 +113,7 @@ def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store,
 
 @pytest.mark.parametrize("parts", ["all", "a path", "a file"])
 def test_a_directory_comes_from_the_next_remote_where_one_is_away(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs, parts: str
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs, parts: str
 ) -> None:
     away = FaultyBlobs(MemoryBlobs())
     files = directory(tmp_path / "data", 12)

@@ -14,8 +14,8 @@ from kacas.model.uri import parse_any_uri, parse_uri
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.errors import PushError, RemoteUnavailableError
 from kacas_remote.layout import PACKS, recipe_key
+from kacas_remote.pending import PendingPush, pending, taken, written_down
 from kacas_remote.push import push, push_pending
-from kacas_remote.push.pending import PendingPush, pending, taken, written_down
 from kacas_remote.remote import Remote, new_remote
 from tests.remote.counting import CountingBlobs
 from tests.remote.faulty import FaultyBlobs

@@ -12,8 +12,9 @@ import kacas
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.layout import PACKS
+from tests.remote.counting import CountingBlobs
 from tests.remote.faulty import FaultyBlobs
-from tests.remote.filled import CountedBlobs, put_content, upstream_on
+from tests.remote.filled import put_content, upstream_on
 from tests.upstreams import fetched_entries, fetched_packs
 
 GIB = 1 << 30
@@ -25,8 +26,8 @@ def lab(tmp_path: Path) -> kacas.Store:
 
 
 @pytest.fixture
-def blobs() -> CountedBlobs:
-    return CountedBlobs(MemoryBlobs())
+def blobs() -> CountingBlobs:
+    return CountingBlobs(MemoryBlobs())
 
 
 def repeated(lab: kacas.Store, gib: int) -> str:
@@ -41,18 +42,18 @@ def repeated(lab: kacas.Store, gib: int) -> str:
 
 @pytest.mark.heavy
 def test_a_slice_of_16_gib_takes_five_round_trips_and_the_next_one_at_most(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     _look_at_slices(tmp_path, lab, blobs, 16)
 
 
 def test_a_slice_of_1_gib_takes_five_round_trips_and_the_next_one_at_most(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     _look_at_slices(tmp_path, lab, blobs, 1)
 
 
-def _look_at_slices(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs, gib: int) -> None:
+def _look_at_slices(tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs, gib: int) -> None:
     uri = repeated(lab, gib)
     put_content(lab, uri, blobs)
     upstream = upstream_on(blobs, tmp_path / "cache")
@@ -81,7 +82,7 @@ def _look_at_slices(tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs, gib: 
 
 
 def test_what_was_read_is_kept_by_a_store_that_was_closed(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     values = np.random.default_rng(2).integers(0, 1 << 40, 10 << 20)
     uri = lab.store_npy(values)
@@ -94,13 +95,13 @@ def test_what_was_read_is_kept_by_a_store_that_was_closed(
         assert fetched_packs(node)
         assert not fetched_entries(node)
         assert np.array_equal(node.open_npy(uri)[200:900_000], values[200:900_000])
-        assert not [one for one in blobs.requests if one[1].startswith(PACKS)]
+        assert not [one for one in blobs.asked if one.key.startswith(PACKS)]
         assert np.array_equal(node.load_npy(uri), values)
         assert len(fetched_entries(node)) == 1
 
 
 def test_what_was_kept_is_not_fetched_again_by_who_wants_all(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     values = np.random.default_rng(3).integers(0, 256, 48 << 20, np.uint8)
     uri = lab.store_npy(values, codec="raw")
@@ -114,7 +115,7 @@ def test_what_was_kept_is_not_fetched_again_by_who_wants_all(
 
 
 def test_a_store_that_cannot_be_written_reads_all_the_same(
-    tmp_path: Path, lab: kacas.Store, blobs: CountedBlobs
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
 ) -> None:
     values = np.random.default_rng(4).integers(0, 1 << 40, 4 << 20)
     uri = lab.store_npy(values)

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kacas.disk.durable import make_directory, publish_bytes, sync_directory
-from kacas.errors import InvalidSettingError, StoreError
+from kacas.errors import InvalidSettingError, KacasError, StoreError
 from kacas.settings import state_directory
+from kacas_remote.errors import PushError
 
 _FORMAT = 1
 _MOST = 1 << 30  # bytes of one file; some ten million URIs
@@ -49,6 +50,14 @@ class Note:
         if not left or len(left) < len(self.push.uris):
             self._path.unlink(missing_ok=True)
 
+    def stays(self, why: KacasError) -> PushError:
+        """The error for what could not even be begun."""
+        return PushError(
+            f"{self.push.uris[0]} and all else that is noted with it is still to be pushed to {self.push.remote} from "
+            f"{self.push.store}: {why}; mend that, or, to forget it, delete {self._path}",
+            uris=self.push.uris,
+        )
+
     def release(self) -> None:
         """Let others take it, if it is still there."""
         if self._fd >= 0:
@@ -56,12 +65,18 @@ class Note:
             self._fd = -1
 
 
+def write_down(push: PendingPush) -> Note:
+    """Durably; it is in hand until it is released. Raises InvalidSettingError if that cannot be written."""
+    while True:
+        note = _hold(_write(push), wait=True)
+        if note is not None:
+            return note
+
+
 @contextmanager
 def written_down(push: PendingPush) -> Iterator[Note]:
-    """Durably, before the block begins. Raises InvalidSettingError if that cannot be written."""
-    note = _hold(_write(push), wait=True)
-    if note is None:
-        raise AssertionError("nobody else knows the name")
+    """`write_down`, for a block."""
+    note = write_down(push)
     try:
         yield note
     finally:
