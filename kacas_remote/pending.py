@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kacas.disk.durable import make_directory, publish_bytes, sync_directory
@@ -34,6 +34,10 @@ class PendingPush:
     uris: tuple[str, ...]
     plain: bool | None = None
 
+    def belongs_with(self, other: PendingPush) -> bool:
+        """Whether it is the same work on other URIs."""
+        return replace(self, uris=other.uris) == other
+
 
 class Note:
     """A pending push that this process has in hand."""
@@ -44,11 +48,15 @@ class Note:
         self.push = push
 
     def strike_out(self, left: Sequence[str] = ()) -> None:
-        """All is there, but for `left`, which stays pending."""
-        if left and len(left) < len(self.push.uris):
-            _write(PendingPush(self.push.store, self.push.remote, tuple(left), self.push.plain))
-        if not left or len(left) < len(self.push.uris):
-            self._path.unlink(missing_ok=True)
+        """All is there, but for `left`, which stays pending, once: not here what another note has that nobody is busy with."""
+        with contextlib.ExitStack() as held:  # so that the others stay meanwhile
+            others = held.enter_context(taken()) if left else []
+            there = {uri for note in others if note.push.belongs_with(self.push) for uri in note.push.uris}
+            left = [uri for uri in left if uri not in there]
+            if left and len(left) < len(self.push.uris):
+                _write(replace(self.push, uris=tuple(left)))
+            if len(left) < len(self.push.uris):
+                self._path.unlink(missing_ok=True)
 
     def stays(self, why: KacasError) -> PushError:
         """The error for what could not even be begun."""

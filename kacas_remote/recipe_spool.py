@@ -67,6 +67,10 @@ class RecipeSpool:
         for at in range(len(first) - len(self._front), self._spool.size, PART_SIZE):
             yield self._read(at, PART_SIZE)
 
+    def put(self, blobs: BlobStore, key: str) -> None:
+        """Also in place of another."""
+        blobs.put_parts(key, self.parts(), size=self.size)
+
     def put_if_absent(self, blobs: BlobStore, key: str) -> bool:
         """False if another is there. No service puts many parts on condition: for a large recipe it is looked before. Of two
         that come at the same moment, the first is then replaced, and the next push of its root puts it beside the other."""
@@ -74,7 +78,7 @@ class RecipeSpool:
             return blobs.put_if_absent(key, next(self.parts()))
         if blobs.head(key) is not None:
             return False
-        blobs.put_parts(key, self.parts())
+        self.put(blobs, key)
         return True
 
     def _read(self, at: int, size: int) -> bytes:

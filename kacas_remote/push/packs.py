@@ -83,13 +83,14 @@ class PackBuilder:
         self._entries_size += len(entry)
 
     def finish(self) -> tuple[memoryview, Table]:
-        """All bytes of the pack, and its table."""
-        table = encode_table(self._records, self._entries)
+        """All bytes of the pack, and its table. Nothing can be put into it afterwards."""
+        records, entries = self._records, self._entries
+        self._records, self._entries = [], []  # of tens of thousands of small contents as much memory as a buffer
+        table = encode_table(records, entries)
         stop = self._end + len(table)
         footer = Footer(
-            self.pack_id, self._end, len(table), len(self._records), len(self._entries), stop + FOOTER_SIZE,
-            chunk_digest(table),
-        )  # fmt: skip
+            self.pack_id, self._end, len(table), len(records), len(entries), stop + FOOTER_SIZE, chunk_digest(table)
+        )
         self._view[self._end : stop] = table
         self._view[stop : stop + FOOTER_SIZE] = footer.encode(self._header)
         return self._view[: stop + FOOTER_SIZE], decode_table(table, footer)

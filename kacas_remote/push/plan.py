@@ -25,6 +25,8 @@ RECIPE_ABOVE = 16 * MIB
 MOST_ASKED = 64
 """If more URIs are pushed at once, those that are small get no recipe of their own."""
 
+_KEPT_ENTRIES = 10_000  # of directories: each is walked once, but many URIs may lead through one
+
 
 class Target(NamedTuple):
     """One content. label: UTF-8. root: None if any layout will do. asked: indexes of the URIs that it is pushed for.
@@ -73,7 +75,7 @@ class Plan:
 def plan_of(repository: Repository, uris: Iterable[str]) -> Plan:
     """Raises InvalidUriError, NotFoundError, WrongKindError, DamagedError for a URI that cannot be pushed at all."""
     plan = Plan(list(dict.fromkeys(uris)))
-    trees = Trees(repository)
+    trees = Trees(repository, _KEPT_ENTRIES)
     few = len(plan.uris) <= MOST_ASKED
     files: dict[int, Uri] = {}
     for index, text in enumerate(plan.uris):
@@ -100,7 +102,9 @@ def _add_files(plan: Plan, repository: Repository, files: dict[int, Uri], few: b
             found = [repository.resolve(uri)[0]]
         entry = found[0]
         if entry.kind == Kind.DIRECTORY and (sha1 := _directory_of(repository, entry)):
-            _add_directory(plan, repository, Trees(repository), index, sha1, uri.label or entry.label_text)
+            _add_directory(
+                plan, repository, Trees(repository, _KEPT_ENTRIES), index, sha1, uri.label or entry.label_text
+            )
             continue
         _add(
             plan, Target(

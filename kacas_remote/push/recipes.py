@@ -99,5 +99,5 @@ class Recipes:
                 return recipe.put_if_absent(self._blobs, other_recipe_key(target.sha1, content.root))
             key, there = found
             if replace or (there.is_member and not target.is_member):
-                self._blobs.put_parts(key, recipe.parts())
+                recipe.put(self._blobs, key)
             return False

@@ -119,7 +119,7 @@ class _Removing:
         while todo:
             directory = todo.pop()
             try:
-                entries = decode_tree(read_document(self._survey, directory))
+                entries = decode_tree(read_document(self._survey, directory, removed=True))
             except TreeError:
                 continue  # the kind is a hint
             except KacasError as exc:

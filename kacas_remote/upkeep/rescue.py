@@ -181,7 +181,7 @@ class _Rescue:
 
         head = replace(recipe.head, member_packs=self._member_packs(recipe.head.member_packs))
         with RecipeSpool(Path(tempfile.gettempdir()), head, tree(), locate) as spooled:
-            self._blobs.put_parts(key, spooled.parts())
+            spooled.put(self._blobs, key)
 
     def _member_packs(self, packs: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Of a directory: those that stay, and those that have what was in the others."""

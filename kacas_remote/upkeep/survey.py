@@ -196,9 +196,9 @@ class Survey:
                 raise damage(
                     self.blobs, info.key, f"it is that of {recipe.head.sha1.hex()}", "delete it and push again"
                 )
-            if recipe.size != info.size:
+            if recipe.size != info.size and (now := self.blobs.head(info.key)) and now.size != recipe.size:
                 raise damage(
-                    self.blobs, info.key, f"it has {info.size} of {recipe.size} bytes", "delete it and push again"
+                    self.blobs, info.key, f"it has {now.size} of {recipe.size} bytes", "delete it and push again"
                 )
             return recipe
         except BlobNotFoundError:

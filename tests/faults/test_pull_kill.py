@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +12,14 @@ import pytest
 import kacas
 from kacas.disk import leases
 from kacas_remote.blobs.directory import DirectoryBlobs
-from kacas_remote.layout import PACKS
 from tests.faults.children import fork
 from tests.faults.test_fan_out import at_half, stop_myself, until_stopped
-from tests.remote.counting import CountingBlobs
 from tests.remote.filled import put_content, upstream_on
+from tests.remote.logged import LoggedBlobs, downloaded
 from tests.upstreams import fetched_entries, fetched_packs
 
 SIZE = 224 << 20
 COUNT = 8
-
-
-class LoggedBlobs(CountingBlobs):
-    """Writes what is read of packs into a file, which outlives the process."""
-
-    def __init__(self, inner: DirectoryBlobs, log: Path) -> None:
-        super().__init__(inner)
-        self._log = log
-
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
-        found = super().get_ranges(key, ranges)
-        if key.startswith(PACKS):
-            with open(self._log, "a") as log:
-                log.write(
-                    "".join(
-                        f"{key} {start} {start + len(data)}\n" for (start, _), data in zip(ranges, found, strict=True)
-                    )
-                )
-        return found
-
-
-def downloaded(log: Path) -> int:
-    """Bytes of packs."""
-    spans = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-    return sum(int(stop) - int(start) for _, start, stop in spans)
 
 
 def values() -> np.ndarray:

@@ -113,3 +113,18 @@ def test_pending_notes_are_for_nobody_else(store: kacas.Store, tmp_path: Path) -
         (path,) = (tmp_path / "state" / "kacas" / "pending").glob("*.json")
         assert path.stat().st_mode & 0o777 == 0o600
         assert json.loads(path.read_bytes())["remote"] == "lab"
+
+
+def test_what_cannot_be_pushed_again_and_again_is_pending_once(
+    store: kacas.Store, remote: Remote, tmp_path: Path
+) -> None:
+    (tmp_path / "linked").write_bytes(b"linked" * 100_000)
+    bad, good = store.link_file(tmp_path / "linked"), store.store_bytes(b"good")
+    (tmp_path / "linked").unlink()
+    for uris in ([bad], [bad], [bad, good], [good, bad]):
+        with pytest.raises(PushError, match="missing"):
+            push(store, remote, uris)
+    assert [one.uris for one in pending()] == [(bad,)]
+    with taken() as (note,), pytest.raises(PushError, match="missing"):
+        push_pending(note, store, remote)
+    assert [one.uris for one in pending()] == [(bad,)]

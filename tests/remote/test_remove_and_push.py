@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,14 @@ import pytest
 
 import kacas
 from kacas.model.uri import parse_any_uri
+from kacas_remote.blobs.blob_store import BlobInfo
 from kacas_remote.blobs.memory import MemoryBlobs
-from kacas_remote.layout import RECIPES, recipe_key
+from kacas_remote.layout import RECIPES, REMOVED, recipe_key
 from kacas_remote.push import push
 from kacas_remote.remote import Remote, new_remote
 from kacas_remote.upkeep.collect import CollectSettings, collect
 from kacas_remote.upkeep.remove import remove
+from kacas_remote.upkeep.survey import Survey
 from kacas_remote.upkeep.verify import verify
 from tests.remote.model_bucket import load, sha1_of
 
@@ -167,3 +169,40 @@ def test_a_member_is_pushed_by_itself_while_its_directory_is_removed(
     remove(lab, [directories[0]], confirm=lambda _: bool(push(store, lab, [alone])))
     collected(lab)
     assert load(lab.blobs, lab.remote_id, sha1(alone)) == shared
+
+
+def test_a_collector_gives_back_what_somebody_removed_who_was_killed_before_they_saw_that_it_is_held(
+    store: kacas.Store, lab: Remote, directories: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(store, lab, [directories[0]])
+    look, killed = Survey.read, []
+
+    def read_once(survey: Survey) -> None:
+        if killed:
+            raise KeyboardInterrupt
+        killed.append(1)
+        look(survey)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Survey, "read", read_once)
+        with pytest.raises(KeyboardInterrupt):
+            remove(lab, [directories[0]], confirm=lambda _: bool(push(store, lab, [directories[1]])))
+    assert list(lab.blobs.list(REMOVED))
+    collected(lab)
+    is_whole(lab, store, directories[1])
+
+
+def test_a_recipe_that_is_replaced_while_it_is_read_is_not_damaged(
+    store: kacas.Store, lab: Remote, blobs: Interrupted, shared: bytes
+) -> None:
+    uri = store.store_bytes(shared)
+    push(store, lab, [uri])
+    (info,) = lab.blobs.list(RECIPES)
+
+    class Listed(Interrupted):
+        def list(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
+            return (one._replace(size=one.size - 16) if one.key == info.key else one for one in super().list(prefix))
+
+    stale = Listed()
+    stale._blobs = blobs._blobs
+    assert verify(Remote("lab", stale)).problems == []
