@@ -21,25 +21,25 @@ from kacas.errors import (
     StoreError,
     WrongIdentityError,
 )
-from kacas.layouts import Layouts, best_first, ordered
+from kacas.layouts import Layouts, best_first
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.description import Description
 from kacas.model.digest import SHA1_SIZE, checksum
 from kacas.model.entry import Entry, Kind
 from kacas.model.pack_format import Purpose
+from kacas.model.tiling import MAX_CONTENT_SIZE
 from kacas.model.tree import TreeError
 from kacas.model.uri import Uri
 from kacas.near import NearStore
 from kacas.pulling import Pull
-from kacas.tree_members import Absent, TreeMembers
+from kacas.tree_members import Absent, TreeDocuments
 from kacas.turns import Turns
-from kacas.upstream import Upstream
-from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain
+from kacas.upstream import WHOLE_BELOW, Upstream
+from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain, offered
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
 _GROUP = 4096  # payloads that are looked for together
-_TREES_KEPT, _KEPT_TREE_SIZE = 1024, 64 << 10  # documents of directories, and bytes of one
 _PACK_SIZE = 64 << 20  # bytes of a pack: what is in one is not fetched again by who resumes
 
 
@@ -72,7 +72,7 @@ class Tiers:
         self._published = published
         self._turns = Turns(volume, report, published)
         self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
-        self._trees: dict[bytes, TreeMembers] = {}
+        self._trees = TreeDocuments()
         self.fetches = 0  # that this process published
 
     # --- reading ----------------------------------------------------------------------------
@@ -99,11 +99,17 @@ class Tiers:
     def _believed(self, upstream: Upstream, uri: Uri) -> list[tuple[Entry, Content]]:
         """Layouts of which a part may be read; each turns to the whole chain for what it cannot read."""
         if not (found := upstream.believed(uri, self.near)):
-            self._bring_from(uri, upstream)
-            if self.is_here(uri):
-                return [self._here(uri)]
-            upstream.prove(uri, self.near)
-            found = upstream.believed(uri, self.near)
+            try:
+                self._bring_from(uri, upstream, WHOLE_BELOW)
+            except DamagedError:
+                # What lied is known by now: for what is left somebody may vouch.
+                if not (found := upstream.believed(uri, self.near)):
+                    raise
+            else:
+                if self.is_here(uri):
+                    return [self._here(uri)]
+                upstream.prove(uri, self.near)
+                found = upstream.believed(uri, self.near)
         spare = Behind(self._behind, uri, self.near, set(), but=upstream)
         return [(entry, content.with_spares([spare])) for entry, content in found]
 
@@ -167,15 +173,16 @@ class Tiers:
         if self._behind and not self.is_here(uri):
             self._first(uri, self._here, partial(self._bring_from, uri))
 
-    def _bring_from(self, uri: Uri, upstream: Upstream) -> None:
+    def _bring_from(self, uri: Uri, upstream: Upstream, most: int = MAX_CONTENT_SIZE) -> None:
+        """most: bytes; what is larger is not fetched."""
         upstream.bring(uri)
         size = self._size_in(upstream, uri)  # before a lease is taken: what nobody has is nobody's work
-        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri), size)
+        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri, most=most), size)
 
     def _size_in(self, upstream: Upstream, uri: Uri) -> int:
         try:
             return next(iter(upstream.readable(uri, self.near)))[0].size
-        except NotFoundError:
+        except UNREADABLE:
             if (plain := upstream.plain(uri)) is None:
                 raise
             return plain.size
@@ -216,24 +223,27 @@ class Tiers:
             return False
         return True
 
-    def _fetch(self, upstream: Upstream, uri: Uri, lease: Lease) -> None:
-        """From the first of the upstream's layouts that is good."""
+    def _fetch(self, upstream: Upstream, uri: Uri, lease: Lease, *, most: int = MAX_CONTENT_SIZE) -> None:
+        """From the first of the upstream's layouts of at most so many bytes that is good."""
         failure: KacasError | None = None
         try:
-            for entry, content in ordered(upstream.readable(uri, self.near)):
+            for entry, content in offered(upstream, uri, self.near):
+                if entry.size > most:
+                    continue
                 try:
                     self._publish(upstream, lease, entry.size, lambda pull: pull.content(entry, content))  # noqa: B023
                     upstream.remember(entry)
                     return
                 except (DamagedError, MissingPackageError) as exc:
+                    if isinstance(exc, WrongIdentityError):
+                        upstream.refuse(entry, exc)
                     failure = failure or exc
-        except NotFoundError as exc:
-            failure = exc
-        if (plain := upstream.plain(uri)) is not None:
+        except UNREADABLE as exc:
+            failure = failure or exc
+        if (plain := upstream.plain(uri)) is not None and plain.size <= most:
             self._publish(upstream, lease, plain.size, lambda pull: pull.plain(uri, plain))
             return
-        assert failure is not None
-        raise failure
+        raise failure or NotFoundError(f"{uri}: {upstream.name} has only what is too large to be fetched unasked")
 
     def _publish(self, upstream: Upstream, lease: Lease, size: int, copy: Callable[[Pull], object]) -> None:
         """Publish what `copy` copies, unless somebody else has taken over by then."""
@@ -257,16 +267,33 @@ class Tiers:
 
     def bring_tree(self, sha1: bytes) -> None:
         """As `bring`, for a directory and all below it, under one lease. What no tier has is left out: who reads it is told."""
-        for upstream in self._behind.upstreams:
-            if upstream.is_far:
-                self._bring_documents(upstream, sha1)
-            absent = self._absent(sha1)
-            if absent.size is None:
-                return
-            upstream.bring_tree(sha1)
-            self._turns.once(
-                sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
-            )
+        failures: list[tuple[str, KacasError]] = []
+        helped = ""
+        for upstream in self._behind.in_order:
+            try:
+                if self._bring_tree_from(upstream, sha1):
+                    break
+                helped = upstream.name
+            except KacasError as exc:
+                self._behind.failed(upstream, exc)
+                failures.append((upstream.name, exc))
+        if failures and self._absent(sha1).size is not None:
+            raise failures[0][1]
+        for name, why in failures if helped else ():
+            self._behind.warn_once(name, helped, why)
+
+    def _bring_tree_from(self, upstream: Upstream, sha1: bytes) -> bool:
+        """True if nothing was left to be brought."""
+        if upstream.is_far:
+            self._bring_documents(upstream, sha1)
+        absent = self._absent(sha1)
+        if absent.size is None:
+            return True
+        upstream.bring_tree(sha1)
+        self._turns.once(
+            sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
+        )
+        return False
 
     def size(self, uri: Uri) -> int:
         """Bytes of the content, without any of them being read. Raises as `sequence`."""
@@ -278,9 +305,10 @@ class Tiers:
 
     def bring_documents(self, sha1: bytes) -> None:
         """As `bring_tree`, only the documents that list names."""
-        for upstream in self._behind.upstreams:
+        for upstream in self._behind.in_order:
             if upstream.is_far:
-                self._bring_documents(upstream, sha1)
+                with suppress(*UNREADABLE, StoreError):  # who reads them is told
+                    self._bring_documents(upstream, sha1)
 
     def _bring_documents(self, upstream: Upstream, sha1: bytes) -> None:
         """Level by level, in few requests: one for each would be a long way to a remote."""
@@ -295,7 +323,7 @@ class Tiers:
             below: set[bytes] = set()
             for one in level:
                 try:
-                    below.update(self._tree(one, self._layouts.sequence).directories)
+                    below.update(self._trees.read(one, self._layouts.sequence).directories)
                 except (*UNREADABLE, TreeError):
                     continue
             level = below - seen
@@ -317,38 +345,12 @@ class Tiers:
 
     def bring_many(self, uris: Sequence[Uri]) -> None:
         """Have what is small of these contents here, in few requests; `bring` tells what became of each."""
-        for upstream in self._behind.upstreams:
-            self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
+        for upstream in self._behind.in_order:
+            with suppress(*UNREADABLE, StoreError):
+                self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
 
     def _absent(self, sha1: bytes) -> Absent:
-        """What of a directory is not here, as far as its documents can be read."""
-        documents: dict[bytes, int] = {}
-        files: dict[bytes, int] = {}
-        stack = [sha1]
-        while stack:
-            current = stack.pop()
-            if current in documents:
-                continue
-            try:
-                tree = self._tree(current, self.sequence)
-            except (*UNREADABLE, TreeError):
-                continue  # whoever restores the directory says so
-            documents[current] = tree.size
-            stack += tree.directories
-            files |= tree.files
-        return Absent(self._unknown(documents), self._unknown(files))
-
-    def _tree(self, sha1: bytes, find: Callable[[Uri], tuple[Entry, Content]]) -> TreeMembers:
-        """Of a directory's document, which is looked at several times until all of it is here."""
-        tree = self._trees.get(sha1)
-        if tree is None:
-            _, content = find(Uri(sha1))
-            tree = TreeMembers.of(content)
-            if len(self._trees) >= _TREES_KEPT:
-                self._trees = {}
-            if content.size <= _KEPT_TREE_SIZE:
-                self._trees[sha1] = tree
-        return tree
+        return self._trees.absent(sha1, self.sequence, self._unknown)
 
     def _unknown(self, sizes: dict[bytes, int]) -> dict[bytes, int]:
         known = self._lookup.roots(sizes)
@@ -359,28 +361,31 @@ class Tiers:
 
         def copy(pull: Pull) -> None:
             if sha1 in absent.documents:
-                self._copy_alone(upstream, pull, sha1)  # with its label
+                self._copy_alone(upstream, pull, sha1, absent.documents[sha1])  # with its label
             for kind, sizes in ((Kind.DIRECTORY, absent.documents), (Kind.FILE, absent.files)):
                 small = {one: size for one, size in sizes.items() if size <= CHUNK_TARGET and one != sha1}
                 done = pull.small(small, kind)
                 for one in sizes:
                     if one not in done and one != sha1:
-                        self._copy_alone(upstream, pull, one)
+                        self._copy_alone(upstream, pull, one, sizes[one])
 
         self._publish(upstream, lease, absent.size or 0, copy)
 
-    def _copy_alone(self, upstream: Upstream, pull: Pull, sha1: bytes) -> None:
-        """From the first layout that is good; without one, it is left out.
+    def _copy_alone(self, upstream: Upstream, pull: Pull, sha1: bytes, size: int) -> None:
+        """From the first layout that is good; without one of this size, it is left out.
 
         Raises WrongIdentityError for other content under the SHA-1: what is left out is read through, where no SHA-1 is compared.
         """
         wrong: WrongIdentityError | None = None
         try:
-            for entry, content in ordered(upstream.readable(Uri(sha1), self.near)):
+            for entry, content in offered(upstream, Uri(sha1), self.near):
+                if entry.size != size:
+                    continue
                 try:
                     pull.content(entry, content)
                     return
                 except WrongIdentityError as exc:
+                    upstream.refuse(entry, exc)
                     wrong = exc
                 except (DamagedError, MissingPackageError):
                     continue

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kacas.content import Content
-from kacas.model.tree import MAX_TREE_SIZE, EntryType, decode_tree
+from kacas.model.entry import Entry
+from kacas.model.tree import MAX_TREE_SIZE, EntryType, TreeError, decode_tree
+from kacas.model.uri import Uri
+from kacas.upstream_chain import UNREADABLE
+
+Find = Callable[[Uri], tuple[Entry, Content]]
+_KEPT, _KEPT_SIZE = 1024, 64 << 10  # documents of directories, and bytes of one
 
 
 class TreeMembers(NamedTuple):
@@ -40,3 +47,40 @@ class Absent(NamedTuple):
         if not (self.documents or self.files):
             return None
         return sum(self.documents.values()) + sum(self.files.values())
+
+
+class TreeDocuments:
+    """Directories' documents, each looked at several times until all of it is here. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, TreeMembers] = {}
+
+    def read(self, sha1: bytes, find: Find) -> TreeMembers:
+        """find: opens it. Raises as that does, and as `TreeMembers.of`."""
+        tree = self._kept.get(sha1)
+        if tree is None:
+            _, content = find(Uri(sha1))
+            tree = TreeMembers.of(content)
+            if len(self._kept) >= _KEPT:
+                self._kept = {}
+            if content.size <= _KEPT_SIZE:
+                self._kept[sha1] = tree
+        return tree
+
+    def absent(self, sha1: bytes, find: Find, unknown: Callable[[dict[bytes, int]], dict[bytes, int]]) -> Absent:
+        """What of a directory is not here, as far as its documents can be read. unknown: those of the sizes that are not here."""
+        documents: dict[bytes, int] = {}
+        files: dict[bytes, int] = {}
+        stack = [sha1]
+        while stack:
+            current = stack.pop()
+            if current in documents:
+                continue
+            try:
+                tree = self.read(current, find)
+            except (*UNREADABLE, TreeError):
+                continue  # whoever restores the directory says so
+            documents[current] = tree.size
+            stack += tree.directories
+            files |= tree.files
+        return Absent(unknown(documents), unknown(files))

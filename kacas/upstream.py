@@ -6,11 +6,15 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Protocol
 
 from kacas.content import Content
+from kacas.errors import DamagedError
+from kacas.model.codec import MIB
 from kacas.model.description import Description
 from kacas.model.entry import Entry
 from kacas.model.source import Source
 from kacas.model.uri import Uri
 from kacas.read_through import ChunkSource, PartSource
+
+WHOLE_BELOW = 64 * MIB  # bytes of content that nobody vouches for, which is fetched whole when a part is asked for
 
 
 class Near(Protocol):
@@ -65,7 +69,8 @@ class Upstream(ChunkSource, Protocol):
         ...
 
     def believed(self, uri: Uri, near: Near) -> list[tuple[Entry, Content]]:
-        """Those of `readable` of which a part may be read without the rest. None: it is small, and to be had as a whole first.
+        """Those of `readable` of which a part may be read without the rest. None: there is one of at most WHOLE_BELOW, which is to
+        be had as a whole first.
 
         Raises as `readable`, and, of what is large and nobody vouches for, an error that says so.
         """
@@ -80,6 +85,10 @@ class Upstream(ChunkSource, Protocol):
 
     def remember(self, entry: Entry) -> None:
         """All of what the entry names was read, and has its SHA-1."""
+        ...
+
+    def refuse(self, entry: Entry, why: DamagedError) -> None:
+        """All of what the entry names was read, and has another SHA-1: this layout is not given again."""
         ...
 
     def plain(self, uri: Uri) -> Plain | None:

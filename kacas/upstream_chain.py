@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from kacas.content import Content
 from kacas.errors import (
     DamagedError,
     KacasError,
@@ -14,11 +16,13 @@ from kacas.errors import (
     NotFoundError,
     StoreError,
 )
-from kacas.layouts import best_first
+from kacas.layouts import best_first, ordered
+from kacas.model.entry import Entry
 from kacas.model.uri import Uri
 from kacas.upstream import Near, Upstream
 
 T = TypeVar("T")
+_AWAY_S = 60.0
 UNREADABLE = (NotFoundError, DamagedError, NewerFormatError, MissingPackageError)
 
 
@@ -28,6 +32,7 @@ class UpstreamChain:
     def __init__(self, upstreams: Sequence[Upstream] = ()) -> None:
         self.upstreams = tuple(upstreams)
         self._warned: set[str] = set()
+        self._away_until_s: dict[str, float] = {}
 
     def __bool__(self) -> bool:
         return bool(self.upstreams)
@@ -46,6 +51,17 @@ class UpstreamChain:
         """Whether the upstream of this name is a long way off."""
         return any(upstream.is_far and upstream.name == name for upstream in self.upstreams)
 
+    @property
+    def in_order(self) -> list[Upstream]:
+        """Nearest first. One that was away is asked last for a while: to learn that it is still away takes seconds."""
+        now_s = time.monotonic()
+        return sorted(self.upstreams, key=lambda upstream: self._away_until_s.get(upstream.name, 0.0) > now_s)
+
+    def failed(self, upstream: Upstream, exc: KacasError) -> None:
+        """It could not help."""
+        if isinstance(exc, ConnectionError):
+            self._away_until_s[upstream.name] = time.monotonic() + _AWAY_S
+
     def first(self, work: Callable[[Upstream], T]) -> T:
         """The work's result with the first upstream with which it can be done. One that fails is warned of, once by its name,
         if another one helps.
@@ -54,16 +70,17 @@ class UpstreamChain:
         """
         failures: list[tuple[str, KacasError]] = []
         absent: NotFoundError | None = None
-        for upstream in self.upstreams:
+        for upstream in self.in_order:
             try:
                 found = work(upstream)
             except NotFoundError as exc:
                 absent = absent or exc
             except KacasError as exc:
+                self.failed(upstream, exc)
                 failures.append((upstream.name, exc))
             else:
                 for name, why in failures:
-                    self._warn_once(name, upstream.name, why)
+                    self.warn_once(name, upstream.name, why)
                 return found
         if failures:
             raise failures[0][1]
@@ -73,7 +90,8 @@ class UpstreamChain:
         """The others."""
         return UpstreamChain([one for one in self.upstreams if one is not upstream])
 
-    def _warn_once(self, name: str, other: str, exc: KacasError) -> None:
+    def warn_once(self, name: str, other: str, exc: KacasError) -> None:
+        """An upstream failed, another one helped."""
         if name not in self._warned:
             self._warned.add(name)
             warnings.warn(f"{name} did not help, {other} did: {exc}", RuntimeWarning, stacklevel=5)
@@ -98,6 +116,15 @@ class UpstreamChain:
         """Release what is open."""
         for upstream in self.upstreams:
             upstream.close()
+
+
+def offered(upstream: Upstream, uri: Uri, near: Near) -> Iterator[tuple[Entry, Content]]:
+    """Layouts to try, one after the other; after all of them those that the upstream gives in place of what was refused."""
+    tried: set[bytes] = set()
+    while left := [one for one in ordered(upstream.readable(uri, near)) if one[0].root not in tried]:
+        for one in left:
+            tried.add(one[0].root)
+            yield one
 
 
 class Behind:

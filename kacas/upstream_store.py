@@ -11,7 +11,7 @@ from kacas.content import Content
 from kacas.disk.forked import Forked
 from kacas.disk.volume import Volume
 from kacas.encoded import encoded_payloads
-from kacas.errors import InvalidSettingError, StoreNotFoundError
+from kacas.errors import DamagedError, InvalidSettingError, StoreNotFoundError
 from kacas.model.description import Description
 from kacas.model.entry import Entry
 from kacas.model.uri import Uri
@@ -115,6 +115,9 @@ class StoreUpstream:
 
     def remember(self, entry: Entry) -> None:
         """See Upstream."""
+
+    def refuse(self, entry: Entry, why: DamagedError) -> None:
+        """See Upstream. `kacas verify` is for that."""
 
     def plain(self, uri: Uri) -> Plain | None:
         """See Upstream."""

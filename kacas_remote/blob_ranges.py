@@ -48,15 +48,20 @@ class BlobRanges:
         if len(by_key) <= 1:
             found = [self._read(key, wanted) for key, wanted in by_key.items()]
         else:
-            found = list(self._threads().map(self._read, by_key.keys(), by_key.values()))
+            found = self._side_by_side(by_key)
         return {place: data for one in found for place, data in one.items()}
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _side_by_side(self, by_key: dict[str, list[Place]]) -> list[dict[Place, memoryview]]:
         self._forked.check()
-        with self._lock:
+        with self._lock:  # `close` comes before or after
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_THREADS, "kacas-ranges")
-            return self._pool
+            reading = [self._pool.submit(self._read, key, wanted) for key, wanted in by_key.items()]
+        try:
+            return [one.result() for one in reading]
+        finally:
+            for one in reading:
+                one.cancel()  # after a failure
 
     def _read(self, key: str, places: list[Place]) -> dict[Place, memoryview]:
         runs = runs_of(places)

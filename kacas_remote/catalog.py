@@ -1,6 +1,6 @@
 """Catalog: what a bucket says of a SHA-1: recipes first, then the tables of its packs.
 
-<cache>/remotes/<remote id>/recipes/    SQLite: heads and pages of recipes that were read, for a second look without the bucket
+<cache>/remotes/<address>/recipes/    SQLite: heads and pages of recipes that were read, for a second look without the bucket
 
 What is kept of a recipe is used as it is: its places are proved by digests when they are read. It matters whether it is
 still the one in the bucket only when something is not where it says; then `renew` reads it anew.
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +20,7 @@ from kacas.errors import DamagedError, NewerFormatError
 from kacas.model.entry import Entry
 from kacas.model.manifest import Child
 from kacas.model.uri import Uri
-from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
+from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError, NotSupportedError
 from kacas_remote.layout import other_recipe_key, other_recipes_prefix, recipe_key
 from kacas_remote.recipe import (
     FIRST_READ_SIZE,
@@ -31,7 +33,7 @@ from kacas_remote.recipe import (
     front_size,
 )
 from kacas_remote.signing import Signature
-from kacas_remote.tables import Bucket, Tables
+from kacas_remote.tables import Bucket, Tables, known_of
 
 _VERSION = 1
 _SCHEMA = """
@@ -76,7 +78,7 @@ class Catalog:
         """cache: this user's cache directory."""
         self._remote = remote
         self._tables = tables
-        self._database = HostDatabase(cache / "remotes" / remote.remote_id.hex() / "recipes", _VERSION, _SCHEMA)
+        self._database = HostDatabase(known_of(remote, cache) / "recipes", _VERSION, _SCHEMA)
         self._recipes: dict[str, Recipe] = {}
         self._pages: dict[tuple[str, bytes], Page] = {}
 
@@ -116,7 +118,8 @@ class Catalog:
         """What tables say of many SHA-1 at once, newest first. look: whether to refresh the tables if one is not known."""
         found = self._tables.entries(sha1s)
         if look and any(sha1 not in found for sha1 in sha1s):
-            self._tables.refresh()
+            with suppress(NotSupportedError):
+                self._tables.refresh()
             found = self._tables.entries(sha1s)
         return {sha1: [Claim.of_entry(entry) for entry in entries] for sha1, entries in found.items()}
 
@@ -159,10 +162,9 @@ class Catalog:
         if uri.root is not None:
             yield other_recipe_key(uri.sha1, uri.root)
             return
-        for number, info in enumerate(self._remote.blobs.list(other_recipes_prefix(uri.sha1))):
-            if number >= _MAX_OTHERS:
-                return
-            yield info.key
+        with suppress(NotSupportedError):  # a web server lists nothing
+            for info in islice(self._remote.blobs.list(other_recipes_prefix(uri.sha1)), _MAX_OTHERS):
+                yield info.key
 
     def _recipe(self, key: str, sha1: bytes) -> Recipe | None:
         """None if there is none. Raises DamagedRemoteError or NewerFormatError."""

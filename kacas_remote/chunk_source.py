@@ -54,7 +54,7 @@ class RecipeSource:
         self._elsewhere = elsewhere
         self._nodes: dict[bytes, _Node] = {}
         self._pages: OrderedDict[bytes, Page] = OrderedDict()
-        self._chunks: dict[bytes, Place] = {}
+        self._chunks: dict[bytes, tuple[Place, Page]] = {}  # and the page that named it last
         self._expected: dict[bytes, None] = {}
         self._rejected: dict[bytes, list[str]] = {}
         self._has_looked = False
@@ -114,7 +114,7 @@ class RecipeSource:
 
     def _places(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
         with self._lock:
-            places = {one: self._chunks[one] for one in digests if one in self._chunks and self._is_good(one)}
+            places = {one: self._chunks[one][0] for one in digests if one in self._chunks and self._is_good(one)}
             lacking = [one for one in digests if one not in self._chunks]
             expected, self._expected = (list(self._expected), {}) if lacking else ([], self._expected)
         if not expected:
@@ -124,6 +124,7 @@ class RecipeSource:
 
     def expect(self, digest: bytes) -> None:
         """See PartSource."""
+        self._forked.check()
         if digest in self._nodes and digest not in self._pages:
             with self._lock:
                 self._expected[digest] = None
@@ -185,21 +186,22 @@ class RecipeSource:
             _, old = self._pages.popitem(last=False)
             if old.level == 0:
                 for child in old.children:
-                    self._chunks.pop(child.digest, None)
+                    if child.digest in self._chunks and self._chunks[child.digest][1] is old:
+                        del self._chunks[child.digest]
 
     def _learn(self, page: Page) -> None:
         if page.level == 0:
             for child, at in page.chunks():
                 key = pack_key(at.pack_id) if at.pack_id is not None else plain_key(self.recipe.head.sha1)
-                self._chunks[child.digest] = Place(key, at.offset, at.stop)
+                self._chunks[child.digest] = Place(key, at.offset, at.stop), page
         else:
             for number, (child, where) in enumerate(page.nodes()):
                 self._nodes[child.digest] = _Node(child, page.level, where, page.children, number)
 
     def reject(self, digest: bytes, why: str) -> None:
         """See PartSource."""
-        place = self._chunks.get(digest)
-        said = f"{place.key}: {why}" if place is not None else why
+        known = self._chunks.get(digest)
+        said = f"{known[0].key}: {why}" if known is not None else why
         if self._is_good(digest):
             self._rejected.setdefault(digest, []).append(said)
         else:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from kacas.errors import NewerFormatError
-from kacas.model.codec import MAX_CHUNK_SIZE, MAX_PAYLOAD_SIZE
+from kacas.model.codec import MAX_CHUNK_SIZE
 from kacas.model.digest import ID_SIZE, PayloadKind, checksum, payload_digest
 from kacas.model.location import Location
 from kacas.model.manifest import MAX_HEAD_SIZE, Child, Manifest, ManifestError, decode_manifest, decode_node
@@ -32,7 +32,6 @@ RECIPE_VERSION = 1
 FIRST_READ_SIZE = 64 * 1024  # bytes that are asked for first: nearly every front fits
 MAX_SIGNATURES = 64
 MAX_MEMBER_PACKS = 1 << 16
-MAX_STORED_SIZE = PAYLOAD_HEADER_SIZE + MAX_PARAMETERS_SIZE + MAX_PAYLOAD_SIZE
 
 # magic, version, kind, signatures, label, flags, member packs, sha1, root, size, time, top page, other pages
 _HEAD = struct.Struct("<8sHBBHBxI20s32sQqIQ")
@@ -80,6 +79,12 @@ class ChunkPlace(NamedTuple):
     @classmethod
     def of(cls, location: Location) -> ChunkPlace:
         return cls(location.pack_id, location.offset, location.stop - location.offset)
+
+
+def most_stored(raw_size: int) -> int:
+    """Bytes that a chunk of this size takes in a pack at most: no payload is larger encoded than decoded. Who says more would
+    have a reader take memory for it."""
+    return PAYLOAD_HEADER_SIZE + MAX_PARAMETERS_SIZE + raw_size
 
 
 class PagePlace(NamedTuple):
@@ -373,7 +378,7 @@ def _places(
             chunks.append(ChunkPlace(None, offset, size))
         elif number >= len(packs) or not HEADER_SIZE <= offset <= _MAX_OFFSET:
             raise LyingRecipeError("a chunk is said to be where no pack has one")
-        elif not PAYLOAD_HEADER_SIZE <= size <= MAX_STORED_SIZE:
+        elif not PAYLOAD_HEADER_SIZE <= size <= most_stored(child.size):
             raise LyingRecipeError(f"a chunk is said to take {size} bytes")
         else:
             chunks.append(ChunkPlace(packs[number], offset, size))

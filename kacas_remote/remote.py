@@ -45,8 +45,14 @@ class Remote:
         return f"Remote({self.name!r}, {self.blobs.name!r})"
 
     @property
+    def address(self) -> str:
+        """URL and endpoint: under them this host keeps what it knows of the bucket. Not under the id, which costs a round trip,
+        and which a copy of the bucket has, too, or a bucket that poses as this one."""
+        return f"{self.blobs.name} {self.configuration.endpoint}".rstrip()
+
+    @property
     def remote_id(self) -> bytes:
-        """16 bytes: the store id in its packs, and the name of what this host keeps about it. One round trip, once.
+        """16 bytes: the store id in its packs. One round trip, once.
 
         A bucket without a marker, as kachery-cloud fills it, or a web server, has one made of its URL, until it has a marker.
         Raises NewerFormatError, DamagedRemoteError, or as `get`.

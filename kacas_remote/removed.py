@@ -6,16 +6,19 @@ removed/<sha1>.<id> holds ids of entries, 16 bytes each.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from kacas.errors import KacasError
 from kacas.model.digest import ID_SIZE
-from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
 from kacas_remote.layout import REMOVED
 
 _MAX_SIZE = 16 << 20  # bytes; a million entries of one SHA-1
 _THREADS = 8
+
+Fault = Callable[[str, KacasError], object]
 
 
 def remove_entries(blobs: BlobStore, sha1: bytes, entry_ids: Iterable[bytes]) -> str:
@@ -25,23 +28,36 @@ def remove_entries(blobs: BlobStore, sha1: bytes, entry_ids: Iterable[bytes]) ->
     return key
 
 
-def read_removed(blobs: BlobStore, known: dict[str, frozenset[bytes]] | None = None) -> dict[str, frozenset[bytes]]:
-    """Every record: its key, and the ids of the entries that do not count any more. known: records read before, which never
-    change. Raises DamagedRemoteError."""
+def read_removed(
+    blobs: BlobStore, fault: Fault, known: Mapping[str, frozenset[bytes]] | None = None
+) -> dict[str, frozenset[bytes]]:
+    """Every record: its key, and the ids of the entries that do not count any more. Damaged ones are told to `fault`, and left out.
+
+    known: records read before, which never change. Raises what the bucket does.
+    """
     known = known or {}
-    keys = [info.key for info in blobs.list(REMOVED)]
+
+    def read(info: BlobInfo) -> frozenset[bytes] | None:
+        if info.key in known:
+            return known[info.key]
+        try:
+            return _read(blobs, info)
+        except BlobNotFoundError:
+            return None  # a collector found nothing more that it would remove
+        except DamagedRemoteError as exc:
+            fault(info.key, exc)
+            return None
+
+    infos = list(blobs.list(REMOVED))
     with ThreadPoolExecutor(_THREADS, "kacas-removed") as pool:
-        read = pool.map(lambda key: known.get(key) or _read(blobs, key), keys)
-        return {key: ids for key, ids in zip(keys, read, strict=True) if ids is not None}
+        found = pool.map(read, infos)
+        return {info.key: ids for info, ids in zip(infos, found, strict=True) if ids is not None}
 
 
-def _read(blobs: BlobStore, key: str) -> frozenset[bytes] | None:
-    try:
-        data = blobs.get(key, _MAX_SIZE)
-    except BlobNotFoundError:
-        return None  # a collector found nothing more that it would remove
-    if len(data) % ID_SIZE:
+def _read(blobs: BlobStore, info: BlobInfo) -> frozenset[bytes]:
+    data = blobs.get(info.key, _MAX_SIZE) if info.size <= _MAX_SIZE else b""
+    if info.size > _MAX_SIZE or len(data) % ID_SIZE:
         raise DamagedRemoteError(
-            f"{blobs.name}: {key} is damaged: {len(data)} bytes are no ids; remove the content again, then delete it"
+            f"{blobs.name}: {info.key} is damaged: {info.size} bytes are no ids; remove the content again, then delete it"
         )
     return frozenset(data[at : at + ID_SIZE] for at in range(0, len(data), ID_SIZE))

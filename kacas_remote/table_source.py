@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kacas.errors import KacasError
+from kacas.model.codec import MIB
 from kacas.model.location import Declared, Location
 from kacas_remote.blob_ranges import BlobRanges, Place
 from kacas_remote.errors import DamagedRemoteError
 from kacas_remote.layout import pack_key
+from kacas_remote.recipe import most_stored
 from kacas_remote.tables import Tables
+
+_MOST = 64 * MIB  # bytes that are given at once: far more than anybody asks for, but of tables that lie about sizes
+_GIVEN, _BAD = 1 << 16, 1 << 12  # digests whose places are remembered, so that they can be rejected, and were
 
 
 class TableSource:
@@ -27,18 +32,23 @@ class TableSource:
 
     def _read(self, digests: Sequence[bytes], *, is_first: bool) -> dict[bytes, memoryview]:
         places: dict[bytes, Place] = {}
+        room = _MOST
         for digest, locations in self._tables.locate(digests).items():
             bad = {place for place, _ in self._bad.get(digest, ())}
-            good = [place for location in locations if (place := _place(location)) not in bad]
-            if good:
+            good = [place for one in locations if _is_possible(one) and (place := _place(one)) not in bad]
+            if good and (size := good[0].stop - good[0].start) <= room:
                 places[digest] = good[0]
+                room -= size
         data = self._ranges.read(places.values())
+        if len(self._given) + len(places) > _GIVEN:
+            self._given = {}
         self._given |= places
         gone = [digest for digest, place in places.items() if place not in data]
         if gone and is_first:
             self._tables.refresh()  # a collector moved it
-            data |= {self._given[digest]: payload for digest, payload in self._read(gone, is_first=False).items()}
-            places |= {digest: self._given[digest] for digest in gone}
+            return {digest: data[place] for digest, place in places.items() if place in data} | self._read(
+                gone, is_first=False
+            )
         return {digest: data[place] for digest, place in places.items() if place in data}
 
     def declared(self, digest: bytes) -> Declared | None:
@@ -55,6 +65,8 @@ class TableSource:
     def reject(self, digest: bytes, why: str) -> None:
         """See PartSource."""
         if digest in self._given:
+            if len(self._bad) >= _BAD:
+                self._bad = {}
             self._bad.setdefault(digest, []).append((self._given[digest], why))
 
     def error(self, digest: bytes) -> KacasError:
@@ -65,6 +77,10 @@ class TableSource:
             f"remote {self._ranges.blobs.name}, {where}{why} (chunk {digest.hex()[:16]}…); it was not used. Push the content "
             "again from where it is whole, and look at the remote with: kacas remote verify"
         )
+
+
+def _is_possible(location: Location) -> bool:
+    return location.stop - location.offset <= most_stored(location.raw_size)
 
 
 def _place(location: Location) -> Place:

@@ -1,6 +1,6 @@
 """Tables: what the packs of a bucket hold, kept on this host.
 
-<cache>/remotes/<remote id>/tables/    SQLite: chunks by digest, entries by SHA-1, of every pack whose table was proved
+<cache>/remotes/<address>/tables/    SQLite: chunks by digest, entries by SHA-1, of every pack whose table was proved
 
 A cache of claims: whatever is read from where it says is proved by its digest. A row has a sum all the same: a flipped bit
 would otherwise be written into a recipe. Packs are never changed, so a table is read once; `refresh` lists what is new
@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import struct
+import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kacas.disk.host_database import HostDatabase
 from kacas.errors import NewerFormatError, NotFoundError
-from kacas.model.digest import DIGEST_SIZE
+from kacas.model.digest import DIGEST_SIZE, checksum
 from kacas.model.entry import LAYOUT_ACTIONS, Entry, EntryError, decode_entry
 from kacas.model.location import Location
 from kacas.model.pack_format import PackFormatError, Records, Table
@@ -39,7 +40,9 @@ CREATE TABLE entries (sha1 BLOB, number INTEGER, entry BLOB NOT NULL);
 CREATE INDEX entries_by_sha1 ON entries (sha1);
 CREATE TABLE removed (entry BLOB, key TEXT, PRIMARY KEY (entry, key)) WITHOUT ROWID
 """
+_ADDRESS_SIZE = 16  # bytes: an address may be longer than a name of a directory
 _PARALLEL = 8  # tables that are read at once, 4 MiB of each in memory
+_REFUSED_S = 60.0  # a table that was refused is not read again for so long
 _GROUP = 4096  # keys that are looked for together
 _PER_QUERY = 500  # SQLite took 999 values at most before 2020
 _PLACE = struct.Struct("<QIIHBB")  # of a chunk record: offset, payload size, raw size, parameters size, kind, codec
@@ -56,7 +59,14 @@ class Bucket(Protocol):
     @property
     def blobs(self) -> BlobStore: ...
     @property
+    def address(self) -> str: ...
+    @property
     def remote_id(self) -> bytes: ...
+
+
+def known_of(remote: Bucket, cache: Path) -> Path:
+    """Where this host keeps what it knows of the remote. cache: this user's cache directory."""
+    return cache / "remotes" / checksum(_ADDRESS_SIZE, remote.address.encode("utf-8", "surrogateescape")).hex()
 
 
 class Refreshed(NamedTuple):
@@ -73,9 +83,10 @@ class Tables:
     def __init__(self, remote: Bucket, cache: Path) -> None:
         """cache: this user's cache directory."""
         self._remote = remote
-        self._database = HostDatabase(cache / "remotes" / remote.remote_id.hex() / "tables", _VERSION, _SCHEMA)
+        self._database = HostDatabase(known_of(remote, cache) / "tables", _VERSION, _SCHEMA)
         self._birth = b""  # of the database that was refreshed last
         self.refused: dict[bytes, str] = {}
+        self._refused_until_s = 0.0
 
     def close(self) -> None:
         """Release what is open. It may be used again."""
@@ -102,7 +113,15 @@ class Tables:
         gone = {pack_id for pack_id, size in known.items() if pack_id not in listed or listed[pack_id].size != size}
         self._forget(gone)
         new = {pack_id: info.size for pack_id, info in listed.items() if pack_id not in known or pack_id in gone}
-        self.refused = self._read_all(new)
+        # What is wrong is not read for every content that is not found; it may have been so on the way here.
+        again = (
+            [pack_id for pack_id in self.refused if pack_id in new] if time.monotonic() < self._refused_until_s else []
+        )
+        refused = {pack_id: self.refused[pack_id] for pack_id in again}
+        if failed := self._read_all({pack_id: size for pack_id, size in new.items() if pack_id not in refused}):
+            refused |= failed
+            self._refused_until_s = time.monotonic() + _REFUSED_S
+        self.refused = refused
         return len(new), len(gone)
 
     def learn(self, pack_ids: Iterable[bytes]) -> dict[bytes, str]:
@@ -218,9 +237,7 @@ class Tables:
     def _forget(self, gone: Collection[bytes]) -> None:
         def forget(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM packs WHERE whole AND pack = ?", [(pack_id,) for pack_id in gone])
-            # One walk for all of them: an index by pack would double what every chunk costs.
-            connection.execute("DELETE FROM chunks WHERE number NOT IN (SELECT number FROM packs)")
-            connection.execute("DELETE FROM entries WHERE number NOT IN (SELECT number FROM packs)")
+            _sweep(connection)
 
         if gone:
             self._database.write(forget)
@@ -238,9 +255,9 @@ class Tables:
                 return f"{pack_key(pack_id)} in {blobs.name}: {exc}"
             return None
 
-        blobs, remote_id = self._remote.blobs, self._remote.remote_id
         if not sizes:
             return {}
+        blobs, remote_id = self._remote.blobs, self._remote.remote_id
         with ThreadPoolExecutor(min(_PARALLEL, len(sizes)), "kacas-tables") as pool:
             try:
                 reasons = list(pool.map(read, sizes))
@@ -260,6 +277,7 @@ class Tables:
                 self._database.write(partial(_insert, number=number, rows=piece))
         except BaseException:
             self._database.write(lambda connection: _drop(connection, number))
+            self._database.write(_sweep)
             raise
 
         def finish(connection: sqlite3.Connection) -> None:
@@ -273,10 +291,12 @@ class Tables:
     def refresh_removed(self) -> None:
         """Read what was removed. Raises what the bucket does."""
         rows = self._database.read(lambda connection: connection.execute("SELECT key, entry FROM removed").fetchall())
-        known: dict[str, frozenset[bytes]] = {}
+        ids_by_key: dict[str, set[bytes]] = {}
         for key, entry_id in rows:
-            known[key] = known.get(key, frozenset()) | {entry_id}
-        found = read_removed(self._remote.blobs, known)
+            ids_by_key.setdefault(key, set()).add(entry_id)
+        known = {key: frozenset(ids) for key, ids in ids_by_key.items()}
+        # A record that is damaged removes nothing; `kacas remote verify` names it.
+        found = read_removed(self._remote.blobs, lambda *_: None, known)
         if found == known:
             return
 
@@ -307,8 +327,14 @@ def _insert(connection: sqlite3.Connection, number: int, rows: _Rows) -> None:
 
 
 def _drop(connection: sqlite3.Connection, number: int) -> None:
-    """Its rows count for nothing from now on; they go when a pack is forgotten."""
+    """Its rows count for nothing from now on; they go with the next sweep."""
     connection.execute("DELETE FROM packs WHERE number = ?", (number,))
+
+
+def _sweep(connection: sqlite3.Connection) -> None:
+    """Rows of no pack go, in one walk: an index by pack would double what every chunk costs."""
+    connection.execute("DELETE FROM chunks WHERE number NOT IN (SELECT number FROM packs)")
+    connection.execute("DELETE FROM entries WHERE number NOT IN (SELECT number FROM packs)")
 
 
 def _encoded_rows(number: int, records: Records) -> Iterator[tuple[bytes, int, bytes]]:

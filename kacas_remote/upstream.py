@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kacas.content import Content
-from kacas.errors import DamagedError, KacasError, NotFoundError
+from kacas.errors import DamagedError, KacasError, NewerFormatError, NotFoundError
 from kacas.formats.npy import recognised
-from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.description import Description
 from kacas.model.digest import ID_SIZE, new_sha1
@@ -18,7 +17,7 @@ from kacas.model.entry import Action, Entry, Origin, Proof
 from kacas.model.uri import Uri, label_bytes
 from kacas.read_through import PartSource
 from kacas.settings import Settings
-from kacas.upstream import Near, Plain
+from kacas.upstream import WHOLE_BELOW, Near, Plain
 from kacas_remote.blob_ranges import BlobRanges
 from kacas_remote.catalog import Catalog, Claim
 from kacas_remote.chunk_source import RecipeSource
@@ -31,8 +30,8 @@ from kacas_remote.table_source import TableSource
 from kacas_remote.tables import Tables
 from kacas_remote.trust import Trust, untrusted
 
-WHOLE_BELOW = 64 * MIB  # bytes of content that nobody vouches for, which is fetched whole when a part is asked for
 _OPEN = 64  # sources that are kept
+_REFUSED = 1024  # layouts that are known to lie
 
 
 class _Found(NamedTuple):
@@ -41,6 +40,11 @@ class _Found(NamedTuple):
     entry: Entry
     source: PartSource
     claim: Claim
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a table names it, as one chunk."""
+        return self.claim.recipe is None and self.entry.size <= CHUNK_TARGET
 
 
 class RemoteUpstream:
@@ -57,6 +61,7 @@ class RemoteUpstream:
         self._catalog: Catalog | None = None
         self._by_table: TableSource | None = None
         self._open: dict[tuple[bytes, bytes, str], _Found] = {}
+        self._refused: dict[tuple[bytes, bytes], DamagedError] = {}
 
     def __reduce__(self) -> tuple[Callable[..., RemoteUpstream], tuple[Any, ...]]:
         return RemoteUpstream, (self.remote, self._settings)
@@ -95,23 +100,31 @@ class RemoteUpstream:
         return self._by_table
 
     def _found(self, uri: Uri) -> Iterator[_Found]:
-        """Every layout that the bucket claims. Sources of those that were asked for last are kept, with what they learned.
+        """Every layout that the bucket claims, but those that were refused. Small ones that tables name come first: most likely
+        there is no recipe to be asked for. Sources of those that were asked for last are kept, with what they learned.
 
-        Raises NotFoundError if there is none, DamagedRemoteError or NewerFormatError if none can be used.
+        Raises NotFoundError if there is none, a DamagedError or NewerFormatError if none can be used.
         """
+        seen: set[bytes] = set()
+        refused: DamagedError | None = None
+        for claim in self._claims(uri):
+            if claim.root in seen:
+                continue
+            seen.add(claim.root)
+            if (why := self._refused.get((claim.sha1, claim.root))) is None:
+                yield self._opened(claim)
+            else:
+                refused = why
+        if refused is not None and all((uri.sha1, root) in self._refused for root in seen):
+            raise refused
+        if not seen:
+            raise NotFoundError(f"{uri} is not in {self.name}", sha1=uri.sha1.hex())
+
+    def _claims(self, uri: Uri) -> Iterator[Claim]:
         for entry in self.tables.entries([uri.sha1]).get(uri.sha1, ()):
             if entry.size <= CHUNK_TARGET and uri.root in (None, entry.root):
-                yield self._opened(Claim.of_entry(entry))  # most likely there is no recipe to be asked for
-                return
-        found = False
-        try:
-            for claim in self.catalog.claims(uri):
-                found = True
-                yield self._opened(claim)
-        except NotSupportedError:
-            pass  # a web server lists nothing: there are recipes, or plain objects
-        if not found:
-            raise NotFoundError(f"{uri} is not in {self.name}", sha1=uri.sha1.hex())
+                yield Claim.of_entry(entry)
+        yield from self.catalog.claims(uri)
 
     def _opened(self, claim: Claim) -> _Found:
         key = claim.sha1, claim.root, claim.key
@@ -160,6 +173,8 @@ class RemoteUpstream:
                 continue
             found = True
             yield one.entry, content
+            if one.is_small:
+                return  # nobody looks for others before this one is refused
         if not found and refused is not None:
             raise refused
 
@@ -171,6 +186,8 @@ class RemoteUpstream:
             for one in self._found(uri):
                 if not self._is_believed(uri, one):
                     doubtful.append(one)
+                    if one.is_small:
+                        break
                     continue
                 try:
                     content = near.open(one.entry, one.source)
@@ -178,7 +195,7 @@ class RemoteUpstream:
                     refused = refused or exc
                     continue
                 return [(one.entry, content.with_spares([_Others(self, uri, near, one.entry.root)]))]
-        except NotFoundError:
+        except (NotFoundError, DamagedError, NewerFormatError):
             if (plain := self.plain(uri)) is None:
                 raise
             if plain.size > WHOLE_BELOW:
@@ -201,6 +218,12 @@ class RemoteUpstream:
         """See Upstream."""
         self._proofs.remember(entry.sha1, entry.root)
 
+    def refuse(self, entry: Entry, why: DamagedError) -> None:
+        """See Upstream."""
+        if len(self._refused) >= _REFUSED:
+            self._refused = {}
+        self._refused[entry.sha1, entry.root] = why
+
     def prove(self, uri: Uri, near: Near) -> None:
         """See Upstream."""
         failure: KacasError | None = None
@@ -215,9 +238,11 @@ class RemoteUpstream:
             if sha1.digest() == entry.sha1:
                 self.remember(entry)
                 return
-            failure = failure or DamagedRemoteError(
+            other = DamagedRemoteError(
                 f"{self.name} has other content under {uri} (root {entry.root.hex()}); it was not used"
             )
+            self.refuse(entry, other)
+            failure = failure or other
         if failure is not None:
             raise failure
 

@@ -129,7 +129,10 @@ class Trees:
         """With the number and the sizes of all files below, if it is a directory's."""
         if description.kind != "directory":
             return description
-        totals = self.totals(bytes.fromhex(description.sha1), description.uri)
+        try:
+            totals = self.totals(bytes.fromhex(description.sha1), description.uri)
+        except WrongKindError:
+            return description  # a kind is what somebody said
         return replace(description, files=totals.files, total_size=totals.size)
 
     def totals(self, sha1: bytes, where: str) -> Totals:

@@ -197,12 +197,12 @@ class _Restore:
         entry, path = file.entry, file.place.text(file.entry.name)
         try:
             uri = Uri(entry.sha1)
-            _, content = self._repository.resolve(uri)
-            if content.size != entry.size:
+            size = self._repository.size(uri)  # before anything of it comes from afar
+            if size != entry.size:
                 raise DamagedContentError(
-                    f"the directory says {entry.size} bytes, the content has {content.size}", sha1=entry.sha1.hex()
+                    f"the directory says {entry.size} bytes, the content has {size}", sha1=entry.sha1.hex()
                 )
-            self._write(file, content.windows())
+            self._write(file, self._repository.resolve(uri)[1].windows())
             self._repository.tiers.heal(uri)
         except (DamagedError, NotFoundError, NewerFormatError, MissingPackageError) as exc:
             self._problems.append((path, exc))

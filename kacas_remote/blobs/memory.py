@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -32,6 +33,7 @@ class MemoryBlobs:
     def __init__(self, name: str = "", prefix: str = "") -> None:
         """name: of what is shared; "" is shared with nobody. prefix: "" or `a/b/`, before every key."""
         self._memory_name, self._prefix = name, prefix
+        self._own_name = f"({secrets.token_hex(4)})"  # in messages, and where a cache tells one from another
         self._blobs: _Place = _BY_NAME.setdefault(name, {}) if name else {}
 
     def __reduce__(self) -> tuple[Callable[..., MemoryBlobs], tuple[str, str]]:
@@ -44,7 +46,7 @@ class MemoryBlobs:
 
     @property
     def name(self) -> str:
-        return f"memory://{self._memory_name}/{self._prefix}".rstrip("/") if self._memory_name else "memory://"
+        return f"memory://{self._memory_name or self._own_name}/{self._prefix}".rstrip("/")
 
     def put_if_absent(self, key: str, data: bytes | bytearray | memoryview) -> bool:
         blob = _blob(data)

@@ -106,7 +106,7 @@ class Survey:
     def read(self) -> None:
         """Condemned packs first, then packs, then recipes: what is published meanwhile is named later than it is there."""
         condemned = condemned_packs(self.blobs)
-        self.removed = read_removed(self.blobs)
+        self.removed = read_removed(self.blobs, self.fault)
         # Recipes are listed before packs: all that these name was there before them.
         recipes = list(self._listed(RECIPES))
         self._read_packs(condemned)

@@ -25,6 +25,10 @@ class Bucket:
     remote_id: bytes = REMOTE_ID
     name: str = "lab"
 
+    @property
+    def address(self) -> str:
+        return self.blobs.name
+
 
 def sha1_of(data: bytes) -> bytes:
     sha1 = new_sha1()

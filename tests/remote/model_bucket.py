@@ -67,7 +67,7 @@ def places_in(
 ) -> tuple[dict[bytes, list[ChunkPlace]], dict[bytes, list[tuple[Entry, bytes]]]]:
     """What the tables of packs that are not condemned say: condemned/ is listed first, then packs/."""
     condemned = condemned_packs(blobs)
-    removed = set().union(*read_removed(blobs).values())
+    removed = set().union(*read_removed(blobs, stop_at_faults).values())
     places: dict[bytes, list[ChunkPlace]] = {}
     entries: dict[bytes, list[tuple[Entry, bytes]]] = {}
     for info in blobs.list(PACKS):

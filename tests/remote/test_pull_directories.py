@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.push import push
 from kacas_remote.remote import new_remote
 from tests.remote.counting import CountingBlobs
+from tests.remote.faulty import FaultyBlobs
 from tests.remote.filled import upstream_on
+from tests.remote.sources import directory
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def test_a_remote_says_what_it_has(tmp_path: Path, lab: kacas.Store, blobs: Coun
         assert not node.exists(absent)
         assert node.find(absent) is None
         found = node.describe(uri)
-        assert (found.size, found.store) == (4, "remote lab (memory://)")
+        assert (found.size, found.store) == (4, f"remote lab ({blobs.name})")
         with pytest.raises(kacas.NotFoundError, match="nor in remote lab"):
             node.load_text(absent)
 
@@ -106,3 +109,26 @@ def test_to_ask_about_content_moves_none_of_it(tmp_path: Path, lab: kacas.Store,
         found = node.describe(uri)
         assert (found.shape, found.dtype, found.chunks) == ((4 << 20,), "int64", lab.describe(uri).chunks)
     assert blobs.moved < 1 << 20
+
+
+@pytest.mark.parametrize("parts", ["all", "a path", "a file"])
+def test_a_directory_comes_from_the_next_remote_where_one_is_away(
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs, parts: str
+) -> None:
+    away = FaultyBlobs(MemoryBlobs())
+    files = directory(tmp_path / "data", 12)
+    uri = lab.store_dir(tmp_path / "data").partition("?")[0]
+    push(lab, new_remote("lab", blobs), [uri])
+    away.fault("drop", times=None)
+    behind = [upstream_on(away, tmp_path / "cache", "away"), upstream_on(blobs, tmp_path / "cache", "there")]
+    with kacas.Store.open(tmp_path / "node", behind=behind) as node, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if parts == "all":
+            node.load_dir(uri, tmp_path / "restored")
+            for name, data in files.items():
+                assert (tmp_path / "restored" / name).read_bytes() == data
+        elif parts == "a path":
+            node.load_dir(f"{uri}/sub", tmp_path / "restored")
+            assert (tmp_path / "restored" / "3.dat").read_bytes() == files["sub/3.dat"]
+        else:
+            assert node.load_bytes(f"{uri}/sub/3.dat") == files["sub/3.dat"]

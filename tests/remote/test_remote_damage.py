@@ -105,3 +105,17 @@ def test_a_slice_that_one_remote_cannot_give_comes_from_the_next(
             blobs.fault(kind, call="get", prefix=PACKS, times=None)
             at = 1_000_000 if kind == "flip" else 20_000_000
             assert np.array_equal(lazy[at : at + 100], values[at : at + 100])
+
+
+def test_a_remote_that_was_away_is_asked_last_for_a_while(
+    tmp_path: Path, bucket: MemoryBlobs, blobs: FaultyBlobs, uri: str, values: np.ndarray
+) -> None:
+    behind = [upstream_on(blobs, tmp_path / "cache", "away"), upstream_on(bucket, tmp_path / "cache", "there")]
+    dropped = blobs.fault("drop", times=None)
+    with kacas.Store.open(tmp_path / "two", behind=behind) as node:
+        with pytest.warns(RuntimeWarning, match="away .* did not help, .*there"):
+            assert node.load_bytes(uri, -8) == values[-1:].tobytes()
+        before = dropped.met
+        assert node.load_bytes(uri, 10_000_000, 10_000_008)
+        assert node.exists(uri)
+        assert dropped.met == before > 0

@@ -13,6 +13,7 @@ from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.layout import PACKS
 from tests.remote.counting import CountingBlobs
+from tests.remote.faulty import FaultyBlobs
 from tests.remote.filled import put_content, upstream_on
 from tests.upstreams import fetched_entries, fetched_packs
 
@@ -162,3 +163,15 @@ def test_forked_and_spawned_children_read_through_the_store_of_their_parent(
             assert child.exitcode == 0
         assert found == sorted(int(values[at : at + 1_000_000].sum()) for at in range(500_000, 8_000_000, 2_000_000))
         assert int(node.open_npy(uri)[7_000_000:].sum()) == int(values[7_000_000:].sum())
+
+
+def test_what_was_read_of_a_part_is_read_again_while_the_remote_is_away(tmp_path: Path, lab: kacas.Store) -> None:
+    values = np.arange(4 << 20)
+    blobs = FaultyBlobs(MemoryBlobs())
+    uri = lab.store_npy(values)
+    put_content(lab, uri, blobs)
+    with kacas.Store.open(tmp_path / "away", behind=[upstream_on(blobs, tmp_path / "cache-away")]) as store:
+        assert np.array_equal(store.open_npy(uri)[5:9], values[5:9])
+    blobs.fault("drop", times=None)
+    with kacas.Store.open(tmp_path / "away", behind=[upstream_on(blobs, tmp_path / "cache-away")]) as store:
+        assert np.array_equal(store.open_npy(uri)[5:9], values[5:9])
