@@ -84,7 +84,7 @@ def store_everything(demo: Demo) -> str:
             what,
             uri,
             readable(about.size),
-            readable(about.stored_size),
+            readable(about.stored_size or 0),
             f"{about.ratio:.2f}",
             f"{seconds * 1000:,.1f} ms",
             f"{about.size / seconds / 1e6:,.0f} MB/s" if about.size > MIB else "",

@@ -1,8 +1,12 @@
-"""What is stored is uploaded when it is stored, if the call, the user or the environment says so; a batch in one go at its end."""
+"""What is stored is uploaded when it is stored, if the call, the user or the environment says so; a batch in one go at its end.
+
+Content comes first: a remote that cannot be reached, opened or signed in to keeps nobody from storing. What is to be uploaded
+is noted before it is published here, so who is killed in between finds it pending.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -13,14 +17,93 @@ from kacas.settings import Settings
 from kacas.store import Store
 
 if TYPE_CHECKING:
+    from kacas_remote.configuration import RemoteConfiguration
+    from kacas_remote.errors import PushError
+    from kacas_remote.pending import Note
+    from kacas_remote.push.summary import Watcher
     from kacas_remote.remote import Remote
 
 Push = str | bool | None
 """To the remote of this name; None: to the one that stores push to, if there is one; True: to the default one; False: not."""
 
-# URIs by the remote that they go to; one for each thread and asyncio task, as the batches of a store are.
-_gathered: ContextVar[dict[Remote, list[str]] | None] = ContextVar("gathered", default=None)
 _opened: dict[str, tuple[Settings, Remote]] = {}
+
+
+class Outgoing:
+    """What one batch of a store is to upload, by remote. Used by one thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._uris: dict[RemoteConfiguration, list[str]] = {}
+        self._notes: dict[RemoteConfiguration, Note | KacasError] = {}
+
+    def add(self, uri: str, remote: RemoteConfiguration) -> None:
+        self._uris.setdefault(remote, []).append(uri)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """A batch of the store. What was added is noted before it is published; if that fails, nothing is to be uploaded."""
+        try:
+            with self._store.batch():
+                yield
+                self.note()
+        except BaseException:
+            for note in self._notes.values():
+                if not isinstance(note, KacasError):
+                    note.strike_out()
+                    note.release()
+            raise
+
+    def note(self) -> None:
+        """Write down what was added. If it cannot be, `send` says so: it is to be stored all the same."""
+        if not self._uris:
+            return
+        from kacas_remote.pending import PendingPush, write_down
+
+        for remote, uris in self._uris.items():
+            try:
+                self._notes[remote] = write_down(PendingPush(str(self._store.path), remote.name, tuple(uris)))
+            except KacasError as exc:
+                self._notes[remote] = exc
+
+    def send(self, progress: Watcher | None = None) -> None:
+        """Upload what was noted, to each remote; if one fails the others are served all the same. Raises PushError."""
+        failures: list[PushError] = []
+        try:
+            for remote, note in self._notes.items():
+                failure = self._send(remote, note, progress)
+                failures += [failure] if failure is not None else []
+        finally:
+            for note in self._notes.values():
+                if not isinstance(note, KacasError):
+                    note.release()
+        if failures:
+            raise joined(failures) from failures[0]
+
+    def _send(
+        self, configuration: RemoteConfiguration, note: Note | KacasError, progress: Watcher | None
+    ) -> PushError | None:
+        from kacas_remote.errors import PushError
+        from kacas_remote.remote import packages_for
+
+        uris, name = self._uris[configuration], configuration.name
+        try:
+            if isinstance(note, KacasError):
+                raise note
+            with packages_for(name):
+                from kacas_remote.push.pushing import push_pending
+            push_pending(note, self._store, opened(configuration, self._store.settings), progress=progress)
+        except PushError as exc:
+            return exc
+        except KacasError as exc:
+            again = f"kacas push --to {name} {uris[0]}" if isinstance(note, KacasError) else "kacas push --pending"
+            why = f"{uris[0]} is stored, but was not pushed to {name}: {exc}; mend that, then: {again}"
+            return PushError(why, uris=tuple(dict.fromkeys(uris)))
+        return None
+
+
+# One for each thread and asyncio task, as the batches of a store are.
+_outgoing: ContextVar[Outgoing | None] = ContextVar("outgoing", default=None)
 
 
 def pushed(push: Push, keep: Callable[[Store], str]) -> str:
@@ -30,71 +113,62 @@ def pushed(push: Push, keep: Callable[[Store], str]) -> str:
     """
     store = default_store()
     remote = remote_to_push(push, store.settings)
-    uri = keep(store)
-    send_stored(uri, remote)
+    if remote is None:
+        return keep(store)
+    with pushed_batch():
+        uri = keep(store)
+        send_stored(uri, remote)
     return uri
 
 
-def send_stored(uri: str, remote: Remote | None) -> None:
+def send_stored(uri: str, remote: RemoteConfiguration | None) -> None:
     """Upload what was stored, or, in a batch, at its end; nothing if the remote is None. Raises PushError."""
     if remote is None:
         return
-    gathered = _gathered.get()
-    if gathered is None:
-        _send({remote: [uri]})
-    else:
-        gathered.setdefault(remote, []).append(uri)
+    outgoing = _outgoing.get()
+    if outgoing is not None:
+        outgoing.add(uri, remote)
+        return
+    outgoing = Outgoing(default_store())
+    outgoing.add(uri, remote)
+    outgoing.note()
+    outgoing.send()
 
 
 @contextmanager
 def pushed_batch() -> Iterator[None]:
     """A batch of the default store. What is to be uploaded is when all of it is safe; an inner batch joins the outer."""
-    if _gathered.get() is not None:
+    if _outgoing.get() is not None:
         with default_store().batch():
             yield
         return
-    gathered: dict[Remote, list[str]] = {}
-    _gathered.set(gathered)
+    outgoing = Outgoing(default_store())
+    _outgoing.set(outgoing)
     try:
-        with default_store().batch():
+        with outgoing.batch():
             yield
     finally:
-        _gathered.set(None)
-    if gathered:
-        _send(gathered)
+        _outgoing.set(None)
+    outgoing.send()
 
 
-def _send(uris: Mapping[Remote, Sequence[str]]) -> None:
-    """Upload to each remote; if one fails the others are served all the same. Raises PushError."""
+def joined(failures: Sequence[PushError]) -> PushError:
+    """One error for several, with all their URIs."""
     from kacas_remote.errors import PushError
-    from kacas_remote.push.pushing import push
 
-    store = default_store()
-    failures: list[PushError] = []
-    for remote, some in uris.items():
-        try:
-            push(store, remote, some)
-        except PushError as exc:
-            failures.append(exc)
-        except KacasError as exc:
-            why = f"{some[0]} is stored, but was not pushed to {remote.name}: {exc}; mend that, then: kacas push {some[0]}"
-            failures.append(PushError(why, uris=tuple(some)))
-    if failures:
-        named = dict.fromkeys(uri for failure in failures for uri in failure.uris)
-        raise PushError("; ".join(map(str, failures)), uris=tuple(named)) from failures[0]
+    named = dict.fromkeys(uri for failure in failures for uri in failure.uris)
+    return PushError("; ".join(map(str, failures)), uris=tuple(named))
 
 
-def remote_to_push(push: Push, settings: Settings) -> Remote | None:
-    """The remote that is meant. Without remotes nothing of them is imported; nothing is asked of its service.
+def remote_to_push(push: Push, settings: Settings) -> RemoteConfiguration | None:
+    """The remote that is meant. Without remotes nothing of them is imported; whether it can be used is not known yet.
 
-    Raises RemoteNotFoundError, InvalidRemoteError if it can only be read or if there is no default one, InvalidSettingError,
-    MissingPackageError.
+    Raises RemoteNotFoundError, InvalidRemoteError if it can only be read or if there is no default one, InvalidSettingError.
     """
     if push is False or (push is None and settings.remotes_file is None):
         return None
     from kacas_remote.configuration import default_remote, push_remote, read_remotes, remote_named
     from kacas_remote.errors import InvalidRemoteError
-    from kacas_remote.remote import open_configured
 
     remotes = read_remotes(settings)
     if push is None:
@@ -111,7 +185,14 @@ def remote_to_push(push: Push, settings: Settings) -> Remote | None:
         return None
     if not found.writable:
         raise InvalidRemoteError(f"remote {found.name} can only be read: nothing can be pushed to it")
-    opened = _opened.get(found.name)
-    if opened is None or opened[0] is not settings:  # read anew when the user's files or environment changed
-        opened = _opened[found.name] = settings, open_configured(found)
-    return opened[1]
+    return found
+
+
+def opened(configuration: RemoteConfiguration, settings: Settings) -> Remote:
+    """Nothing is asked of its service. Raises InvalidSettingError, MissingPackageError."""
+    from kacas_remote.remote import open_configured
+
+    found = _opened.get(configuration.name)
+    if found is None or found[0] is not settings:  # read anew when the user's files or environment changed
+        found = _opened[configuration.name] = settings, open_configured(configuration)
+    return found[1]

@@ -386,5 +386,9 @@ class Tiers:
                     continue
         except UNREADABLE:
             pass
+        with suppress(*UNREADABLE):
+            if (plain := upstream.plain(Uri(sha1))) is not None:
+                pull.plain(Uri(sha1), plain)
+                return
         if wrong is not None:
             raise wrong

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kacas.default import default_store
 from kacas.errors import KacasError
-from kacas.pushing import remote_to_push
+from kacas.pushing import joined, opened, remote_to_push
 from kacas.store import Store
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ def push(uris: str | Iterable[str], to: str | None = None, *, plain: bool | None
     remote's default is. Raises PushError with the URIs that are not there, which stay pending; NotFoundError, InvalidUriError,
     RemoteNotFoundError and InvalidRemoteError before anything is sent.
     """
+    store = default_store()
+    configuration = remote_to_push(True if to is None else to, store.settings)
+    assert configuration is not None
+    remote = opened(configuration, store.settings)
     from kacas_remote.push import pushing
 
-    store = default_store()
-    remote = remote_to_push(True if to is None else to, store.settings)
-    assert remote is not None
     return pushing.push(store, remote, _several(uris), plain=plain)
 
 
@@ -53,8 +54,8 @@ def push_pending() -> list[PushSummary]:
     Raises PushError with all URIs that still are not there, when everything else was tried.
     """
     from kacas_remote.errors import PushError
+    from kacas_remote.pending import taken
     from kacas_remote.push import pushing
-    from kacas_remote.push.pending import taken
     from kacas_remote.remote import open_remote
 
     default, done, failures = default_store(), [], []
@@ -67,10 +68,9 @@ def push_pending() -> list[PushSummary]:
             except PushError as exc:
                 failures.append(exc)
             except KacasError as exc:
-                failures.append(PushError(f"{note.push.uris[0]}, ...: {exc}", uris=note.push.uris))
+                failures.append(note.stays(exc))
     if failures:
-        named = dict.fromkeys(uri for failure in failures for uri in failure.uris)
-        raise PushError("; ".join(map(str, failures)), uris=tuple(named)) from failures[0]
+        raise joined(failures) from failures[0]
     return done
 
 

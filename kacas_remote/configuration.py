@@ -5,22 +5,19 @@ The file is 0600 and holds no secrets. It is replaced as a whole, so who reads i
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kacas.disk.durable import Temporary, make_directory
-from kacas.errors import InvalidSettingError, NewerFormatError, StoreError
+from kacas.errors import InvalidSettingError, NewerFormatError
 from kacas.interop.kachery_directory import read_small
 from kacas.settings import Settings, user_file
 from kacas_remote.errors import InvalidRemoteError, RemoteNotFoundError
+from kacas_remote.own_file import change_file
 
 REMOTES_FORMAT = 1
 SCHEMES = ("s3", "gs", "az", "file", "https", "http", "memory")
@@ -274,30 +271,11 @@ def change_remotes(edit: Edit, path: Path | None = None) -> tuple[RemoteConfigur
     Raises as `read_remotes_file`, what `edit` raises, and InvalidSettingError if the file cannot be written.
     """
     path = remotes_path() if path is None else path
-    try:
-        make_directory(path.parent, 0o700, sync=True)
-        with _alone(path.parent):
-            changed = tuple(edit(read_remotes_file(path)))
-            written = Temporary(path.parent, path.name, mode=0o600, sync=True)
-            try:
-                written.append([render_remotes(changed).encode()])
-                written.replace()
-            except BaseException:
-                written.discard()
-                raise
-    except (OSError, StoreError) as exc:
-        cause = exc.__cause__ if isinstance(exc, StoreError) else exc
-        why = cause.strerror if isinstance(cause, OSError) and cause.strerror else exc
-        raise InvalidSettingError(f"{path} cannot be written: {why}; mend that, then try again") from exc
-    return changed
+    changed: list[RemoteConfiguration] = []
 
+    def edited() -> str:
+        changed.extend(edit(read_remotes_file(path)))
+        return render_remotes(changed)
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """A file of one user's own: where the lock does not hold, as on some NFS, the worst is that one change is to be repeated."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+    change_file(path, edited)
+    return tuple(changed)

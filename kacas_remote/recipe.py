@@ -34,12 +34,13 @@ MAX_SIGNATURES = 64
 MAX_MEMBER_PACKS = 1 << 16
 MAX_STORED_SIZE = PAYLOAD_HEADER_SIZE + MAX_PARAMETERS_SIZE + MAX_PAYLOAD_SIZE
 
-# magic, version, kind, signatures, label, member packs, sha1, root, size, time, top page, other pages
-_HEAD = struct.Struct("<8sHBBHxxI20s32sQqIQ")
+# magic, version, kind, signatures, label, flags, member packs, sha1, root, size, time, top page, other pages
+_HEAD = struct.Struct("<8sHBBHBxI20s32sQqIQ")
 _SIGNATURE = struct.Struct("<32s64s")
 _PAGE = struct.Struct("<4sBxHHxxI")  # magic, level, packs, records, raw size
 _RECORD = struct.Struct("<QII")  # offset, size, number of the pack; of a node 0
 _HEAD_MAGIC, _PAGE_MAGIC = b"KRECIPE\0", b"KPAG"
+_MEMBER = 1  # a flag
 _PLAIN = 0xFFFFFFFF  # in place of a pack's number
 _CHECK_SIZE = 16
 _MAX_OFFSET = 1 << 62
@@ -92,7 +93,8 @@ class PagePlace(NamedTuple):
 class Head:
     """What a recipe claims. time_ns: since the epoch, by its publisher's clock. label: UTF-8 bytes.
 
-    member_packs: of a directory, ids of the packs whose tables name the members.
+    member_packs: of a directory, ids of the packs whose tables name the members. is_member: it was made for a directory only:
+    nobody asked for the content itself.
     """
 
     sha1: bytes
@@ -103,6 +105,7 @@ class Head:
     time_ns: int = 0
     signatures: tuple[Signature, ...] = ()
     member_packs: tuple[bytes, ...] = ()
+    is_member: bool = False
 
     @property
     def label_text(self) -> str:
@@ -222,13 +225,13 @@ def front_size(data: Buffer) -> int:
 
     Raises RecipeError or NewerFormatError, also for more than MAX_FRONT_SIZE.
     """
-    signature_count, label_size, pack_count, _, _, _, _, _, top_size, _ = _fixed(data)
+    signature_count, label_size, _, pack_count, _, _, _, _, _, top_size, _ = _fixed(data)
     return _head_size(signature_count, label_size, pack_count) + top_size
 
 
 def decode_head(data: Buffer) -> Head:
     """Of an object that begins with these bytes. Raises DamagedRecipeError, LyingRecipeError or NewerFormatError."""
-    signature_count, label_size, pack_count, kind, sha1, root, size, time_ns, _, _ = _fixed(data)
+    signature_count, label_size, flags, pack_count, kind, sha1, root, size, time_ns, _, _ = _fixed(data)
     stop = _head_size(signature_count, label_size, pack_count)
     if len(data) < stop:
         raise DamagedRecipeError("its head is cut short")
@@ -241,7 +244,8 @@ def decode_head(data: Buffer) -> Head:
     packs_at = label_stop + signature_count * _SIGNATURE.size
     signatures = tuple(Signature(*fields) for fields in _SIGNATURE.iter_unpack(view[label_stop:packs_at]))
     packs = _ids(view[packs_at : stop - _CHECK_SIZE])
-    return Head(sha1, root, size, kind, bytes(view[_HEAD.size : label_stop]), time_ns, signatures, packs)
+    label = bytes(view[_HEAD.size : label_stop])
+    return Head(sha1, root, size, kind, label, time_ns, signatures, packs, bool(flags & _MEMBER))
 
 
 def decode_recipe(data: Buffer) -> Recipe:
@@ -250,7 +254,7 @@ def decode_recipe(data: Buffer) -> Recipe:
     Raises DamagedRecipeError, LyingRecipeError or NewerFormatError.
     """
     head = decode_head(data)
-    signature_count, label_size, pack_count, _, _, _, _, _, top_size, pages_size = _fixed(data)
+    signature_count, label_size, _, pack_count, _, _, _, _, _, top_size, pages_size = _fixed(data)
     front = _head_size(signature_count, label_size, pack_count) + top_size
     if len(data) < front:
         raise DamagedRecipeError("its top page is cut short")
@@ -280,13 +284,12 @@ def _decode_top(data: memoryview, head: Head, pages: tuple[int, int]) -> Page:
     return Page(level, raw, children, _places(records, packs, children, level, head.size, pages), manifest)
 
 
-def _fixed(data: Buffer) -> tuple[int, int, int, int, bytes, bytes, int, int, int, int]:
+def _fixed(data: Buffer) -> tuple[int, int, int, int, int, bytes, bytes, int, int, int, int]:
     """The fields of fixed size, bounded. Not proved yet."""
     if len(data) < _HEAD.size:
         raise DamagedRecipeError("it is too short for a recipe")
-    (magic, version, kind, signature_count, label_size, pack_count, sha1, root, size, time_ns, top_size, pages_size) = (
-        _HEAD.unpack_from(data)
-    )
+    magic, version, kind, signature_count, label_size, flags, *rest = _HEAD.unpack_from(data)
+    pack_count, sha1, root, size, time_ns, top_size, pages_size = rest
     if magic != _HEAD_MAGIC:
         raise DamagedRecipeError("it does not begin as a recipe does")
     if version > RECIPE_VERSION:
@@ -303,7 +306,7 @@ def _fixed(data: Buffer) -> tuple[int, int, int, int, bytes, bytes, int, int, in
         or not version
     ):
         raise DamagedRecipeError("its head is out of bounds")
-    return signature_count, label_size, pack_count, kind, sha1, root, size, time_ns, top_size, pages_size
+    return signature_count, label_size, flags, pack_count, kind, sha1, root, size, time_ns, top_size, pages_size
 
 
 def _head_size(signature_count: int, label_size: int, pack_count: int) -> int:
@@ -312,8 +315,8 @@ def _head_size(signature_count: int, label_size: int, pack_count: int) -> int:
 
 def _encode_head(head: Head, top_size: int, pages_size: int) -> bytes:
     fixed = _HEAD.pack(
-        _HEAD_MAGIC, RECIPE_VERSION, head.kind, len(head.signatures), len(head.label), len(head.member_packs),
-        head.sha1, head.root, head.size, head.time_ns, top_size, pages_size,
+        _HEAD_MAGIC, RECIPE_VERSION, head.kind, len(head.signatures), len(head.label), _MEMBER * head.is_member,
+        len(head.member_packs), head.sha1, head.root, head.size, head.time_ns, top_size, pages_size,
     )  # fmt: skip
     signatures = b"".join(_SIGNATURE.pack(*signature) for signature in head.signatures)
     whole = fixed + head.label + signatures + b"".join(head.member_packs)

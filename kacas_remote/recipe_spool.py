@@ -11,6 +11,7 @@ from pathlib import Path
 from kacas.disk.spool import Spool
 from kacas.model.codec import MIB
 from kacas.model.digest import PayloadKind
+from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.recipe import Head, Locate, encode_recipe
 
 PART_SIZE = 8 * MIB  # the least that a part of a large blob has
@@ -65,6 +66,20 @@ class RecipeSpool:
         yield first
         for at in range(len(first) - len(self._front), self._spool.size, PART_SIZE):
             yield self._read(at, PART_SIZE)
+
+    def put(self, blobs: BlobStore, key: str) -> None:
+        """Also in place of another."""
+        blobs.put_parts(key, self.parts(), size=self.size)
+
+    def put_if_absent(self, blobs: BlobStore, key: str) -> bool:
+        """False if another is there. No service puts many parts on condition: for a large recipe it is looked before. Of two
+        that come at the same moment, the first is then replaced, and the next push of its root puts it beside the other."""
+        if self.size <= PART_SIZE:
+            return blobs.put_if_absent(key, next(self.parts()))
+        if blobs.head(key) is not None:
+            return False
+        self.put(blobs, key)
+        return True
 
     def _read(self, at: int, size: int) -> bytes:
         data = bytearray(max(0, min(size, self._spool.size - at)))

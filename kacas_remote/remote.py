@@ -60,12 +60,20 @@ class Remote:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
         return self._id is not None or self._read_marker() is not None
 
+    def through(self, blobs: BlobStore) -> Remote:
+        """The same remote, asked through other blobs, as such that count."""
+        remote = Remote(self.name, blobs, self.configuration)
+        remote._id = self._id
+        return remote
+
     def mark(self) -> bytes:
         """Make it a remote of kacas, before the first push; of several who do so at once one makes the id. Returns the id."""
         if not self.marked:
             created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             marker = {"format": REMOTE_FORMAT, "id": secrets.token_hex(16), "created": created}
-            self.blobs.put_if_absent(MARKER, (json.dumps(marker) + "\n").encode("ascii"))
+            data = (json.dumps(marker) + "\n").encode("ascii")
+            if self.blobs.put_if_absent(MARKER, data):
+                self._id = parse_marker(data, MARKER)
         return self.remote_id
 
     def _read_marker(self) -> bytes | None:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from kacas.disk.host_database import HostDatabase
 from kacas.errors import NewerFormatError, NotFoundError
 from kacas.model.digest import DIGEST_SIZE
-from kacas.model.entry import Entry, EntryError, decode_entry
+from kacas.model.entry import LAYOUT_ACTIONS, Entry, EntryError, decode_entry
 from kacas.model.location import Location
 from kacas.model.pack_format import PackFormatError, Records, Table
 from kacas_remote.blobs.blob_store import BlobStore
@@ -40,6 +40,7 @@ CREATE INDEX entries_by_sha1 ON entries (sha1);
 CREATE TABLE removed (entry BLOB, key TEXT, PRIMARY KEY (entry, key)) WITHOUT ROWID
 """
 _PARALLEL = 8  # tables that are read at once, 4 MiB of each in memory
+_GROUP = 4096  # keys that are looked for together
 _PER_QUERY = 500  # SQLite took 999 values at most before 2020
 _PLACE = struct.Struct("<QIIHBB")  # of a chunk record: offset, payload size, raw size, parameters size, kind, codec
 _ROW = struct.Struct("<QIIHBBI")  # the same, and a sum of digest, pack and place
@@ -85,18 +86,24 @@ class Tables:
 
         A table that cannot be used is named in the result, and in `refused`, by the id of its pack. Raises what the bucket does.
         """
-        blobs = self._remote.blobs
         birth = self._database.read(HostDatabase.birth)
-        listed = {pack_id: info for info in blobs.list(PACKS) if (pack_id := pack_id_of(info.key)) is not None}
+        with ThreadPoolExecutor(1, "kacas-removed") as pool:
+            removals = pool.submit(self.refresh_removed)
+            new, gone = self._refresh_packs()
+            removals.result()
+        self._birth = birth
+        return Refreshed(new - len(self.refused), gone, self.refused)
+
+    def _refresh_packs(self) -> tuple[int, int]:
+        """How many are new, and gone."""
+        infos = self._remote.blobs.list(PACKS)
+        listed = {pack_id: info for info in infos if (pack_id := pack_id_of(info.key)) is not None}
         known = self._known()
         gone = {pack_id for pack_id, size in known.items() if pack_id not in listed or listed[pack_id].size != size}
         self._forget(gone)
         new = {pack_id: info.size for pack_id, info in listed.items() if pack_id not in known or pack_id in gone}
-        refused = self._read_all(new)
-        self.refused = refused
-        self._read_removed()
-        self._birth = birth
-        return Refreshed(len(new) - len(refused), len(gone), refused)
+        self.refused = self._read_all(new)
+        return len(new), len(gone)
 
     def learn(self, pack_ids: Iterable[bytes]) -> dict[bytes, str]:
         """Read the tables of these packs only, if they are not known; those that are gone are left out.
@@ -113,8 +120,8 @@ class Tables:
 
     def add(self, pack_id: bytes, table: Table, size: int) -> None:
         """The table of a pack that was put there just now. size: of the pack, bytes."""
-        entries = [(entry, bytes(encoded)) for entry, encoded in table.encoded_entries()]
-        self._keep(pack_id, size, iter([TablePiece(table.records, entries)]))
+        named = [(sha1, encoded) for _, sha1, action, encoded in table.rows() if action in LAYOUT_ACTIONS]
+        self._keep(pack_id, size, iter([_Rows(table.records, named)]))
 
     def locate(self, digests: Collection[bytes]) -> dict[bytes, list[Location]]:
         """Where payloads are in packs; those that are in none are left out."""
@@ -156,10 +163,22 @@ class Tables:
 
     def packs_with(self, digests: Collection[bytes], sha1s: Collection[bytes]) -> set[bytes]:
         """Ids of the packs that have one of these payloads, or an entry of one of these SHA-1."""
-        packs, chunks, _ = self._ask("SELECT DISTINCT number FROM chunks WHERE digest IN", digests)
-        more, entries, _ = self._ask("SELECT DISTINCT number FROM entries WHERE sha1 IN", sha1s)
-        packs |= more
-        return {packs[number] for (number,) in [*chunks, *entries] if number in packs}
+        found: set[bytes] = set()
+        for query, keys in (
+            ("SELECT DISTINCT number FROM chunks WHERE digest IN", list(digests)),
+            ("SELECT DISTINCT number FROM entries WHERE sha1 IN", list(sha1s)),
+        ):
+            for at in range(0, len(keys), _GROUP):
+                packs, rows, _ = self._ask(query, keys[at : at + _GROUP])
+                found |= {packs[number] for (number,) in rows if number in packs}
+                if len(found) == len(packs):
+                    return found  # all that there are: most often the first group is enough
+        return found
+
+    def removed(self) -> frozenset[bytes]:
+        """Ids of the entries that do not count."""
+        rows = self._database.read(lambda connection: connection.execute("SELECT entry FROM removed").fetchall())
+        return frozenset(entry_id for (entry_id,) in rows)
 
     def packs(self) -> dict[bytes, int]:
         """Packs whose tables are known, by id, with their sizes."""
@@ -211,7 +230,8 @@ class Tables:
 
         def read(pack_id: bytes) -> str | None:
             try:
-                self._keep(pack_id, size := sizes[pack_id], read_table(blobs, remote_id, pack_id, size))
+                size = sizes[pack_id]
+                self._keep(pack_id, size, map(_rows_of, read_table(blobs, remote_id, pack_id, size)))
             except NotFoundError:
                 return None  # it went after it was listed
             except (PackFormatError, NewerFormatError) as exc:
@@ -229,7 +249,7 @@ class Tables:
                 raise
         return {pack_id: why for pack_id, why in zip(sizes, reasons, strict=True) if why is not None}
 
-    def _keep(self, pack_id: bytes, size: int, pieces: Iterator[TablePiece]) -> None:
+    def _keep(self, pack_id: bytes, size: int, pieces: Iterator[_Rows]) -> None:
         """Rows count when the last has come, and the table is proved."""
         number = secrets.randbits(48)
         self._database.write(
@@ -237,7 +257,7 @@ class Tables:
         )
         try:
             for piece in pieces:
-                self._database.write(partial(_insert, number=number, piece=piece))
+                self._database.write(partial(_insert, number=number, rows=piece))
         except BaseException:
             self._database.write(lambda connection: _drop(connection, number))
             raise
@@ -250,7 +270,8 @@ class Tables:
 
         self._database.write(finish)
 
-    def _read_removed(self) -> None:
+    def refresh_removed(self) -> None:
+        """Read what was removed. Raises what the bucket does."""
         rows = self._database.read(lambda connection: connection.execute("SELECT key, entry FROM removed").fetchall())
         known: dict[str, frozenset[bytes]] = {}
         for key, entry_id in rows:
@@ -267,11 +288,21 @@ class Tables:
         self._database.write(keep)
 
 
-def _insert(connection: sqlite3.Connection, number: int, piece: TablePiece) -> None:
-    connection.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", _encoded_rows(number, piece.records))
+class _Rows(NamedTuple):
+    """Of one piece of a table. named: SHA-1 and encoded entry of each that names a layout."""
+
+    records: Records
+    named: list[tuple[bytes, bytes]]
+
+
+def _rows_of(piece: TablePiece) -> _Rows:
+    return _Rows(piece.records, [(entry.sha1, encoded) for entry, encoded in piece.entries if entry.names_layout])
+
+
+def _insert(connection: sqlite3.Connection, number: int, rows: _Rows) -> None:
+    connection.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", _encoded_rows(number, rows.records))
     connection.executemany(
-        "INSERT INTO entries VALUES (?, ?, ?)",
-        [(entry.sha1, number, encoded) for entry, encoded in piece.entries if entry.names_layout],
+        "INSERT INTO entries VALUES (?, ?, ?)", [(sha1, number, encoded) for sha1, encoded in rows.named]
     )
 
 

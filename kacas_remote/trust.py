@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kacas.disk.durable import make_directory
 from kacas.errors import InvalidSettingError
 from kacas.interop.key_pair import KeyPair, keep_key_pair, read_identity
 from kacas.settings import identity_file
 from kacas_remote.errors import UntrustedError
+from kacas_remote.own_file import change_file
 from kacas_remote.signing import (
     Signature,
     is_signed,
@@ -140,39 +139,40 @@ def add_publisher(path: Path, name: str, publisher: bytes) -> None:
         raise InvalidSettingError(
             f"{name[:80]!r} is no name for a publisher: letters, digits and . _ @ -, at most 64, none of the signs first"
         )
-    there = read_publishers(path)
-    if name in (called for key, called in there.items() if key != publisher):
-        raise InvalidSettingError(f"{name!r} is another publisher; remove that one first: kacas trust remove {name}")
-    _write(path, {**there, publisher: name})
+
+    def added() -> str:
+        there = read_publishers(path)
+        if name in (called for key, called in there.items() if key != publisher):
+            raise InvalidSettingError(
+                f"{name!r} is another publisher; remove that one first: kacas trust remove {name}"
+            )
+        return _render({**there, publisher: name})
+
+    change_file(path, added)
 
 
 def remove_publisher(path: Path, name_or_key: str) -> bytes:
     """Trust a publisher no more. Returns its key. Raises InvalidSettingError if there is none of that name or key."""
-    there = read_publishers(path)
-    for publisher, name in there.items():
-        if name_or_key.strip() in (name, publisher_text(publisher)):
-            _write(path, {key: called for key, called in there.items() if key != publisher})
-            return publisher
-    raise InvalidSettingError(f"{name_or_key[:100]!r} is no publisher that you trust; see: kacas trust list")
+    removed: list[bytes] = []
+
+    def without() -> str:
+        there = read_publishers(path)
+        for publisher, name in there.items():
+            if name_or_key.strip() in (name, publisher_text(publisher)):
+                removed.append(publisher)
+                return _render({key: called for key, called in there.items() if key != publisher})
+        raise InvalidSettingError(f"{name_or_key[:100]!r} is no publisher that you trust; see: kacas trust list")
+
+    change_file(path, without)
+    return removed[0]
 
 
-def _write(path: Path, publishers: Mapping[bytes, str]) -> None:
+def _render(publishers: Mapping[bytes, str]) -> str:
     lines = [f'"{name}" = "{publisher_text(key)}"' for key, name in _by_name(publishers.items())]
-    text = (
+    return (
         "# Publishers whom you trust: what they sign is believed before all of it was read. See: kacas trust\n"
         f"format = {TRUST_FORMAT}\n\n[publishers]\n" + "".join(f"{line}\n" for line in lines)
     )
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        make_directory(path.parent, 0o700, sync=True)
-        with open(temporary, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise InvalidSettingError(f"{path} cannot be written: {exc.strerror or exc}; mend that, and try again") from exc
 
 
 def _by_name(items: Iterable[tuple[bytes, str]]) -> list[tuple[bytes, str]]:

@@ -13,7 +13,7 @@ import pytest
 import kacas
 from kacas_remote.configuration import RemoteConfiguration, change_remotes
 from kacas_remote.errors import InvalidRemoteError, PushError, RemoteNotFoundError
-from kacas_remote.push.pending import pending
+from kacas_remote.pending import pending
 from kacas_remote.remote import Remote, open_remote
 from kacas_remote.tables import Tables
 
@@ -234,11 +234,11 @@ def kacas_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_pushes_what_it_stored_to_the_remote_that_is_named_or_marked(lab: Remote, tmp_path: Path) -> None:
-    done = kacas_command("store", "some", "--push", "lab")
+    done = kacas_command("store", "--push-to", "lab", "some")
     assert done.returncode == 0, done.stderr
     assert is_at(lab, done.stdout.strip())
     other = add("other", tmp_path / "other", default=True)
-    linked = kacas_command("link", "some/file", "--push")
+    linked = kacas_command("link", "--push", "some/file")
     assert linked.returncode == 0, linked.stderr
     assert is_at(other, linked.stdout.strip())
     assert packs(other) == 1
@@ -254,7 +254,7 @@ def test_the_command_pushes_what_it_stored_to_the_remote_that_is_named_or_marked
 
 def test_the_command_prints_the_uris_of_what_it_could_not_push(lab: Remote, tmp_path: Path) -> None:
     mend = break_down(tmp_path / "bucket")
-    done = kacas_command("store", "some/file", "--push", "lab")
+    done = kacas_command("store", "some/file", "--push-to", "lab")
     assert done.returncode == 14
     uri = done.stdout.strip()
     assert kacas.load_bytes(uri) == b"file"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kacas.cli.command import ExampleCommand, filled, json_option
-from kacas.cli.keeping import check_label, keep_all, push_option
+from kacas.cli.keeping import check_label, keep_all, push_options
 from kacas.cli.session import Session
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--label", help="The name to remember, instead of the file's own.")
 @click.option("--exclude", metavar="PATTERN", multiple=True, help="In directories, leave out names or paths like this.")
 @click.option("--partial", is_flag=True, help="Link a directory though parts of it cannot be read; they are named.")
-@push_option()
+@push_options()
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
 def link(
@@ -37,7 +37,8 @@ def link(
     label: str | None,
     exclude: tuple[str, ...],
     partial: bool,
-    push: str | None,
+    push: bool,
+    push_to: str | None,
     as_json: bool,
 ) -> None:
     """Keep files or directories where they are and print their URIs.
@@ -54,7 +55,7 @@ def link(
             return opened.link_dir(path, label=label, exclude=exclude, partial=partial)
         return opened.link_file(path, label=label)
 
-    keep_all(session, sizes, paths, keep, push, as_json)
+    keep_all(session, sizes, paths, keep, push_to if push_to is not None else push or None, as_json)
 
 
 def _size(path: str) -> int | None:

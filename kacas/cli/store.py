@@ -11,7 +11,7 @@ import click
 
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, filled, json_option
-from kacas.cli.keeping import check_label, keep_all, push_option
+from kacas.cli.keeping import check_label, keep_all, push_options
 from kacas.cli.session import Session
 from kacas.cli.stdin import Stdin
 
@@ -122,7 +122,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     cls=ExampleCommand,
     examples=[
         "kacas store movie.npy --codec fast --chunks '100,16,*'",
-        "kacas store results --exclude '*.tmp' --push lab",
+        "kacas store results --exclude '*.tmp' --push-to lab",
         "tar c results | kacas store - --label results.tar",
     ],
 )
@@ -155,7 +155,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     callback=_lengths,
     help="Keep the array in a .npy file as tiles of this shape, to read it along any axis; * for a whole axis.",
 )
-@push_option()
+@push_options()
 @json_option('Print {"uri", "size", "path"} for each PATH, one object per line.')
 @click.pass_obj
 def store(
@@ -167,7 +167,8 @@ def store(
     rehash: bool,
     codec: str,
     chunks: tuple[int | None, ...] | None,
-    push: str | None,
+    push: bool,
+    push_to: str | None,
     as_json: bool,
 ) -> None:
     """Store files and directories and print their URIs.
@@ -202,7 +203,7 @@ def store(
             return opened.store_dir(path, label=label, exclude=exclude, partial=partial, rehash=rehash)
         return opened.store_file(path, label=label, rehash=rehash, codec=codec)
 
-    keep_all(session, sizes, paths, keep, push, as_json)
+    keep_all(session, sizes, paths, keep, push_to if push_to is not None else push or None, as_json)
 
 
 def _stored_size(path: str) -> int | None:

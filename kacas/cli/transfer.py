@@ -148,32 +148,37 @@ def _push(
 
 
 def _push_pending(session: Session, name: str | None, limit: int | None, as_json: bool) -> None:
+    from kacas.errors import KacasError
+    from kacas.pushing import joined
     from kacas.store import Store
     from kacas_remote.errors import PushError
+    from kacas_remote.pending import taken
     from kacas_remote.push import push_pending
-    from kacas_remote.push.pending import taken
     from kacas_remote.remote import open_remote
 
-    failure: PushError | None = None
+    failures: list[PushError] = []
     with taken() as notes, session.bar:
         mine = [note for note in notes if name in (None, note.push.remote)]
         if not mine:
             output.note("nothing is pending")
         for note in mine:
-            remote = open_remote(note.push.remote)
-            with Store.open(note.push.store, create=False, settings=session.settings()) as store:
-                try:
+            try:
+                remote = open_remote(note.push.remote)
+                with Store.open(note.push.store, create=False, settings=session.settings()) as store:
                     summary, gone = push_pending(
                         note, store, remote, limit_bytes_s=limit, progress=watcher(session, as_json)
                     )
-                except PushError as exc:
-                    failure = failure or exc
-                    continue
+            except PushError as exc:
+                failures.append(exc)
+                continue
+            except KacasError as exc:
+                failures.append(note.stays(exc))
+                continue
             for uri in gone:
                 output.warn(f"{uri} is not in {note.push.store} any more: it was struck out")
             _tell(session, summary, as_json)
-    if failure is not None:
-        raise failure
+    if failures:
+        raise joined(failures) from failures[0]
 
 
 def _remote(name: str | None) -> Remote:

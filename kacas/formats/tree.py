@@ -31,8 +31,10 @@ class Totals(NamedTuple):
 class Trees:
     """Reads directories of one repository and remembers the last. Thread-safe."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, most_kept: int = _KEPT_ENTRIES) -> None:
+        """most_kept: entries of directories that are remembered."""
         self._repository = repository
+        self._most_kept = most_kept
         self._kept: OrderedDict[bytes, Directory] = OrderedDict()
         self._kept_entries = 0
         self._lock = threading.Lock()
@@ -61,11 +63,11 @@ class Trees:
 
     def _keep(self, sha1: bytes, directory: Directory) -> None:
         with self._lock:
-            if sha1 in self._kept or len(directory) > _KEPT_ENTRIES:
+            if sha1 in self._kept or len(directory) > self._most_kept:
                 return
             self._kept[sha1] = directory
             self._kept_entries += len(directory)
-            while self._kept_entries > _KEPT_ENTRIES:
+            while self._kept_entries > self._most_kept:
                 self._kept_entries -= len(self._kept.popitem(last=False)[1])
 
     def entry(self, uri: DirectoryUri) -> TreeEntry:

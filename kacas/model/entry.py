@@ -44,7 +44,8 @@ class Action(IntEnum):
     ADOPTED = 4  # no claim: says that the file at the path that is its label holds what a keep entry beside it keeps
 
 
-_LAYOUT_ACTIONS = (int(Action.KEEP), int(Action.MEMBER))
+LAYOUT_ACTIONS = (int(Action.KEEP), int(Action.MEMBER))
+"""Of entries that say which root the SHA-1 has."""
 
 
 class Layout(NamedTuple):
@@ -95,7 +96,7 @@ class Entry(NamedTuple):
     @property
     def names_layout(self) -> bool:
         """Whether it says which root the SHA-1 has. (An ADOPTED entry stands beside a KEEP entry that does.)"""
-        return self.action in _LAYOUT_ACTIONS
+        return self.action in LAYOUT_ACTIONS
 
     @property
     def is_member(self) -> bool:
@@ -190,7 +191,7 @@ def decode_layout(data: bytes) -> Layout | None:
     if check_at < _FIXED.size or checksum(_CHECK_SIZE, data[:check_at]) != data[check_at:]:
         return None
     total, sha1, root, size, action = _LAYOUT.unpack_from(data)
-    return Layout(sha1, root, size) if total == len(data) and action in _LAYOUT_ACTIONS else None
+    return Layout(sha1, root, size) if total == len(data) and action in LAYOUT_ACTIONS else None
 
 
 def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:

@@ -36,8 +36,10 @@ class BlobStore(Protocol):
         """Create or replace the blob, whole or not at all."""
         ...
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
-        """As `put`, of any size, in bounded memory. Parts, but the last, have 8 MiB or more. If `parts` raises, nothing is put."""
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
+        """As `put`, of any size, in bounded memory. Parts, but the last, have 8 MiB or more. If `parts` raises, nothing is put.
+
+        size: about how many bytes come, for who knows it; 0 for up to 256 GiB. Raises NotSupportedError if it is too many."""
         ...
 
     def get(self, key: str, limit: int) -> bytes:

@@ -36,9 +36,9 @@ class Bounded:
         with self._slots.get():
             self._inner.put(key, data)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         with self._slots.get():
-            self._inner.put_parts(key, parts)
+            self._inner.put_parts(key, parts, size=size)
 
     def get(self, key: str, limit: int) -> bytes:
         with self._slots.get():

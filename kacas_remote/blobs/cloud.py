@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -19,29 +20,38 @@ from kacas_remote.blobs.blob_store import BlobInfo
 from kacas_remote.blobs.credentials import Credentials
 from kacas_remote.blobs.joined_ranges import Joined, handed_out, joined_ranges
 from kacas_remote.blobs.keys import check_key, check_prefix
+from kacas_remote.blobs.part_sizes import MOST_IN_PARTS, part_size, parts_at_once
+from kacas_remote.blobs.patience import SLOWEST_BYTES_S, Patience
 from kacas_remote.blobs.per_process import PerProcess
-from kacas_remote.errors import BlobNotFoundError, InvalidRemoteError, RemoteUnavailableError
+from kacas_remote.errors import BlobNotFoundError, InvalidRemoteError, NotSupportedError, RemoteUnavailableError
 
 CONNECT_S = 10
-SILENCE_S = 60
-"""Without a byte for so long, an answer will not come."""
-_SLOWEST_BYTES_S = 64 << 10
+SILENCE_S = 60.0
+_LONGEST_S = 3600
+_PART_RETRIES = 8
 _LARGE = 1 << 20
-_PART = 32 << 20
-_PARTS_IN_FLIGHT = 3
 _DELETED = 1000
 
 _STORES = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _Store = S3Store | GCSStore | AzureStore
 
 
-class _Clients(NamedTuple):
-    """Of obstore, which has one set of timeouts each. quick: a silence is noticed, which it also takes a long upload for.
-    large: uploads, which have time for 64 KiB/s. patient: the same, that tries again itself, as parts of an upload must."""
+class _Clients:
+    """Of obstore, which has one set of timeouts each: `quick` notices a silence, for which it also takes a long upload; the
+    others bound the whole of one."""
 
-    quick: _Store
-    large: _Store
-    patient: _Store
+    def __init__(self, connect: Callable[..., _Store], silence_s: float, slowest_bytes_s: float) -> None:
+        self._connect = connect
+        self._uploads: dict[tuple[float, int], _Store] = {}
+        self.quick = connect(timeout_s=_LONGEST_S, silence_s=silence_s)
+        self.patience = Patience(silence_s, slowest_bytes_s)
+
+    def upload(self, timeout_s: float, retries: int = 0) -> _Store:
+        """retries: by the client itself, as for the parts of an upload."""
+        known = self._uploads.get((timeout_s, retries))
+        return known or self._uploads.setdefault(
+            (timeout_s, retries), self._connect(timeout_s=timeout_s, retries=retries)
+        )
 
 
 class CloudBlobs:
@@ -59,8 +69,12 @@ class CloudBlobs:
         endpoint: str | None = None,
         region: str | None = None,
         credentials: Credentials | None = None,
+        silence_s: float = SILENCE_S,
+        slowest_bytes_s: float = SLOWEST_BYTES_S,
     ) -> None:
-        """scheme: s3, gs or az. prefix: "" or `a/b/`. credentials: None if the environment decides."""
+        """scheme: s3, gs or az. prefix: "" or `a/b/`. credentials: None if the environment decides. silence_s: without a byte
+        for so long, an answer will not come. slowest_bytes_s: of an upload that is not taken for stalled."""
+        self._silence_s, self._slowest_bytes_s = silence_s, slowest_bytes_s
         self._scheme, self._bucket, self._prefix = scheme, bucket, prefix
         self._endpoint, self._region = endpoint, region
         self._credentials = credentials or Credentials()
@@ -85,7 +99,7 @@ class CloudBlobs:
         whole = memoryview(data).cast("B")
         with self._translating(key, "creating"):
             try:
-                obstore.put(self._for_upload(len(whole)), full, whole, use_multipart=False, mode="create")
+                self._upload(full, whole, "create")
                 return True
             except (AlreadyExistsError, PreconditionError):
                 pass  # perhaps it is ours, and the reply was lost
@@ -95,20 +109,27 @@ class CloudBlobs:
         full = self._full(key)
         whole = memoryview(data).cast("B")
         with self._translating(key, "writing"):
-            obstore.put(self._for_upload(len(whole)), full, whole, use_multipart=False)
+            self._upload(full, whole, "overwrite")
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         full = self._full(key)
+        part, at_once = part_size(size), parts_at_once(size)
+        if size > MOST_IN_PARTS and self._scheme != "az":
+            raise NotSupportedError(
+                f"{self.name} takes no {key} of {size} bytes: a blob there has 5 TiB at most. Push it without --plain",
+                path=self.name,
+            )
         watched = _Watched(parts)
+        clients = self._clients.get()
         try:
             with self._translating(key, "writing"):
                 obstore.put(
-                    self._clients.get().patient,
+                    clients.upload(clients.patience.upload_s(part * at_once), _PART_RETRIES),
                     full,
                     watched,
                     use_multipart=True,
-                    chunk_size=_PART,
-                    max_concurrency=_PARTS_IN_FLIGHT,
+                    chunk_size=part,
+                    max_concurrency=at_once,
                 )
         except Exception:
             if watched.failure:
@@ -187,40 +208,47 @@ class CloudBlobs:
 
     def _connect(self) -> _Clients:
         try:
-            return _Clients(
-                self._client(timeout_s=3600, silence_s=SILENCE_S),
-                self._client(timeout_s=30 + (64 << 20) // _SLOWEST_BYTES_S),
-                self._client(timeout_s=30 + _PART // _SLOWEST_BYTES_S, retries=8),
-            )
+            return _Clients(self._client, self._silence_s, self._slowest_bytes_s)
         except (BaseError, ValueError) as exc:
             raise InvalidRemoteError(
                 f"{self.name} cannot be opened: its options or credentials are not what {self._scheme}:// takes "
                 f"({type(exc).__name__}). Look at the endpoint, the region and the names of the credentials"
             ) from None
 
-    def _client(self, *, timeout_s: int, silence_s: int = 0, retries: int = 0) -> _Store:
+    def _client(self, *, timeout_s: float, silence_s: float = 0, retries: int = 0) -> _Store:
         options: dict[str, Any] = {
             "connect_timeout": f"{CONNECT_S}s",
-            "timeout": f"{timeout_s}s",
+            "timeout": f"{timeout_s * 1000:.0f}ms",
             "allow_http": (self._endpoint or "").startswith("http://"),
             "user_agent": "kacas",
         }
         if silence_s:
-            options["read_timeout"] = f"{silence_s}s"
+            options["read_timeout"] = f"{silence_s * 1000:.0f}ms"
         config: dict[str, Any] = dict(self._credentials.values())
         if self._endpoint:
-            config["endpoint"] = self._endpoint.rstrip("/")
+            config["base_url" if self._scheme == "gs" else "endpoint"] = self._endpoint.rstrip("/")
         if self._scheme == "s3" and (self._region or self._endpoint):
             config["region"] = self._region or "us-east-1"
-        retry = {"max_retries": retries, "retry_timeout": timedelta(minutes=3)}
+        # A part that took all its time is tried once more, at least.
+        retry = {"max_retries": retries, "retry_timeout": timedelta(seconds=max(180.0, 1.5 * timeout_s))}
         return cast(
             _Store,
             cast(Any, _STORES[self._scheme])(self._bucket, config=config, client_options=options, retry_config=retry),
         )
 
-    def _for_upload(self, size: int) -> _Store:
-        clients = self._clients.get()
-        return clients.large if size > _LARGE else clients.quick
+    def _upload(self, full: str, whole: memoryview, mode: Literal["create", "overwrite"]) -> None:
+        clients, size = self._clients.get(), len(whole)
+        if size <= _LARGE:
+            obstore.put(clients.quick, full, whole, use_multipart=False, mode=mode)
+            return
+        upload_s, start_s = clients.patience.upload_s(size), time.monotonic()
+        try:
+            obstore.put(clients.upload(upload_s), full, whole, use_multipart=False, mode=mode)
+        except BaseError:
+            if time.monotonic() - start_s >= upload_s:
+                clients.patience.was_too_short(upload_s, size)
+            raise
+        clients.patience.took(time.monotonic() - start_s, size)
 
     def _ranges(self, full: str, joined: Sequence[Joined]) -> Sequence[memoryview]:
         answers = obstore.get_ranges(
@@ -281,6 +309,8 @@ class _Watched:
     def __iter__(self) -> Iterator[bytes | bytearray | memoryview]:
         try:
             yield from self._parts
+        except GeneratorExit:
+            raise  # it is the service that wants no more
         except BaseException as exc:
             self.failure = exc
             raise

@@ -54,7 +54,7 @@ class DirectoryBlobs:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         self.put_parts(key, [data])
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         directory, name = self._place(key)
         temporary = Temporary(directory, name, mode=_mode(directory), sync=True)
         try:

@@ -123,8 +123,8 @@ def of_connection(text: str, remote: str, key: str, doing: str) -> KacasError:
         )
     if any(word in text for word in _TLS):
         return RemoteUnavailableError(
-            f"{failed}: no secure connection (TLS). This machine does not trust its certificate, or it speaks plain "
-            "http: then the endpoint begins with http://",
+            f"{failed}: no secure connection (TLS). This machine does not trust its certificate (of a private "
+            "authority? SSL_CERT_FILE names the file), or it speaks plain http: then the endpoint begins with http://",
             path=remote,
             retry_for_s=0.0,
         )

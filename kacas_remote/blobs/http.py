@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from kacas_remote.blobs.per_process import PerProcess
 from kacas_remote.errors import BlobNotFoundError, NotSupportedError, RemoteRefusedError, RemoteUnavailableError
 
 CONNECT_S, SILENCE_S = 10.0, 60.0
+_AT_ONCE = 8
 _REDIRECTS = 5
 _ABSENT = (404, 410)
 _READ = 1 << 20
@@ -27,12 +29,13 @@ _MOST_PAUSE_S = 60.0
 class HttpBlobs:
     """Below `url`, https:// or, for what need not be kept from anybody, http://."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._client = PerProcess(_new_client)
+    def __init__(self, url: str, silence_s: float = SILENCE_S) -> None:
+        """silence_s: without a byte for so long, an answer will not come."""
+        self._url, self._silence_s = url.rstrip("/"), silence_s
+        self._client = PerProcess(lambda: _new_client(silence_s))
 
-    def __reduce__(self) -> tuple[Callable[[str], HttpBlobs], tuple[str]]:
-        return HttpBlobs, (self._url,)
+    def __reduce__(self) -> tuple[Callable[[str, float], HttpBlobs], tuple[str, float]]:
+        return HttpBlobs, (self._url, self._silence_s)
 
     def __repr__(self) -> str:
         return f"HttpBlobs({self._url!r})"
@@ -47,7 +50,7 @@ class HttpBlobs:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         raise self._is_read_only(key)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         raise self._is_read_only(key)
 
     def get(self, key: str, limit: int) -> bytes:
@@ -114,7 +117,10 @@ class HttpBlobs:
             client.close()
 
     def _others(self, key: str, joined: Sequence[Joined]) -> Sequence[memoryview]:
-        return [self._range(key, [part])[0] for part in joined]
+        if not joined:
+            return []
+        with ThreadPoolExecutor(min(len(joined), _AT_ONCE)) as pool:
+            return list(pool.map(lambda part: self._range(key, [part])[0], joined))
 
     def _range(self, key: str, joined: Sequence[Joined]) -> Sequence[memoryview]:
         """The first of `joined`; or all, if the server gives the whole blob whatever it is asked for."""
@@ -177,11 +183,11 @@ class HttpBlobs:
         )
 
 
-def _new_client() -> httpx.Client:
+def _new_client(silence_s: float) -> httpx.Client:
     return httpx.Client(
         follow_redirects=True,
         max_redirects=_REDIRECTS,
-        timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+        timeout=httpx.Timeout(silence_s, connect=CONNECT_S),
         headers={"User-Agent": "kacas", "Accept-Encoding": "identity"},
     )
 

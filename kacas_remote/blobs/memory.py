@@ -54,7 +54,7 @@ class MemoryBlobs:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         self._blobs[self._full(key)] = _blob(data)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         full = self._full(key)
         self._blobs[full] = _blob(b"".join(parts))
 

@@ -36,9 +36,9 @@ class Retrying:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         self._again(lambda: self._inner.put(key, data))
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         # Once: parts that are used up cannot be had again. The store tries each part again by itself.
-        self._inner.put_parts(key, parts)
+        self._inner.put_parts(key, parts, size=size)
 
     def get(self, key: str, limit: int) -> bytes:
         return self._again(lambda: self._inner.get(key, limit))
@@ -88,6 +88,8 @@ class Retrying:
     def _is_enough(self, state: tenacity.RetryCallState) -> bool:
         exc = _failure(state)
         most_s = min(self._total_s, exc.retry_for_s)
+        if state.attempt_number == 1 and most_s > 0:
+            return False  # though the first try took longer: it was a stalled connection, and another one may not be
         return (state.seconds_since_start or 0.0) + state.upcoming_sleep > most_s
 
 

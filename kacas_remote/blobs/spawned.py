@@ -60,8 +60,8 @@ class AfterFork:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         self._here().put(key, data)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
-        self._here().put_parts(key, parts)
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
+        self._here().put_parts(key, parts, size=size)
 
     def get(self, key: str, limit: int) -> bytes:
         return self._here().get(key, limit)
@@ -112,10 +112,10 @@ class _Spawned:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         self._call("put", key, _plain(data))
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         connection = self._connection()
         try:
-            self._ask(connection, ("put_parts", (key,)))
+            self._ask(connection, ("put_parts", (key, size)))
             for part in parts:
                 self._ask(connection, _plain(part))
             self._ask(connection, None)
@@ -273,7 +273,7 @@ def _done(inner: BlobStore, connection: socket.socket, method: str, arguments: t
     if method == "put_parts":
         parts = _parts(connection)
         try:
-            return inner.put_parts(arguments[0], parts)
+            return inner.put_parts(arguments[0], parts, size=arguments[1])
         finally:
             for _ in parts:
                 pass  # the store gave up before: the next request comes behind what is still sent

@@ -37,8 +37,8 @@ class Throttled:
         self._turn.get().take(memoryview(data).nbytes)
         self._inner.put(key, data)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
-        self._inner.put_parts(key, self._slowly(parts))
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
+        self._inner.put_parts(key, self._slowly(parts), size=size)
 
     def get(self, key: str, limit: int) -> bytes:
         self._turn.get().take(0)

@@ -44,9 +44,9 @@ class Counted:
         with self._lock:
             self.sent_size += len(data)
 
-    def put_parts(self, key: str, parts: Iterable[Data]) -> None:
+    def put_parts(self, key: str, parts: Iterable[Data], *, size: int = 0) -> None:
         """See BlobStore."""
-        self._blobs.put_parts(key, (self._part(part) for part in parts))
+        self._blobs.put_parts(key, (self._part(part) for part in parts), size=size)
 
     def _part(self, part: Data) -> Data:
         self._count(len(part))

@@ -11,6 +11,7 @@ from itertools import islice
 from kacas.content import WINDOW_SIZE, Content
 from kacas.errors import DamagedError, KacasError, LeaseLostError, MissingPackageError, NotFoundError
 from kacas.model.cuts import CHUNK_TARGET
+from kacas.model.entry import Action, Entry
 from kacas.model.uri import Uri, label_text
 from kacas.repository import Repository
 from kacas.settings import Settings
@@ -48,10 +49,10 @@ class Delivery:
         self.uris = plan.uris
         self.failures: dict[int, KacasError] = {}
         self.summary = PushSummary(remote.name)
-        self._plan = plan
+        self._plan = plan.with_recipes() if plain else plan
         self._repository = repository
         self._blobs = Counted(Throttled(remote.blobs, limit_bytes_s) if limit_bytes_s else remote.blobs)
-        self._remote = Remote(remote.name, self._blobs, remote.configuration)
+        self._remote = remote.through(self._blobs)
         self._chosen: dict[tuple[bytes, bytes | None], bytes] = {}  # roots of what is pushed, or was there
         self._plain = plain
         self._limit_bytes_s = limit_bytes_s
@@ -103,7 +104,9 @@ class Delivery:
         asked = [target for target in targets if target.has_recipe and not target.is_member]
         roots = self._roots(asked)
         with ThreadPoolExecutor(_AT_ONCE, "kacas-push") as pool:
+            marked = pool.submit(lambda: self._remote.marked)  # what comes next wants its id
             there = list(pool.map(lambda target: self._is_there(target, roots[target.sha1]), asked))
+            marked.result()
         settled = {index for target, is_there in zip(asked, there, strict=True) if is_there for index in target.asked}
         left = self._plan.without(settled)
         self.summary.contents_there = len(targets) - len(left)
@@ -113,7 +116,8 @@ class Delivery:
         return left
 
     def _is_there(self, target: Target, roots: set[bytes]) -> bool:
-        return self._recipes.is_there(target.sha1, roots) and (not self._plain or is_plain_there(self._blobs, target))
+        there = self._recipes.is_there(target.sha1, roots, as_member=False)
+        return there and (not self._plain or is_plain_there(self._blobs, target))
 
     def _roots(self, targets: list[Target]) -> dict[bytes, set[bytes]]:
         """Of the layout of each that would be pushed, by SHA-1: see `layouts_of`; as a plain object any will do."""
@@ -126,14 +130,14 @@ class Delivery:
         return roots
 
     def _unnamed(self, inventory: Inventory, targets: list[Target]) -> list[Target]:
-        """Those that no table names; all, if entries of ours may name what is gone."""
+        """Those that no table names as they are to be named; all, if entries of ours may name what is gone."""
         if self._is_anew:
             return targets
         named = inventory.named([target.sha1 for target in targets])
         roots = self._roots([target for target in targets if target.sha1 in named])
         left = []
         for target in targets:
-            found = [one for one in named.get(target.sha1, ()) if one[0].root in roots[target.sha1]]
+            found = [one for one in named.get(target.sha1, ()) if _counts(one[0], target, roots[target.sha1])]
             if not found:
                 left.append(target)
                 continue
@@ -167,24 +171,43 @@ class Delivery:
             while True:
                 inventory.look()
                 self._pack(packing, self._unnamed(inventory, targets))
-                packing.settle()
-                if inventory.is_still_right():
+                packing.ship()
+                with inventory.looking_again() as is_still_right:
+                    packing.settle()
+                if is_still_right():
                     break
                 packing.begin_again()
             packing.name_late()
-        self._write_recipes(targets, inventory)
+            self._write_recipes(targets, inventory)
+            while unnamed := self._removed_meanwhile(inventory, targets):
+                for target in unnamed:
+                    packing.name(target, self._chosen[target.key])
+                packing.name_late()
+                self._write_recipes(unnamed, inventory)
+
+    def _removed_meanwhile(self, inventory: Inventory, targets: list[Target]) -> list[Target]:
+        """Those whose entries somebody removed who did not see yet what was just published, as a directory that holds them."""
+        by_entry = [one for one in targets if one.key in self._chosen and (one.is_member or not one.has_recipe)]
+        if not by_entry or not inventory.look_for_removals():
+            return []
+        named = inventory.named([target.sha1 for target in by_entry])
+        return [
+            target
+            for target in by_entry
+            if not any(_counts(entry, target, {self._chosen[target.key]}) for entry, _ in named.get(target.sha1, ()))
+        ]
 
     def _inventory(self) -> Inventory:
         return Inventory(self._blobs, Tables(self._remote, Settings.from_environment().cache_directory))
 
     def _pack(self, packing: Packing, targets: list[Target]) -> None:
-        small, others = split(self._repository, targets)
-        for at in range(0, len(small), GROUP):
-            group = small[at : at + GROUP]
-            self._chosen |= {target.key: root for target, root in group}
-            bad = packing.small(group)
-            others += bad
-            self._watcher.finished(sum(target.size for target, _ in group) - sum(target.size for target in bad))
+        others: list[Target] = []
+        for at in range(0, len(targets), GROUP):
+            small, places, rest = split(self._repository, targets[at : at + GROUP])
+            self._chosen |= {target.key: root for target, root in small}
+            bad = packing.small(small, places)
+            others += [*rest, *bad]
+            self._watcher.finished(sum(target.size for target, _ in small) - sum(target.size for target in bad))
         for target in others:
             step = self._step(target)
             self._with_first_good(target, lambda content: packing.content(target, content, step))  # noqa: B023
@@ -216,7 +239,7 @@ class Delivery:
     def _write_recipes(self, targets: list[Target], inventory: Inventory) -> None:
         def write(target: Target) -> bool:
             root = self._chosen[target.key]
-            if target.is_member and not self._is_anew and self._recipes.is_there(target.sha1, [root]):
+            if target.is_member and not self._is_anew and self._recipes.is_there(target.sha1, [root], as_member=True):
                 return False
             packs = self._member_packs(target, inventory)
             return self._recipes.write(target, self._opened(target), inventory.places, packs, replace=self._is_anew)
@@ -284,9 +307,11 @@ class Delivery:
     def _estimate(self, targets: list[Target]) -> None:
         inventory = self._inventory()
         inventory.look()
-        small, others = split(self._repository, self._unnamed(inventory, targets))
-        for at in range(0, len(small), GROUP):
-            self._estimate_payloads(inventory, {root: target.size for target, root in small[at : at + GROUP]})
+        targets, others = self._unnamed(inventory, targets), list[Target]()
+        for at in range(0, len(targets), GROUP):
+            small, _, rest = split(self._repository, targets[at : at + GROUP])
+            self._estimate_payloads(inventory, {root: target.size for target, root in small})
+            others += rest
         for target in others:
             self._with_first_good(target, lambda content: self._estimate_content(inventory, content))
 
@@ -309,6 +334,11 @@ class Delivery:
             stored = places[digest][0].stop - places[digest][0].offset if digest in places else size
             self.summary.chunk_size += stored
             self.summary.sent_size += stored
+
+
+def _counts(entry: Entry, target: Target, roots: set[bytes]) -> bool:
+    """Whether it names the target. A member's entry goes with its directories: what is asked for has its own, or a recipe."""
+    return entry.root in roots and (target.is_member or target.has_recipe or entry.action == Action.KEEP)
 
 
 @contextmanager

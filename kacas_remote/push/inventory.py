@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from kacas.errors import LeaseLostError
 from kacas.model.entry import Entry
@@ -25,16 +27,28 @@ class Inventory:
         self._condemned: set[bytes] = set()
         self._relied: set[bytes] = set()
         self._flying: set[bytes] = set()
+        self._removed: frozenset[bytes] = frozenset()
 
     def look(self) -> None:
         """See what is there now. Condemned packs are listed first: their record goes only after them."""
         self._condemned = condemned_packs(self._blobs)
         self.tables.refresh()
+        self._removed = self.tables.removed()
         self._relied = set()
 
-    def is_still_right(self) -> bool:
-        """Whether none of the packs that were counted on was condemned since `look`."""
-        return not (self._relied & condemned_packs(self._blobs))
+    def look_for_removals(self) -> bool:
+        """See what was removed; whether anything was since it was looked for last."""
+        before = self._removed
+        self.tables.refresh_removed()
+        self._removed = self.tables.removed()
+        return self._removed != before
+
+    @contextmanager
+    def looking_again(self) -> Iterator[Callable[[], bool]]:
+        """Lists condemned packs during the block; what it gives tells after it whether none was counted on since `look`."""
+        with ThreadPoolExecutor(1, "kacas-condemned") as pool:
+            condemned = pool.submit(condemned_packs, self._blobs)
+            yield lambda: not (self._relied & condemned.result())
 
     def missing(self, digests: Iterable[bytes]) -> set[bytes]:
         """Payloads that are not there, nor on their way. What is there is counted on from now on."""

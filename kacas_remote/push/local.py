@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from kacas.model.pack_format import (
     check_payload,
     decode_payload_header,
 )
-from kacas_remote.push.packs import PackBuilder
+from kacas_remote.push.packs import RECORD_SIZE, PackBuilder
 
 _RUN_SIZE = 1 * MIB  # that is read in one call: it is still in the processor's cache when it is checked
 _WINDOW_SIZE = 4 * MIB  # raw bytes that are encoded anew together
@@ -42,7 +43,8 @@ class Payload(NamedTuple):
     entry: bytes = b""
 
 
-class _Run(NamedTuple):
+@dataclass(slots=True)
+class _Run:
     """Payloads that follow one another in a pack of this store. payloads: each with its size there."""
 
     pack_id: bytes
@@ -60,72 +62,66 @@ class LocalPayloads:
         self._room_for = room_for
         self._encoder = Encoder()
 
-    def copy(self, payloads: Sequence[Payload], content: Content | None, landed: Callable[[Payload], None]) -> None:
+    def copy(
+        self,
+        payloads: Sequence[Payload],
+        content: Content | None,
+        landed: Callable[[Payload], None],
+        places: Mapping[bytes, list[Location]] | None = None,
+    ) -> None:
         """Put them into packs, in order. content: which they are parts of, to be read from if there is no good copy.
 
-        landed: is told each that is in a pack. Raises DamagedError, AdoptedFileError, MissingPackageError, for one that is
-        nowhere good.
+        landed: is told each that is in a pack. places: where they were found just now. Raises DamagedError,
+        AdoptedFileError, MissingPackageError, for one that is nowhere good.
         """
-        places = self._lookup.locate([payload.digest for payload in payloads])
+        if places is None:
+            places = self._lookup.locate([payload.digest for payload in payloads])
         window: list[Payload] = []
-        run: _Run | None = None
+        run = _Run(b"", 0, 0, [])
         for payload in payloads:
             found = places.get(payload.digest)
             if not found or found[0].raw_size != payload.raw_size:
                 self._copy_run(run, content, landed)
-                run = None
+                run = _Run(b"", 0, 0, [])
                 window.append(payload)
                 if sum(one.raw_size for one in window) >= _WINDOW_SIZE:
                     window = self._encode_anew(window, content, landed)
                 continue
-            window = self._encode_anew(window, content, landed)
+            if window:
+                window = self._encode_anew(window, content, landed)
             place = found[0]
-            size = place.stop - place.offset
-            if run is None or (run.pack_id, run.stop) != (place.pack_id, place.offset) or size > self._left(run):
+            start, stop = place.offset, place.stop
+            if run.stop != start or run.pack_id != place.pack_id or stop - run.start > _RUN_SIZE:
                 self._copy_run(run, content, landed)
-                run = _Run(place.pack_id, place.offset, place.stop, [(payload, size)])
-            else:
-                run.payloads.append((payload, size))
-                run = run._replace(stop=place.stop)
+                run = _Run(place.pack_id, start, start, [])
+            run.payloads.append((payload, stop - start))
+            run.stop = stop
         self._copy_run(run, content, landed)
         self._encode_anew(window, content, landed)
 
-    @staticmethod
-    def _left(run: _Run) -> int:
-        return _RUN_SIZE - (run.stop - run.start)
-
-    def _copy_run(self, run: _Run | None, content: Content | None, landed: Callable[[Payload], None]) -> None:
-        if run is None:
-            return
-        data, done, pack_id = memoryview(b""), 0, b""
-        for payload, size in run.payloads:
+    def _copy_run(self, run: _Run, content: Content | None, landed: Callable[[Payload], None]) -> None:
+        at = 0
+        while at < len(run.payloads):
+            payload, size = run.payloads[at]
             pack = self._room_for(size + len(payload.entry))
-            if len(data) - done < size or pack_id != pack.pack_id:
-                data, done, pack_id = self._read(run, payload, pack), 0, pack.pack_id
-            header = _checked(data[done : done + size], payload)
-            if header is None:
-                data, done = memoryview(b""), 0  # the next ones are read anew: the place is another's
-                self._copy_from_elsewhere(payload, content)
-            else:
+            count = _count_with_room(run.payloads, at, pack)
+            data, done = self._read(run, at, count, pack), 0
+            for payload, size in run.payloads[at : at + count]:
+                at += 1
+                header = _checked(data[done : done + size], payload)
+                if header is None:
+                    self._copy_from_elsewhere(payload, content)
+                    landed(payload)
+                    break  # the next ones are read anew: the place is another's
                 pack.take(header)
+                landed(payload)
                 done += size
-            landed(payload)
 
-    def _read(self, run: _Run, first: Payload, pack: PackBuilder) -> memoryview:
-        """What comes in the run from this payload on, as much as there is room for, in the pack's next place; less than
-        a payload if it cannot be read."""
-        start, size, count = run.start, 0, 0
-        for payload, stored in run.payloads:
-            if count == 0 and payload is not first:
-                start += stored
-                continue
-            if count and size + stored + len(payload.entry) > pack.room(count + 1):
-                break
-            size += stored
-            count += 1
-        place = pack.place(size)
+    def _read(self, run: _Run, at: int, count: int, pack: PackBuilder) -> memoryview:
+        """So many payloads of the run, from this one on, in the pack's next place; nothing if they cannot be read."""
+        place = pack.place(sum(size for _, size in run.payloads[at : at + count]))
         try:
-            self._lookup.packs.get(run.pack_id).read_into(place, start)
+            self._lookup.packs.get(run.pack_id).read_into(place, run.stop - sum(size for _, size in run.payloads[at:]))
         except (FileNotFoundError, DamagedPackError):
             return memoryview(b"")
         return place
@@ -187,6 +183,17 @@ class LocalPayloads:
         codec, parameters, encoded = self._encoder.encode(raw)
         header = PayloadHeader(payload.kind, codec, len(encoded), len(raw), payload.digest, parameters)
         self._room_for(header.total_size + len(payload.entry)).write(header, encoded)
+
+
+def _count_with_room(payloads: list[tuple[Payload, int]], at: int, pack: PackBuilder) -> int:
+    """How many from this one on the pack takes, with their entries: the first of them in any case."""
+    left, count = pack.room(0), 0
+    for payload, size in islice(payloads, at, None):
+        left -= size + len(payload.entry) + RECORD_SIZE
+        if count and left < 0:
+            break
+        count += 1
+    return count
 
 
 def _checked(data: memoryview, payload: Payload) -> PayloadHeader | None:

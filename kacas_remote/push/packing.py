@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from kacas.content import Content
@@ -12,6 +12,7 @@ from kacas.disk.lookup import Lookup
 from kacas.errors import DamagedError
 from kacas.model.digest import ID_SIZE
 from kacas.model.entry import Action, Entry, Kind, encode_members
+from kacas.model.location import Location
 from kacas.model.manifest import Child
 from kacas_remote.push.inventory import Inventory
 from kacas_remote.push.local import CHUNK, LocalPayloads, Payload
@@ -60,8 +61,9 @@ class Packing:
         else:
             self._late.append(entry)
 
-    def small(self, contents: Sequence[tuple[Target, bytes]]) -> list[Target]:
-        """Send contents that are one chunk each, with their roots, and name them. Returns those whose chunk is not good."""
+    def small(self, contents: Sequence[tuple[Target, bytes]], places: Mapping[bytes, list[Location]]) -> list[Target]:
+        """Send contents that are one chunk each, with their roots, and name them. places: of the chunks. Returns those whose
+        chunk is not good."""
         missing = self._inventory.missing(root for _, root in contents)
         new: dict[bytes, tuple[Target, Payload]] = {}
         members = [(target.sha1, root, target.size) for target, root in contents if _is_nameless(target)]
@@ -86,7 +88,7 @@ class Packing:
 
         bad: list[Target] = []
         try:
-            self._payloads.copy([payload for _, payload in new.values()], None, land)
+            self._payloads.copy([payload for _, payload in new.values()], None, land, places)
         except DamagedError:
             for target, payload in new.values():
                 if payload.digest not in landed:
@@ -120,14 +122,15 @@ class Packing:
 
     def _room_for(self, size: int) -> PackBuilder:
         if self._pack is not None and self._pack.room() < size:
-            self._ship()
+            self.ship()
         if self._pack is None:
             buffer = self._sender.buffer()
             self._note_arrived()
             self._pack = PackBuilder(buffer, self._remote_id, self._sender.pack_size)
         return self._pack
 
-    def _ship(self) -> None:
+    def ship(self) -> None:
+        """Let what is there go, without waiting for it."""
         pack, self._pack = self._pack, None
         if pack is not None:
             self._summary.chunk_size += pack.payload_size
@@ -144,9 +147,13 @@ class Packing:
 
     def settle(self) -> None:
         """Send the rest, and wait until all has arrived."""
-        self._ship()
+        self.ship()
         self._sender.settle()
         self._note_arrived()
+
+    def name(self, target: Target, root: bytes) -> None:
+        """Name what is there, when it is late."""
+        self._late.append(entry_of(target, root))
 
     def name_late(self) -> None:
         """Send the entries of contents whose parts are there by now, in a pack of their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import secrets
 
 from kacas.model.codec import MIB
@@ -19,14 +20,14 @@ from kacas.model.pack_format import (
 )
 
 PACK_SIZE = 24 * MIB
-"""Of a whole pack at most. Four on their way and one that is filled are 120 MiB."""
-_RECORD_SIZE = CHUNK_RECORD.itemsize
+"""Of a whole pack at most. Four, of which one is filled, are 96 MiB."""
+RECORD_SIZE = CHUNK_RECORD.itemsize
 
 
 class PackBuilder:
     """One pack. Used by one thread. `buffer` is another pack's again when this one was sent."""
 
-    def __init__(self, buffer: bytearray, remote_id: bytes, size: int = PACK_SIZE) -> None:
+    def __init__(self, buffer: mmap.mmap, remote_id: bytes, size: int = PACK_SIZE) -> None:
         """size: of the whole pack, about: one payload always has room."""
         self.pack_id = secrets.token_bytes(ID_SIZE)
         self.buffer = buffer
@@ -55,7 +56,7 @@ class PackBuilder:
 
     def room(self, payloads: int = 1) -> int:
         """Bytes that so many more payloads may take together, an entry of theirs included; below 0 if there is none."""
-        tail = (len(self._records) + payloads) * _RECORD_SIZE + self._entries_size + FOOTER_SIZE
+        tail = (len(self._records) + payloads) * RECORD_SIZE + self._entries_size + FOOTER_SIZE
         return (self._size if self._records else len(self.buffer)) - self._end - tail
 
     def place(self, size: int) -> memoryview:
@@ -82,13 +83,14 @@ class PackBuilder:
         self._entries_size += len(entry)
 
     def finish(self) -> tuple[memoryview, Table]:
-        """All bytes of the pack, and its table."""
-        table = encode_table(self._records, self._entries)
+        """All bytes of the pack, and its table. Nothing can be put into it afterwards."""
+        records, entries = self._records, self._entries
+        self._records, self._entries = [], []  # of tens of thousands of small contents as much memory as a buffer
+        table = encode_table(records, entries)
         stop = self._end + len(table)
         footer = Footer(
-            self.pack_id, self._end, len(table), len(self._records), len(self._entries), stop + FOOTER_SIZE,
-            chunk_digest(table),
-        )  # fmt: skip
+            self.pack_id, self._end, len(table), len(records), len(entries), stop + FOOTER_SIZE, chunk_digest(table)
+        )
         self._view[self._end : stop] = table
         self._view[stop : stop + FOOTER_SIZE] = footer.encode(self._header)
         return self._view[: stop + FOOTER_SIZE], decode_table(table, footer)

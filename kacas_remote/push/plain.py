@@ -29,7 +29,7 @@ def send_plain(blobs: BlobStore, target: Target, content: Content, step: Callabl
     if content.size <= WINDOW_SIZE:
         blobs.put(plain_key(target.sha1), b"".join(parts))
     else:
-        blobs.put_parts(plain_key(target.sha1), parts)
+        blobs.put_parts(plain_key(target.sha1), parts, size=content.size)
 
 
 def _parts(target: Target, content: Content, step: Callable[[int], None]) -> Iterator[bytes]:

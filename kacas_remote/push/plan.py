@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kacas.content import Content
@@ -14,14 +14,18 @@ from kacas.model.codec import MIB
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import PayloadKind
 from kacas.model.entry import Action, Entry, Kind
+from kacas.model.location import Location
 from kacas.model.tree import EntryType
 from kacas.model.uri import DirectoryUri, Uri, label_bytes, parse_any_uri
 from kacas.repository import Repository
 
+CHUNK = int(PayloadKind.CHUNK)
 RECIPE_ABOVE = 16 * MIB
 """Bytes of content: what is smaller is found by the tables of the packs, unless it was asked for."""
 MOST_ASKED = 64
 """If more URIs are pushed at once, those that are small get no recipe of their own."""
+
+_KEPT_ENTRIES = 10_000  # of directories: each is walked once, but many URIs may lead through one
 
 
 class Target(NamedTuple):
@@ -56,6 +60,13 @@ class Plan:
     targets: dict[tuple[bytes, bytes | None], Target] = field(default_factory=dict)
     members: dict[bytes, set[bytes]] = field(default_factory=dict)
 
+    def with_recipes(self) -> Plan:
+        """Each that is asked for gets a recipe: as a plain object nothing else says that it was."""
+        targets = {
+            key: one._replace(has_recipe=one.has_recipe or not one.is_member) for key, one in self.targets.items()
+        }
+        return replace(self, targets=targets)
+
     def without(self, settled: set[int]) -> list[Target]:
         """The targets of URIs that are not settled."""
         return [target for target in self.targets.values() if not target.asked or not settled.issuperset(target.asked)]
@@ -64,7 +75,7 @@ class Plan:
 def plan_of(repository: Repository, uris: Iterable[str]) -> Plan:
     """Raises InvalidUriError, NotFoundError, WrongKindError, DamagedError for a URI that cannot be pushed at all."""
     plan = Plan(list(dict.fromkeys(uris)))
-    trees = Trees(repository)
+    trees = Trees(repository, _KEPT_ENTRIES)
     few = len(plan.uris) <= MOST_ASKED
     files: dict[int, Uri] = {}
     for index, text in enumerate(plan.uris):
@@ -91,7 +102,9 @@ def _add_files(plan: Plan, repository: Repository, files: dict[int, Uri], few: b
             found = [repository.resolve(uri)[0]]
         entry = found[0]
         if entry.kind == Kind.DIRECTORY and (sha1 := _directory_of(repository, entry)):
-            _add_directory(plan, repository, Trees(repository), index, sha1, uri.label or entry.label_text)
+            _add_directory(
+                plan, repository, Trees(repository, _KEPT_ENTRIES), index, sha1, uri.label or entry.label_text
+            )
             continue
         _add(
             plan, Target(
@@ -155,9 +168,16 @@ def _add(plan: Plan, target: Target) -> None:
     plan.targets[target.key] = target
 
 
-def split(repository: Repository, targets: Iterable[Target]) -> tuple[list[tuple[Target, bytes]], list[Target]]:
-    """Targets that are one chunk in a pack of this store, with their roots, and the others."""
-    targets = list(targets)
+class Split(NamedTuple):
+    """small: targets that are one chunk in a pack of this store, with their roots. places: of those chunks."""
+
+    small: list[tuple[Target, bytes]]
+    places: dict[bytes, list[Location]]
+    others: list[Target]
+
+
+def split(repository: Repository, targets: Sequence[Target]) -> Split:
+    """Tell which of a group of targets can be sent without opening them."""
     wanted = {one.sha1: one.size for one in targets if one.root is None and 0 < one.size <= CHUNK_TARGET}
     roots = repository.lookup.roots(wanted)
     places = repository.lookup.locate(roots.values())
@@ -166,11 +186,11 @@ def split(repository: Repository, targets: Iterable[Target]) -> tuple[list[tuple
     for target in targets:
         root = roots.get(target.sha1) if target.root is None else None
         place = places.get(root) if root is not None else None
-        if root is not None and place and (place[0].kind, place[0].raw_size) == (PayloadKind.CHUNK, target.size):
+        if root is not None and place and (place[0].kind, place[0].raw_size) == (CHUNK, target.size):
             small.append((target, root))
         else:
             others.append(target)
-    return small, others
+    return Split(small, places, others)
 
 
 def newest_first(entries: list[Entry], root: bytes | None) -> list[Entry]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from kacas.errors import KacasError, NotFoundError
 from kacas.store import Store
 from kacas_remote.errors import NotSupportedError, PushError
+from kacas_remote.pending import Note, PendingPush, written_down
 from kacas_remote.push.delivery import Delivery
-from kacas_remote.push.pending import Note, PendingPush, written_down
 from kacas_remote.push.plan import plan_of
 from kacas_remote.push.summary import PushSummary, Silent, Watcher
 from kacas_remote.remote import Remote

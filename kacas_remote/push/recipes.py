@@ -23,7 +23,7 @@ from kacas_remote.recipe import (
     decode_head,
     front_size,
 )
-from kacas_remote.recipe_spool import PART_SIZE, RecipeSpool
+from kacas_remote.recipe_spool import RecipeSpool
 from kacas_remote.signing import Signature, sign, statement
 
 
@@ -38,18 +38,24 @@ class Recipes:
         # Who signs is found out before anything is sent.
         self._key = bytes.fromhex(read_identity(path).private) if path.exists() else None
 
-    def is_there(self, sha1: bytes, roots: Collection[bytes]) -> bool:
-        """Whether a recipe of one of these roots is in the bucket, signed by us if we sign."""
-        head = self._head(recipe_key(sha1))
-        if head is None:
-            return False
-        if head.sha1 == sha1 and head.root in roots:
-            return True
-        return any(self._is_other_there(sha1, root) for root in roots)
+    def is_there(self, sha1: bytes, roots: Collection[bytes], *, as_member: bool) -> bool:
+        """Whether a recipe of one of these roots is in the bucket; as_member: also one that was made for a directory only."""
+        found = self._find(sha1, roots)
+        return found is not None and (as_member or not found[1].is_member)
 
-    def _is_other_there(self, sha1: bytes, root: bytes) -> bool:
-        head = self._head(other_recipe_key(sha1, root))
-        return head is not None and (head.sha1, head.root) == (sha1, root)
+    def _find(self, sha1: bytes, roots: Collection[bytes]) -> tuple[str, Head] | None:
+        """The key and head of a recipe of one of these roots; others are asked for only if there is a first one."""
+        key = recipe_key(sha1)
+        head = self._head(key)
+        if head is None:
+            return None
+        others = (other_recipe_key(sha1, root) for root in roots)
+        while head is None or head.sha1 != sha1 or head.root not in roots:
+            key = next(others, "")
+            if not key:
+                return None
+            head = self._head(key)
+        return key, head
 
     def _head(self, key: str) -> Head | None:
         """None if there is no such recipe; a head of nothing if it cannot be read: another one is put beside it."""
@@ -72,7 +78,8 @@ class Recipes:
         *,
         replace: bool = False,
     ) -> bool:
-        """Put the recipe of a layout; False if it was there. One of another root stays the first, and ours stands beside it.
+        """Put the recipe of a layout; False if it was there. One of another root stays the first, and ours stands beside it. One
+        that was made for a directory only is replaced when the content itself is asked for.
 
         replace: also where one of this root is there, since it may name what is gone.
         """
@@ -81,26 +88,16 @@ class Recipes:
             signatures = (sign(self._key, statement(target.sha1, content.root, content.size, target.kind)),)
         packs = tuple(sorted(member_packs)) if len(member_packs) <= MAX_MEMBER_PACKS else ()
         head = Head(
-            target.sha1, content.root, content.size, target.kind, target.label, time.time_ns(), signatures, packs
-        )
-        first_key, other_key = recipe_key(target.sha1), other_recipe_key(target.sha1, content.root)
+            target.sha1, content.root, content.size, target.kind, target.label, time.time_ns(), signatures, packs,
+            target.is_member,
+        )  # fmt: skip
         with RecipeSpool(self._cache, head, content.tree(), locate) as recipe:
-            if self._put(first_key, recipe):
+            if recipe.put_if_absent(self._blobs, recipe_key(target.sha1)):
                 return True
-            if self.is_there(target.sha1, [content.root]):
-                if replace:
-                    first = self._head(first_key)
-                    is_first = first is not None and first.root == content.root
-                    self._blobs.put_parts(first_key if is_first else other_key, recipe.parts())
-                return False
-            return self._put(other_key, recipe)
-
-    def _put(self, key: str, recipe: RecipeSpool) -> bool:
-        """False if another is there. No service puts many parts on condition: for a large recipe it is looked before. Of two
-        that come at the same moment, the first is then replaced, and the next push of its root puts it beside the other."""
-        if recipe.size <= PART_SIZE:
-            return self._blobs.put_if_absent(key, next(recipe.parts()))
-        if self._blobs.head(key) is not None:
+            found = self._find(target.sha1, [content.root])
+            if found is None:
+                return recipe.put_if_absent(self._blobs, other_recipe_key(target.sha1, content.root))
+            key, there = found
+            if replace or (there.is_member and not target.is_member):
+                recipe.put(self._blobs, key)
             return False
-        self._blobs.put_parts(key, recipe.parts())
-        return True

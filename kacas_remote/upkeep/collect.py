@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.condemned import condemn, read_condemned
 from kacas_remote.errors import CollectorBusyError, RemoteUnavailableError
-from kacas_remote.layout import PACKS, pack_key
+from kacas_remote.layout import PACKS, REMOVED, pack_key
 from kacas_remote.leases import BEAT_S, Lease, left_beats, list_leases
 from kacas_remote.remote import Remote
 from kacas_remote.upkeep.marking import mark
@@ -83,6 +83,7 @@ class _Collection:
         with self._alone() as now_s:
             with self._surveyed() as survey:
                 chosen = self._choose(survey, now_s)
+                self._give_back(survey)
             if chosen:
                 condemn(self._blobs, chosen)
             self._finish()
@@ -187,6 +188,17 @@ class _Collection:
         self._blobs.delete(
             key for key, packs in records.items() if not any(pack_key(pack_id) in left for pack_id in packs)
         )
+
+    def _give_back(self, survey: Survey) -> None:
+        """What a directory holds and nothing names: whoever was removing it was killed before it saw the directory."""
+        held = {
+            sha1.hex()
+            for (sha1,) in survey.db.execute(
+                "SELECT sha1 FROM entries WHERE needed AND NOT live EXCEPT SELECT sha1 FROM entries WHERE live"
+                " EXCEPT SELECT sha1 FROM recipes"
+            )
+        }
+        self._blobs.delete(key for key in survey.removed if key.removeprefix(REMOVED).partition(".")[0] in held)
 
     def _drop_removals(self, survey: Survey) -> None:
         """Records of removed entries that no table has any more."""

@@ -15,10 +15,13 @@ from kacas_remote.upkeep.reading import At, damage, read_pages, read_payloads, r
 from kacas_remote.upkeep.survey import Survey
 
 
-def read_document(survey: Survey, sha1: bytes) -> bytes:
-    """The bytes of a content of at most MAX_TREE_SIZE bytes. Raises DamagedRemoteError if nothing in the bucket gives them."""
+def read_document(survey: Survey, sha1: bytes, *, removed: bool = False) -> bytes:
+    """The bytes of a content of at most MAX_TREE_SIZE bytes. Raises DamagedRemoteError if nothing in the bucket gives them.
+
+    removed: also by entries that were removed, as those of a directory that another one holds.
+    """
     failure: KacasError | None = None
-    for read in (*_recipes(survey, sha1), *_roots(survey, sha1), *_plain(survey, sha1)):
+    for read in (*_recipes(survey, sha1), *_roots(survey, sha1, removed), *_plain(survey, sha1)):
         whole = bytearray()
         try:
             for part in read:
@@ -65,9 +68,9 @@ def chunk_at(survey: Survey, sha1: bytes, digest: bytes, place: ChunkPlace, deco
     return read_payloads(survey.blobs, place.pack_id, [at], decoder)[0]
 
 
-def _roots(survey: Survey, sha1: bytes) -> Iterator[Iterator[bytes]]:
+def _roots(survey: Survey, sha1: bytes, removed: bool) -> Iterator[Iterator[bytes]]:
     for root, size in survey.db.execute(
-        "SELECT DISTINCT root, size FROM entries WHERE sha1 = ? AND live", (sha1,)
+        "SELECT DISTINCT root, size FROM entries WHERE sha1 = ? AND (live OR ?)", (sha1, removed)
     ).fetchall():
         if size <= MAX_TREE_SIZE:
             yield _by_root(survey, root)

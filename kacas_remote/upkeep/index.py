@@ -24,13 +24,15 @@ from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import PayloadKind
 from kacas.model.entry import Kind
 from kacas.model.hdf5_cuts import signature_at
-from kacas.model.manifest import Child, decode_manifest, decode_node
+from kacas.model.manifest import decode_manifest, decode_node
 from kacas.model.npy_header import MAX_HEADER_SIZE
 from kacas.model.source import Source
 from kacas.model.tiling import Tiling
 from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.layout import PLAIN, RECIPES, plain_key, recipe_key
-from kacas_remote.recipe import ChunkPlace, Head, encode_recipe
+from kacas_remote.push.plain import plain_places
+from kacas_remote.recipe import Head
+from kacas_remote.recipe_spool import RecipeSpool
 from kacas_remote.remote import Remote
 from kacas_remote.signing import sign, statement
 from kacas_remote.trust import own_private_key, own_publisher
@@ -110,19 +112,9 @@ def _indexed(blobs: BlobStore, info: BlobInfo) -> str:
     if own_publisher() is not None:
         signature = sign(own_private_key(), statement(sha1, found.root, found.size, Kind.FILE))
         head = Head(sha1, found.root, found.size, Kind.FILE, b"", head.time_ns, (signature,))
-    with tempfile.TemporaryFile() as pages:
-        front = encode_recipe(head, nodes.tree(found.root), _places, pages.write)
-        pages.seek(0)
-        blobs.put_if_absent(recipe_key(sha1), front + pages.read())
+    with RecipeSpool(Path(tempfile.gettempdir()), head, nodes.tree(found.root), plain_places) as recipe:
+        recipe.put_if_absent(blobs, recipe_key(sha1))
     return ""
-
-
-def _places(children: Sequence[Child], at: int) -> list[ChunkPlace]:
-    places = []
-    for child in children:
-        places.append(ChunkPlace(None, at, child.size))
-        at += child.size
-    return places
 
 
 @dataclass(frozen=True)

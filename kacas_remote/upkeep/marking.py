@@ -78,7 +78,7 @@ class _Marking:
             if not self._db.execute("INSERT OR IGNORE INTO walked VALUES (?)", (directory,)).rowcount:
                 continue
             try:
-                entries = decode_tree(read_document(self._survey, directory))
+                entries = decode_tree(read_document(self._survey, directory, removed=True))
             except NewerTreeError as exc:
                 self._survey.fault(directory.hex(), self._broken(directory, exc, "upgrade kacas"))
                 continue

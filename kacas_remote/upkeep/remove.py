@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from kacas.errors import KacasError, NotFoundError
-from kacas.model.codec import MIB
 from kacas.model.entry import Action, Kind
 from kacas.model.tree import TreeError, decode_tree
 from kacas.model.uri import parse_any_uri
@@ -19,8 +18,6 @@ from kacas_remote.remote import Remote
 from kacas_remote.removed import remove_entries
 from kacas_remote.upkeep.documents import read_document
 from kacas_remote.upkeep.survey import Progress, Survey, silent, stop_at_faults
-
-_MEMBER_RECIPES_ABOVE = 16 * MIB  # smaller members have one only if they were pushed by themselves
 
 
 @dataclass
@@ -122,7 +119,7 @@ class _Removing:
         while todo:
             directory = todo.pop()
             try:
-                entries = decode_tree(read_document(self._survey, directory))
+                entries = decode_tree(read_document(self._survey, directory, removed=True))
             except TreeError:
                 continue  # the kind is a hint
             except KacasError as exc:
@@ -137,11 +134,11 @@ class _Removing:
         return found
 
     def _was_pushed_alone(self, sha1: bytes) -> bool:
-        """Kept by an entry of its own, or by a recipe that no directory would have made."""
+        """Kept by an entry of its own, or by a recipe that was not made for a directory only."""
         keeps = "SELECT 1 FROM entries WHERE sha1 = ? AND live AND action = ?"
         if self._db.execute(keeps, (sha1, int(Action.KEEP))).fetchone():
             return True
-        return any(row.size <= _MEMBER_RECIPES_ABOVE for row in self._survey.recipes_of(sha1))
+        return any(not row.is_member for row in self._survey.recipes_of(sha1))
 
     def _keep_as_member(self, sha1: bytes, directory: bytes) -> None:
         """A directory holds it: only what was pushed of it alone goes, if tables name it as a member."""
@@ -170,22 +167,21 @@ class _Removing:
             self.removal.entries += len(ids)
 
     def carry_out(self, look_again: Callable[[], _Removing]) -> None:
-        """What was asked for first, then members: a directory that is pushed meanwhile may hold them, so after their entries are
-        removed all directories are looked at again, and those that are held stay after all."""
+        """Entries first. A directory that is pushed meanwhile may hold what goes: its push looks for removals after it published
+        the directory, and here all directories are looked at after the removals were published, so one of the two sees the other.
+        What is held, or was pushed by itself meanwhile, stays after all."""
         blobs = self._survey.blobs
         records = {sha1: remove_entries(blobs, sha1, ids) for sha1, ids in self._entries.items()}
-        asked, members = self._keys(self._asked), self._keys(self._members)
-        blobs.delete(asked)
-        if self._members:
-            again = look_again()
-            held = again._below(again._directories())
-            spared = {sha1 for sha1 in self._members if sha1 in held}
-            blobs.delete(records[sha1] for sha1 in spared if sha1 in records)
-            members = self._keys([sha1 for sha1 in self._members if sha1 not in spared])
-            self.removal.kept += [(sha1.hex(), held[sha1].hex()) for sha1 in sorted(spared)]
-            blobs.delete(members)
+        again = look_again()
+        held = again._below(again._directories() - set(self._asked))
+        spared = {sha1: held[sha1].hex() for sha1 in (*self._asked, *self._members) if sha1 in held}
+        spared |= {sha1: "" for sha1 in self._members if sha1 not in held and again._was_pushed_alone(sha1)}
+        blobs.delete(records[sha1] for sha1 in spared if sha1 in records)
+        self.removal.kept += [(sha1.hex(), spared[sha1]) for sha1 in sorted(spared)]
+        going = self._keys(sha1 for sha1 in (*self._asked, *self._members) if sha1 not in spared)
+        blobs.delete(going)
         # A push may have made a recipe anew of a plain object that was just going.
-        blobs.delete(key for key in (*asked, *members) if not key.startswith(PLAIN))
+        blobs.delete(key for key in going if not key.startswith(PLAIN))
 
     def _keys(self, sha1s: Iterable[bytes]) -> list[str]:
         """Recipes, then plain objects."""

@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from kacas.model.codec import MIB, Decoder
 from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest
@@ -25,13 +26,13 @@ from kacas.model.pack_format import (
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.errors import BlobNotFoundError
 from kacas_remote.layout import pack_key
-from kacas_remote.recipe import MAX_MEMBER_PACKS, ChunkPlace, Recipe, encode_recipe
+from kacas_remote.recipe import MAX_MEMBER_PACKS, ChunkPlace, Recipe
+from kacas_remote.recipe_spool import RecipeSpool
 from kacas_remote.upkeep.reading import At, damage, read_pages, read_payloads, read_recipe
 from kacas_remote.upkeep.survey import Survey, batched
 
 PACK_SIZE = 32 * MIB
 _AT_ONCE = 16  # payloads: at most 256 MiB if all were as large as they may be, 4 MiB as they are
-_PART_SIZE = 8 * MIB
 
 
 @dataclass
@@ -178,11 +179,9 @@ class _Rescue:
                 places.update((child.digest, place) for child, place in recipe.top.chunks())
             return [self._place_now(child.digest, places[child.digest]) for child in children]
 
-        with tempfile.TemporaryFile() as pages:
-            head = replace(recipe.head, member_packs=self._member_packs(recipe.head.member_packs))
-            front = encode_recipe(head, tree(), locate, pages.write)
-            pages.seek(0)
-            self._blobs.put_parts(key, _joined(front, iter(lambda: pages.read(_PART_SIZE), b"")))
+        head = replace(recipe.head, member_packs=self._member_packs(recipe.head.member_packs))
+        with RecipeSpool(Path(tempfile.gettempdir()), head, tree(), locate) as spooled:
+            spooled.put(self._blobs, key)
 
     def _member_packs(self, packs: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Of a directory: those that stay, and those that have what was in the others."""
@@ -216,15 +215,3 @@ class _Rescue:
             ).fetchone()
         )
         return ChunkPlace(*other) if other else place  # a chunk that is lost: its place says where it was
-
-
-def _joined(front: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    """In parts of 8 MiB or more, but for the last."""
-    gathered = bytearray(front)
-    for part in rest:
-        gathered += part
-        if len(gathered) >= _PART_SIZE:
-            yield bytes(gathered)
-            gathered.clear()
-    if gathered:
-        yield bytes(gathered)

@@ -33,7 +33,7 @@ CREATE TABLE entries (id BLOB, sha1 BLOB, root BLOB, size INT, kind INT, action 
     label BLOB, owner BLOB, data BLOB, live INT, needed INT DEFAULT 0);
 CREATE INDEX entries_by_sha1 ON entries (sha1);
 CREATE TABLE recipes (number INTEGER PRIMARY KEY, key TEXT UNIQUE, sha1 BLOB, root BLOB, size INT, kind INT, label BLOB,
-    publisher BLOB, bytes INT, modified_s REAL);
+    publisher BLOB, bytes INT, modified_s REAL, member INT);
 CREATE INDEX recipes_by_sha1 ON recipes (sha1);
 CREATE TABLE rests_on (recipe INT, pack INT, PRIMARY KEY (recipe, pack)) WITHOUT ROWID;
 CREATE TABLE plain (sha1 BLOB PRIMARY KEY, size INT, needed INT DEFAULT 0) WITHOUT ROWID;
@@ -52,6 +52,7 @@ class RecipeRow(NamedTuple):
     root: bytes
     size: int
     kind: int
+    is_member: int
 
 
 def stop_at_faults(key: str, exc: KacasError) -> None:
@@ -195,9 +196,9 @@ class Survey:
                 raise damage(
                     self.blobs, info.key, f"it is that of {recipe.head.sha1.hex()}", "delete it and push again"
                 )
-            if recipe.size != info.size:
+            if recipe.size != info.size and (now := self.blobs.head(info.key)) and now.size != recipe.size:
                 raise damage(
-                    self.blobs, info.key, f"it has {info.size} of {recipe.size} bytes", "delete it and push again"
+                    self.blobs, info.key, f"it has {now.size} of {recipe.size} bytes", "delete it and push again"
                 )
             return recipe
         except BlobNotFoundError:
@@ -213,8 +214,20 @@ class Survey:
         publisher = head.signatures[0].publisher if head.signatures else b""
         self.db.execute("BEGIN")
         number = self.db.execute(
-            "INSERT INTO recipes (key, sha1, root, size, kind, label, publisher, bytes, modified_s) VALUES (?,?,?,?,?,?,?,?,?)",
-            (info.key, head.sha1, head.root, head.size, head.kind, head.label, publisher, info.size, info.modified_s),
+            "INSERT INTO recipes (key, sha1, root, size, kind, label, publisher, bytes, modified_s, member)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (
+                info.key,
+                head.sha1,
+                head.root,
+                head.size,
+                head.kind,
+                head.label,
+                publisher,
+                info.size,
+                info.modified_s,
+                head.is_member,
+            ),
         ).lastrowid
         assert number is not None
         self.db.executemany(
@@ -283,5 +296,7 @@ class Survey:
         return None if row is None else (row[0], At(digest, row[1], row[2], row[2] + row[3]))
 
     def recipes_of(self, sha1: bytes) -> list[RecipeRow]:
-        rows = self.db.execute("SELECT number, key, sha1, root, size, kind FROM recipes WHERE sha1 = ?", (sha1,))
+        rows = self.db.execute(
+            "SELECT number, key, sha1, root, size, kind, member FROM recipes WHERE sha1 = ?", (sha1,)
+        )
         return [RecipeRow(*row) for row in rows]

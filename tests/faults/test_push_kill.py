@@ -17,8 +17,8 @@ import kacas
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.layout import PACKS, RECIPES, pack_id_of
 from kacas_remote.pack_tables import read_table
+from kacas_remote.pending import pending, taken
 from kacas_remote.push import push_pending
-from kacas_remote.push.pending import pending, taken
 from kacas_remote.remote import Remote, new_remote
 from tests.remote.counting import CountingBlobs
 from tests.remote.proved import proved

@@ -24,8 +24,8 @@ from kacas_remote.errors import (
     RemoteRefusedError,
     RemoteUnavailableError,
 )
+from kacas_remote.pending import pending
 from kacas_remote.push import push
-from kacas_remote.push.pending import pending
 from kacas_remote.remote import Remote
 from kacas_remote.upstream import RemoteUpstream
 from tests.faults import strace

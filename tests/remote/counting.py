@@ -66,13 +66,13 @@ class CountingBlobs:
         self._note("put", key, len(data))
         self._blobs.put(key, data)
 
-    def put_parts(self, key: str, parts: Iterable[Data]) -> None:
+    def put_parts(self, key: str, parts: Iterable[Data], *, size: int = 0) -> None:
         def noted() -> Iterator[Data]:
             for part in parts:
                 self._note("put", key, len(part))
                 yield part
 
-        self._blobs.put_parts(key, noted())
+        self._blobs.put_parts(key, noted(), size=size)
 
     def get(self, key: str, limit: int) -> bytes:
         self._note("get", key, 0)

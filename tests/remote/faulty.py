@@ -64,9 +64,9 @@ class FaultyBlobs:
     def put(self, key: str, data: Data) -> None:
         self._do("put", key, lambda: self._blobs.put(key, data))
 
-    def put_parts(self, key: str, parts: Iterable[Data]) -> None:
+    def put_parts(self, key: str, parts: Iterable[Data], *, size: int = 0) -> None:
         whole = [bytes(part) for part in parts]
-        self._do("put", key, lambda: self._blobs.put_parts(key, whole))
+        self._do("put", key, lambda: self._blobs.put_parts(key, whole, size=size))
 
     def get(self, key: str, limit: int) -> bytes:
         kind = self._kind("get", key)

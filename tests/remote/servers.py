@@ -27,7 +27,7 @@ from obstore.store import S3Store
 
 _WEED = Path(sys.executable).with_name("weed")
 # Also if we are killed. setpriv becomes weed: it has the process id that we know.
-_DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 _READY_S = 60
 _MINUTE = timedelta(minutes=1)
 _TRIES = 3
@@ -105,11 +105,11 @@ def _started(place: Path, stopping: ExitStack, options: Sequence[str] = ()) -> S
         data = place / f"data-{attempt}"
         data.mkdir()
         credentials = {"access_key_id": secrets.token_hex(8), "secret_access_key": secrets.token_hex(16)}
-        ports = _free_ports(len(_PORTS))
+        ports = free_ports(len(_PORTS))
         with open(place / "log", "wb") as log:
             process = subprocess.Popen(
                 [
-                    *_DIES_WITH_US,
+                    *DIES_WITH_US,
                     *(_WEED, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"),
                     *("-webdav=false", "-volume.max=2000", "-admin.ui=false", "-s3.autoCreateBucket=false"),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0"),
@@ -130,9 +130,9 @@ def _started(place: Path, stopping: ExitStack, options: Sequence[str] = ()) -> S
             )
         server = S3Server(f"http://127.0.0.1:{ports[_PORTS.index('s3.port')]}", credentials)
         if _is_ready(server, process):
-            stopping.callback(_stop, process)
+            stopping.callback(stop, process)
             return server
-        _stop(process)  # most likely somebody else took one of the ports
+        stop(process)  # most likely somebody else took one of the ports
     raise RuntimeError("SeaweedFS does not start: " + (place / "log").read_text(errors="replace")[-3000:])
 
 
@@ -150,7 +150,7 @@ def _is_ready(server: S3Server, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """With all that it started. What it keeps is not needed."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -159,7 +159,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=30)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """The second port of each server, for gRPC, is the first plus 10,000."""
     ports: list[int] = []
     while len(ports) < count:

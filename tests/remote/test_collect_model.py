@@ -47,9 +47,9 @@ class Interrupted(MemoryBlobs):
         self._before()
         return super().put_if_absent(key, data)
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         self._before()
-        super().put_parts(key, parts)
+        super().put_parts(key, parts, size=size)
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
         self._before()

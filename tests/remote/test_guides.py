@@ -126,7 +126,9 @@ def test_a_browser_may_read_ranges_of_seaweedfs_from_another_page(open_as: Any) 
 
 
 def test_the_policies_for_amazon_give_each_only_what_it_needs() -> None:
-    reader, pusher, collector, cors = blocks("amazon.md")
+    reader, pusher, collector, cors, lifecycle = blocks("amazon.md")
+    (rule,) = lifecycle["Rules"]
+    assert rule.keys() == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}  # it expires no objects
 
     def several(one: str | list[str]) -> list[str]:
         return [one] if isinstance(one, str) else one

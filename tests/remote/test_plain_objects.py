@@ -17,7 +17,11 @@ from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.open_blobs import open_blobs
 from kacas_remote.errors import UntrustedError
 from kacas_remote.layout import plain_key
-from tests.remote.filled import CountedBlobs, upstream_on
+from kacas_remote.pulling import pull
+from kacas_remote.push import push
+from kacas_remote.remote import new_remote
+from tests.remote.counting import CountingBlobs
+from tests.remote.filled import upstream_on
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def test_a_web_server_serves_plain_objects_without_lists(tmp_path: Path, bucket:
     try:
         data = np.random.default_rng(2).bytes(9 << 20)
         uri = put(bucket, data)
-        blobs = CountedBlobs(open_blobs(f"http://127.0.0.1:{server.server_port}/"))
+        blobs = CountingBlobs(open_blobs(f"http://127.0.0.1:{server.server_port}/"))
         with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache")]) as store:
             assert store.load_bytes(uri) == data
             with pytest.raises(kacas.NotFoundError):
@@ -97,3 +101,18 @@ def test_a_web_server_serves_plain_objects_without_lists(tmp_path: Path, bucket:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_directory_of_plain_objects_is_pulled_with_all_below_it(
+    store: kacas.Store, node: kacas.Store, bucket: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "in").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "run" / "in" / f"{number}.txt").write_text(str(number) * (1 + 300_000 * number))
+    uri = store.store_dir(tmp_path / "run")
+    push(store, new_remote("lab", DirectoryBlobs(bucket)), [uri], plain=True)
+    assert pull(node, [uri]).failed == {}
+    bucket.rename(tmp_path / "gone")
+    restored = node.load_dir(uri, tmp_path / "restored")
+    for number in range(3):
+        assert (restored / "in" / f"{number}.txt").read_text() == str(number) * (1 + 300_000 * number)

@@ -65,7 +65,7 @@ class WithoutRanges(MemoryBlobs):
 class Cutting(MemoryBlobs):
     """It forgets all but the first part."""
 
-    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+    def put_parts(self, key: str, parts: Iterable[bytes | bytearray | memoryview], *, size: int = 0) -> None:
         self.put(key, next(iter(parts)))
 
 

@@ -18,8 +18,8 @@ from kacas_remote.configuration import RemoteConfiguration
 from kacas_remote.errors import NotSupportedError
 from kacas_remote.layout import PACKS, RECIPES, other_recipe_key, pack_id_of, plain_key, recipe_key
 from kacas_remote.pack_tables import read_table
+from kacas_remote.pending import pending
 from kacas_remote.push import push
-from kacas_remote.push.pending import pending
 from kacas_remote.recipe import decode_recipe
 from kacas_remote.remote import Remote, new_remote
 from kacas_remote.tables import Tables

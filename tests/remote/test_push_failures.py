@@ -14,8 +14,8 @@ from kacas.model.uri import parse_any_uri, parse_uri
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.errors import PushError, RemoteUnavailableError
 from kacas_remote.layout import PACKS, recipe_key
+from kacas_remote.pending import PendingPush, pending, taken, written_down
 from kacas_remote.push import push, push_pending
-from kacas_remote.push.pending import PendingPush, pending, taken, written_down
 from kacas_remote.remote import Remote, new_remote
 from tests.remote.counting import CountingBlobs
 from tests.remote.faulty import FaultyBlobs
@@ -113,3 +113,18 @@ def test_pending_notes_are_for_nobody_else(store: kacas.Store, tmp_path: Path) -
         (path,) = (tmp_path / "state" / "kacas" / "pending").glob("*.json")
         assert path.stat().st_mode & 0o777 == 0o600
         assert json.loads(path.read_bytes())["remote"] == "lab"
+
+
+def test_what_cannot_be_pushed_again_and_again_is_pending_once(
+    store: kacas.Store, remote: Remote, tmp_path: Path
+) -> None:
+    (tmp_path / "linked").write_bytes(b"linked" * 100_000)
+    bad, good = store.link_file(tmp_path / "linked"), store.store_bytes(b"good")
+    (tmp_path / "linked").unlink()
+    for uris in ([bad], [bad], [bad, good], [good, bad]):
+        with pytest.raises(PushError, match="missing"):
+            push(store, remote, uris)
+    assert [one.uris for one in pending()] == [(bad,)]
+    with taken() as (note,), pytest.raises(PushError, match="missing"):
+        push_pending(note, store, remote)
+    assert [one.uris for one in pending()] == [(bad,)]

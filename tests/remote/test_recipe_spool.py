@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.recipe import Head
 from kacas_remote.recipe_spool import PART_SIZE, RecipeSpool
 from tests.remote.recipes import SHA1, Tree, chunk, encoded, leaves, opened, places_of, tree_of
@@ -40,6 +41,10 @@ def test_a_large_recipe_comes_in_parts_and_in_little_memory(tmp_path: Path) -> N
         assert 0 < sizes[-1] <= PART_SIZE
         assert peak < 4 * PART_SIZE
         data = b"".join(recipe.parts())
+        blobs = MemoryBlobs()
+        assert recipe.put_if_absent(blobs, "recipe")
+        assert not recipe.put_if_absent(blobs, "recipe")
+        assert blobs.get("recipe", len(data)) == data
     assert data == encoded(head, tree)
     assert sum(1 for _ in leaves(data, opened(data))) == count
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,15 @@ from kacas.settings import identity_file
 from kacas_remote.proofs import Proofs
 from kacas_remote.recipe import Head
 from kacas_remote.signing import Signature, public_key, publisher_text, sign, statement
-from kacas_remote.trust import Trust, add_publisher, own_private_key, remove_publisher, trust_file, untrusted
+from kacas_remote.trust import (
+    Trust,
+    add_publisher,
+    own_private_key,
+    read_publishers,
+    remove_publisher,
+    trust_file,
+    untrusted,
+)
 from tests.remote.recipes import SHA1
 
 ANA = bytes(range(32))
@@ -87,6 +95,21 @@ def test_processes_that_make_the_key_at_once_have_one() -> None:
     assert len({results.get(timeout=60) for _ in workers}) == 1
     for worker in workers:
         worker.join()
+
+
+def _trust(path: Path, number: int) -> None:
+    add_publisher(path, f"lab-{number}", bytes([number]) * 32)
+
+
+def test_publishers_that_processes_add_at_once_are_all_kept(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_trust, args=(tmp_path / "trust.toml", number)) for number in range(12)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert len(read_publishers(tmp_path / "trust.toml")) == 12
+    assert (tmp_path / "trust.toml").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_proof_is_remembered_for_this_root_alone(tmp_path: Path) -> None:

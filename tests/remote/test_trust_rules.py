@@ -15,7 +15,8 @@ from kacas_remote.errors import DamagedRemoteError, UntrustedError
 from kacas_remote.layout import recipe_key
 from kacas_remote.signing import new_private_key, public_key, sign, statement
 from kacas_remote.trust import add_publisher, trust_file
-from tests.remote.filled import CountedBlobs, put_content, upstream_on
+from tests.remote.counting import CountingBlobs
+from tests.remote.filled import put_content, upstream_on
 from tests.upstreams import fetched_packs
 
 Node = Callable[..., kacas.Store]
@@ -28,12 +29,12 @@ def lab(tmp_path: Path) -> kacas.Store:
 
 
 @pytest.fixture
-def blobs() -> CountedBlobs:
-    return CountedBlobs(MemoryBlobs())
+def blobs() -> CountingBlobs:
+    return CountingBlobs(MemoryBlobs())
 
 
 @pytest.fixture
-def node(tmp_path: Path, blobs: CountedBlobs) -> Node:
+def node(tmp_path: Path, blobs: CountingBlobs) -> Node:
     """Opens a cold store that has the bucket as its remote."""
 
     def opened(name: str = "node", *, trusted: bool = False) -> kacas.Store:
@@ -49,7 +50,7 @@ def zeros(size: int) -> np.ndarray:
 
 
 def test_a_part_of_large_content_that_nobody_vouches_for_is_refused_with_the_ways_out(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node
+    lab: kacas.Store, blobs: CountingBlobs, node: Node
 ) -> None:
     uri = lab.store_npy(zeros(LARGE))
     put_content(lab, uri, blobs)
@@ -64,7 +65,7 @@ def test_a_part_of_large_content_that_nobody_vouches_for_is_refused_with_the_way
 
 
 def test_a_part_of_small_content_that_nobody_vouches_for_is_read_from_the_whole(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node
+    lab: kacas.Store, blobs: CountingBlobs, node: Node
 ) -> None:
     values = zeros(SMALL)
     uri = lab.store_npy(values)
@@ -77,7 +78,7 @@ def test_a_part_of_small_content_that_nobody_vouches_for_is_read_from_the_whole(
         assert blobs.count == 0
 
 
-def test_with_its_root_a_uri_leads_to_a_part(lab: kacas.Store, blobs: CountedBlobs, node: Node) -> None:
+def test_with_its_root_a_uri_leads_to_a_part(lab: kacas.Store, blobs: CountingBlobs, node: Node) -> None:
     values = zeros(LARGE)
     uri = lab.store_npy(values)
     root = put_content(lab, uri, blobs).root
@@ -87,7 +88,7 @@ def test_with_its_root_a_uri_leads_to_a_part(lab: kacas.Store, blobs: CountedBlo
         assert blobs.moved < 4 << 20
 
 
-def test_a_trusted_remote_is_believed(lab: kacas.Store, blobs: CountedBlobs, node: Node) -> None:
+def test_a_trusted_remote_is_believed(lab: kacas.Store, blobs: CountingBlobs, node: Node) -> None:
     values = zeros(LARGE)
     uri = lab.store_npy(values)
     put_content(lab, uri, blobs)
@@ -96,7 +97,7 @@ def test_a_trusted_remote_is_believed(lab: kacas.Store, blobs: CountedBlobs, nod
 
 
 def test_a_trusted_publisher_is_believed_and_another_one_named(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: kacas.Store, blobs: CountingBlobs, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / "config"))
@@ -111,7 +112,7 @@ def test_a_trusted_publisher_is_believed_and_another_one_named(
 
 
 def test_what_was_proved_by_a_whole_read_is_believed_from_then_on(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node
+    lab: kacas.Store, blobs: CountingBlobs, node: Node
 ) -> None:
     values = zeros(LARGE)
     uri = lab.store_npy(values)
@@ -123,7 +124,7 @@ def test_what_was_proved_by_a_whole_read_is_believed_from_then_on(
 
 
 def test_other_content_under_a_sha1_is_refused_and_never_a_part_of_it_given(
-    lab: kacas.Store, blobs: CountedBlobs, node: Node
+    lab: kacas.Store, blobs: CountingBlobs, node: Node
 ) -> None:
     uri, other = lab.store_npy(zeros(SMALL)), lab.store_npy(zeros(SMALL) + 1)
     put_content(lab, other, blobs, under=parse_uri(uri).sha1)
@@ -134,17 +135,17 @@ def test_other_content_under_a_sha1_is_refused_and_never_a_part_of_it_given(
         assert not store.repository.lookup.entries(parse_uri(uri).sha1)
 
 
-def test_a_recipe_of_another_sha1_is_refused_by_name(lab: kacas.Store, blobs: CountedBlobs, node: Node) -> None:
+def test_a_recipe_of_another_sha1_is_refused_by_name(lab: kacas.Store, blobs: CountingBlobs, node: Node) -> None:
     uri, other = lab.store_npy(zeros(SMALL)), lab.store_npy(zeros(SMALL) + 1)
     put_content(lab, other, blobs)
     key = recipe_key(parse_uri(uri).sha1)
-    blobs.put(key, blobs.inner.get(recipe_key(parse_uri(other).sha1), 1 << 20))
+    blobs.put(key, blobs.get(recipe_key(parse_uri(other).sha1), 1 << 20))
     with node() as store, pytest.raises(DamagedRemoteError, match=f"{key} in the remote lab .*swapped"):
         store.load_npy(uri)
 
 
 def test_where_one_remote_lies_the_next_one_serves_and_the_first_is_named(
-    lab: kacas.Store, blobs: CountedBlobs, tmp_path: Path
+    lab: kacas.Store, blobs: CountingBlobs, tmp_path: Path
 ) -> None:
     values, good = zeros(SMALL), MemoryBlobs()
     uri, other = lab.store_npy(values), lab.store_npy(zeros(SMALL) + 1)

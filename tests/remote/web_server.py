@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +14,8 @@ _PIECE = 1 << 16
 
 
 class WebServer(ThreadingHTTPServer):
-    """knows_ranges, knows_head: what it can. answers: statuses that it gives first, one a request. sent: bytes of content."""
+    """knows_ranges, knows_head: what it can. answers: statuses that it gives first, one a request. sent: bytes of content.
+    before_each: is called with the number of each request, from 1."""
 
     daemon_threads = True
 
@@ -22,6 +23,7 @@ class WebServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.directory, self.knows_ranges, self.knows_head = directory, knows_ranges, knows_head
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
+        self.before_each: Callable[[int], object] = lambda number: None
         self.requests = 0
         self.sent = 0
 
@@ -46,6 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_content: bool) -> None:
         self.server.requests += 1
+        self.server.before_each(self.server.requests)
         if self.server.answers:
             status, headers, content = self.server.answers.pop(0)
             self._say(status, headers, len(content))

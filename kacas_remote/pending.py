@@ -12,12 +12,13 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kacas.disk.durable import make_directory, publish_bytes, sync_directory
-from kacas.errors import InvalidSettingError, StoreError
+from kacas.errors import InvalidSettingError, KacasError, StoreError
 from kacas.settings import state_directory
+from kacas_remote.errors import PushError
 
 _FORMAT = 1
 _MOST = 1 << 30  # bytes of one file; some ten million URIs
@@ -33,6 +34,10 @@ class PendingPush:
     uris: tuple[str, ...]
     plain: bool | None = None
 
+    def belongs_with(self, other: PendingPush) -> bool:
+        """Whether it is the same work on other URIs."""
+        return replace(self, uris=other.uris) == other
+
 
 class Note:
     """A pending push that this process has in hand."""
@@ -43,11 +48,23 @@ class Note:
         self.push = push
 
     def strike_out(self, left: Sequence[str] = ()) -> None:
-        """All is there, but for `left`, which stays pending."""
-        if left and len(left) < len(self.push.uris):
-            _write(PendingPush(self.push.store, self.push.remote, tuple(left), self.push.plain))
-        if not left or len(left) < len(self.push.uris):
-            self._path.unlink(missing_ok=True)
+        """All is there, but for `left`, which stays pending, once: not here what another note has that nobody is busy with."""
+        with contextlib.ExitStack() as held:  # so that the others stay meanwhile
+            others = held.enter_context(taken()) if left else []
+            there = {uri for note in others if note.push.belongs_with(self.push) for uri in note.push.uris}
+            left = [uri for uri in left if uri not in there]
+            if left and len(left) < len(self.push.uris):
+                _write(replace(self.push, uris=tuple(left)))
+            if len(left) < len(self.push.uris):
+                self._path.unlink(missing_ok=True)
+
+    def stays(self, why: KacasError) -> PushError:
+        """The error for what could not even be begun."""
+        return PushError(
+            f"{self.push.uris[0]} and all else that is noted with it is still to be pushed to {self.push.remote} from "
+            f"{self.push.store}: {why}; mend that, or, to forget it, delete {self._path}",
+            uris=self.push.uris,
+        )
 
     def release(self) -> None:
         """Let others take it, if it is still there."""
@@ -56,12 +73,18 @@ class Note:
             self._fd = -1
 
 
+def write_down(push: PendingPush) -> Note:
+    """Durably; it is in hand until it is released. Raises InvalidSettingError if that cannot be written."""
+    while True:
+        note = _hold(_write(push), wait=True)
+        if note is not None:
+            return note
+
+
 @contextmanager
 def written_down(push: PendingPush) -> Iterator[Note]:
-    """Durably, before the block begins. Raises InvalidSettingError if that cannot be written."""
-    note = _hold(_write(push), wait=True)
-    if note is None:
-        raise AssertionError("nobody else knows the name")
+    """`write_down`, for a block."""
+    note = write_down(push)
     try:
         yield note
     finally:
