@@ -23,9 +23,10 @@ VISIBLE_S = 1.0  # docs/reliability.md
 Report = dict[str, Any]
 
 
-def on_hosts(version: str, kind: str, seconds: int, count: int, frozen_s: int = 0) -> Report:
-    """What the processes of both hosts returned; that nothing was lost, torn or reordered was checked in there."""
-    script = f"{PROGRAMS}.on_hosts {kind} {seconds} {count} {frozen_s or ''}"
+def on_hosts(version: str, kind: str, seconds: int, count: int, frozen_s: int = 0, before: str = "") -> Report:
+    """What the processes of both hosts returned; that nothing was lost, torn or reordered was checked in there. before: a
+    command that is run first."""
+    script = f"set -e\n{before}\n{PROGRAMS}.on_hosts {kind} {seconds} {count} {frozen_s or ''}"
     ended = nfs.run(version, script, memory_mib=1024 * count, timeout_s=240 + 5 * seconds + 10 * count)
     report: Report = json.loads(ended.check().splitlines()[-1])
     print(f"\nNFS {version}, {kind}, 2 hosts x {count} processes, {seconds} s: {json.dumps(report)}")
@@ -110,6 +111,13 @@ def test_while_a_host_is_cut_off_the_other_goes_on_and_then_both(version: str, k
 @versions
 def test_of_sixteen_processes_on_two_hosts_one_fetches(version: str) -> None:
     on_hosts(version, "fetch", 0, 8)
+
+
+@pytest.mark.heavy
+@versions
+def test_two_hosts_that_pull_one_content_from_a_remote_make_one_download(version: str) -> None:
+    fill = "from tests.faults.programs.shared_work import fill_bucket; fill_bucket()"
+    on_hosts(version, "pull", 0, 2, before=f"python -c '{fill}'")
 
 
 # Requests to the server, all kinds together, and what is left out of it: listing grows with the number of packs, and a

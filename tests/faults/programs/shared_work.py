@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import kacas
+from kacas_remote.blobs.directory import DirectoryBlobs
+from kacas_remote.push import push
+from kacas_remote.remote import new_remote
 from tests.faults import contents
+from tests.remote.filled import upstream_on
+from tests.remote.logged import LoggedBlobs, downloaded
 
 PATIENCE_S = 150  # longer than any cache of a client lasts: what is not seen by then is lost
 
@@ -226,10 +231,36 @@ def check_fetched(store: kacas.Store, said: Said, results: dict[str, Result]) ->
     assert len(packs) == 1, f"it was fetched {len(packs)} times"
 
 
+# --- one download ---------------------------------------------------------------------------
+
+BUCKET, DOWNLOADED = Path("/mnt/bucket"), Path("/mnt/downloaded")  # a remote, and a log of what is read of its packs
+
+
+def fill_bucket() -> None:
+    """Push what is wanted. To be done once, before any host works."""
+    BUCKET.mkdir(parents=True)
+    with kacas.Store.open(BUCKET.with_name("lab")) as lab:
+        push(lab, new_remote("lab", DirectoryBlobs(BUCKET)), [wanted().put(lab)])
+
+
+def open_pulling(path: Path) -> kacas.Store:
+    cache = Path(os.environ["KACAS_CACHE_DIR"])
+    return kacas.Store.open(path, behind=[upstream_on(LoggedBlobs(DirectoryBlobs(BUCKET), DOWNLOADED), cache)])
+
+
+def check_pulled(store: kacas.Store, said: Said, results: dict[str, Result]) -> None:
+    wanted().check(store, f"sha1://{wanted().sha1}")
+    pushed = sum(path.stat().st_size for path in (BUCKET / "packs").iterdir())
+    assert pushed // 2 < downloaded(DOWNLOADED) <= pushed, (
+        f"{downloaded(DOWNLOADED)} bytes were read of packs of {pushed}"
+    )
+
+
 KINDS = {
     "contents": Kind(store_and_load, check_contents),
     "watch": Kind(watch, check_watched),
     "mutables": Kind(count_up, check_count),
     "feeds": Kind(append_and_follow, check_feed),
     "fetch": Kind(fetch_once, check_fetched, open_fetching),
+    "pull": Kind(fetch_once, check_pulled, open_pulling),
 }
