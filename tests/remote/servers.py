@@ -178,7 +178,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_server() -> Iterator[S3Server]:
     with seaweedfs() as server:
         yield server
