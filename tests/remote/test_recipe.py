@@ -206,7 +206,8 @@ def test_a_recipe_of_a_large_array_is_made_in_little_memory() -> None:
         tracemalloc.stop()
         return peak
 
-    assert growth(32) < growth(4) + 28 * 400
+    # A page has 14,600 bytes: none of them may stay.
+    assert growth(32) < growth(4) + 28 * 2_000
 
 
 def test_signatures_travel_with_it() -> None:
