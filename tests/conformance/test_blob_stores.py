@@ -45,6 +45,7 @@ class TestS3(BlobStoreSuite):
         return [*self._known.values()]
 
 
+@pytest.mark.heavy  # tests/remote/blobs/test_fork.py has what matters most
 class TestS3InASpawnedProcess(BlobStoreSuite):
     """As a forked child sees it."""
 
