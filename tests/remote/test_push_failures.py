@@ -17,6 +17,7 @@ from kacas_remote.layout import PACKS, recipe_key
 from kacas_remote.pending import PendingPush, pending, taken, written_down
 from kacas_remote.push import push, push_pending
 from kacas_remote.remote import Remote, new_remote
+from kacas_remote.tables import Tables
 from tests.remote.counting import CountingBlobs
 from tests.remote.faulty import FaultyBlobs
 from tests.remote.proved import proved
@@ -37,6 +38,29 @@ def test_what_is_damaged_here_is_named_and_all_else_is_pushed(
     assert [one.uris for one in pending()] == [(bad,)]
     assert proved(remote, good[9]) == b"content 9"
     assert not remote.blobs.head(recipe_key(parse_uri(bad).sha1))
+
+
+def test_a_flipped_bit_in_what_is_compressed_here_never_leaves(
+    store: kacas.Store, remote: Remote, tmp_path: Path
+) -> None:
+    uri = store.store_text("so many words, " * 5_000)
+    lookup = store.repository.lookup
+    root = lookup.entries(parse_uri(uri).sha1)[0][0].root
+    place = lookup.locate([root])[root][0]
+    pack = store.path / "packs" / f"{place.pack_id.hex()}.pack"
+    pack.chmod(0o644)
+    with pack.open("r+b") as file:
+        file.seek(place.stop - 1)
+        last = file.read(1)[0]
+        file.seek(place.stop - 1)
+        file.write(bytes([last ^ 1]))
+    with pytest.raises(PushError) as caught:
+        push(store, remote, [uri])
+    assert caught.value.uris == (uri,)
+    tables = Tables(remote, tmp_path / "tables")
+    tables.refresh()
+    assert tables.locate([root]) == {}
+    tables.close()
 
 
 def test_a_directory_with_a_damaged_member_gets_no_recipe(store: kacas.Store, remote: Remote, tmp_path: Path) -> None:
