@@ -1,6 +1,6 @@
 """A bucket of SeaweedFS beside bare obstore, boto3, zarr, icechunk and one object per file: near, then 50 ms away.
 
-    python -m bench.remote --peers-python .venv-peers/bin/python    # about 9 minutes, 15 GB of disk
+    python -m bench.remote --peers-python .venv-peers/bin/python    # about 14 minutes, 15 GB of disk
     python -m bench.remote --quick                                  # 64 MiB, 400 files: a look, not a figure
     python -m bench.remote --only arrays,slices                     # some parts
 
