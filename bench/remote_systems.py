@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Bucket:
 
 
 class RemoteSystem(Protocol):
-    """What can be asked of a system; not every one has a part in every table."""
+    """What can be asked of a system. Not every one has a part in every table: what it has not raises NotImplementedError, and
+    bench/remote.py does not ask it."""
 
     version: str
 
@@ -226,7 +228,7 @@ class Boto3:
         return f"{self._bucket.prefix}/packs/{number}"
 
 
-class OfZarr:
+class OfZarr(ABC):
     """An array that zarr writes: chunks of 1 MiB in whole rows, Blosc with bit shuffle and LZ4."""
 
     def __init__(self) -> None:
@@ -247,7 +249,8 @@ class OfZarr:
             self._there = True
 
     def cold(self) -> None:
-        pass
+        """Nothing is kept locally."""
+        return
 
     def pull(self) -> Array | None:
         array: Array = self._opened()[:]
@@ -263,8 +266,9 @@ class OfZarr:
     def pull_tree(self, target: Path) -> None:
         raise NotImplementedError("zarr has no files")
 
+    @abstractmethod
     def _opened(self) -> Any:
-        raise NotImplementedError
+        """The array, as it lies in the bucket."""
 
 
 class Zarr(OfZarr):
