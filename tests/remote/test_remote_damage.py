@@ -11,6 +11,8 @@ import kacas
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.errors import DamagedRemoteError, RemoteUnavailableError
 from kacas_remote.layout import PACKS, RECIPES
+from kacas_remote.push import push
+from kacas_remote.remote import new_remote
 from tests.remote.faulty import FaultyBlobs
 from tests.remote.filled import put_content, upstream_on
 from tests.upstreams import fetched_entries
@@ -119,3 +121,27 @@ def test_a_remote_that_was_away_is_asked_last_for_a_while(
         assert node.load_bytes(uri, 10_000_000, 10_000_008)
         assert node.exists(uri)
         assert dropped.met == before > 0
+
+
+def test_what_one_recipe_cannot_give_comes_from_another_of_the_same_remote(tmp_path: Path) -> None:
+    array = np.random.default_rng(2).integers(0, 1000, (2000, 500), dtype=np.int64)
+    bucket = MemoryBlobs()
+    remote = new_remote("lab", bucket)
+    packs: list[set[str]] = []
+    with kacas.Store.open(tmp_path / "lab") as lab:
+        for chunks in (None, (500, 100)):  # the same array, cut in two ways
+            uri = lab.store_npy(array, chunks=chunks)
+            push(lab, remote, [uri])
+            packs.append({info.key for info in bucket.list(PACKS)})
+    assert len(list(bucket.list(RECIPES))) == 2
+    for which, damaged in (("rows", packs[0]), ("tiles", packs[1] - packs[0])):
+        copy = MemoryBlobs()
+        copy._blobs.update(bucket._blobs)
+        for key in damaged:
+            data = bytearray(copy.get(key, SIZE))
+            data[200 : len(data) // 2 : 1000] = bytes(len(range(200, len(data) // 2, 1000)))
+            copy.put(key, data)
+        with kacas.Store.open(tmp_path / which, behind=[upstream_on(copy, tmp_path / f"{which} cache")]) as node:
+            opened = node.open_npy(uri)
+            assert np.array_equal(opened[3:900:7], array[3:900:7]), which
+            assert np.array_equal(opened[:, 17], array[:, 17]), which
