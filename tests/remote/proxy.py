@@ -14,6 +14,7 @@ import asyncio
 import json
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ class _Rule:
         return True
 
 
+_COUNTED_WITHIN_S = 5.0
+
+
 class Proxy:
     """latency_s: what each round trip takes longer, and the opening of a connection, which is one, too."""
 
@@ -78,6 +82,7 @@ class Proxy:
         self.latency_s = latency_s
         self.port = 0
         self.passed: list[Passed] = []
+        self._under_way = 0
         self._rules: list[_Rule] = []
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -107,7 +112,10 @@ class Proxy:
         self._loop.call_soon_threadsafe(lambda: [writer.transport.abort() for writer in self._open])
 
     def take_passed(self) -> list[Passed]:
-        """What has passed since this was last asked."""
+        """What has passed since this was last asked. Who asks may have its answer before it was counted: that is waited for."""
+        deadline = time.monotonic() + _COUNTED_WITHIN_S
+        while self._under_way and time.monotonic() < deadline:
+            time.sleep(0.001)
         taken, self.passed = self.passed, []
         return taken
 
@@ -161,6 +169,20 @@ class Proxy:
     ) -> bool:
         """One request and its answer. Returns whether the connection goes on."""
         head = await read_head(reader)
+        self._under_way += 1
+        try:
+            return await self._answered(head, reader, writer, from_server, to_server)
+        finally:
+            self._under_way -= 1
+
+    async def _answered(
+        self,
+        head: Head,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        from_server: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+    ) -> bool:
         await asyncio.sleep(self.latency_s)
         rule = next((rule for rule in self._rules if rule.takes(head)), None)
         if rule:
