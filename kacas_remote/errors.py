@@ -63,3 +63,17 @@ class PushError(KacasError, OSError):
     def __init__(self, message: str, *, uris: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.uris = uris
+
+
+class GroupNotFoundError(InvalidSettingError):
+    """No access group of that name or id is known to this user, or its record is not where it was."""
+
+
+class GroupAccessError(AccessDeniedError):
+    """This user is no member of the access group, or not any more, or no admin of it; or it was sealed for another one."""
+
+    exit_code = 15
+
+
+class DamagedGroupError(DamagedError):
+    """The record of an access group is not what its admins signed: it was altered, rewritten or rolled back. It was not used."""

@@ -34,6 +34,7 @@ EXIT_CODES = (
     ("12", "a mutable is not what was expected: somebody changed it"),
     ("13", "a part of content whose remote nobody vouches for whom you trust"),
     ("14", "an upload failed; what was stored is safe here: kacas push --pending sends it"),
+    ("15", "no member of the access group, or no admin of it"),
     ("130", "interrupted (143: terminated); the store is clean"),
     ("141", "nobody reads the output any more"),
 )
