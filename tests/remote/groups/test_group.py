@@ -1,0 +1,404 @@
+"""Groups: several people over each kind of place; an older record that somebody put back; what does when a place is away."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kacas.disk.volume import open_volume
+from kacas.errors import InvalidSettingError, NewerFormatError, StoreError
+from kacas_remote.configuration import RemoteConfiguration, change_remotes
+from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError, RemoteNotFoundError
+from kacas_remote.groups.edits import with_members
+from kacas_remote.groups.group import Group
+from kacas_remote.groups.joined import JoinedGroup, groups_path, read_groups
+from kacas_remote.groups.places import FilePlace
+from kacas_remote.groups.record import group_text
+from kacas_remote.groups.verbs import (
+    add_members,
+    create_group,
+    forget_group,
+    join_group,
+    open_group,
+    remove_members,
+    usual_name,
+)
+from tests.remote.groups.people import Person
+
+MakePerson = Callable[[str], Person]
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> MakePerson:
+    return lambda name: Person(name, tmp_path / "homes" / name)
+
+
+@pytest.fixture(params=["file", "bucket", "store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """As people name it; everything of it is below tmp_path/place."""
+    (tmp_path / "place").mkdir()
+    if request.param == "file":
+        return str(tmp_path / "place" / "lab.group")
+    if request.param == "store":
+        open_volume(tmp_path / "place" / "store", create=True)
+        return f"store:{tmp_path / 'place' / 'store'}"
+    return "lab-bucket"
+
+
+def new_group(who: Person, place: str, name: str = "lab") -> Group:
+    know_bucket(who, place)
+    return create_group(name, at=place, environment=who.environment)
+
+
+def joined(who: Person, group: Group, place: str, name: str = "lab") -> Group:
+    know_bucket(who, place)
+    return join_group(name, group_text(group.joined.group_id), at=place, environment=who.environment)[0]
+
+
+def know_bucket(who: Person, place: str) -> None:
+    if place == "lab-bucket":
+        bucket = who.home.parent.parent / "place"
+        remotes = Path(who.environment["XDG_CONFIG_HOME"]) / "kacas" / "remotes.toml"
+        if not remotes.exists():
+            change_remotes(lambda there: [RemoteConfiguration("lab-bucket", f"file://{bucket}")], remotes)
+
+
+def test_people_come_and_go(person: MakePerson, place: str) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, place)
+    bens = joined(ben, group, place, "their-lab")
+    with pytest.raises(GroupAccessError, match=r"are no member of the group their-lab .*admins are ana"):
+        ben.keys("their-lab").epochs()
+    add_members(group, [ben.member()], ana.environment)
+    assert [one.epoch for one in ben.keys("their-lab").epochs()] == [1]
+    with pytest.raises(GroupAccessError, match=r"are no admin .*: ana"):
+        remove_members(bens, ["ana"], ben.environment)
+    remove_members(group, ["ben"], ana.environment)
+    assert [one.epoch for one in ana.keys("lab").epochs()] == [2, 1]
+    with pytest.raises(
+        GroupAccessError, match=r"any more: ana \(ed25519:[0-9a-f]{64}\) removed you on .*, in version 3"
+    ):
+        ben.keys("their-lab").epochs()
+    add_members(group, [ben.member()], ana.environment)
+    assert ben.keys("their-lab").epochs() == ana.keys("lab").epochs()
+    assert [one.number for one in bens.look()[0].changes] == [1, 2, 3, 4]
+
+
+def test_no_secret_lies_on_a_disk(person: MakePerson, place: str, tmp_path: Path) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, place)
+    joined(ben, group, place)
+    add_members(group, [ben.member()], ana.environment)
+    for _ in range(3):
+        remove_members(group, ["ben"], ana.environment)
+        add_members(group, [ben.member()], ana.environment)
+    secrets = {one.secret for who in (ana, ben) for one in who.keys("lab").epochs()}
+    assert len(secrets) == 4
+    seen = 0
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            seen += len(data)
+            assert not any(secret in data or secret.hex().encode() in data.lower() for secret in secrets)
+    assert seen > 10_000
+    for who in (ana, ben):
+        mode = stat.S_IMODE(who.seen_file(group.joined.group_id).stat().st_mode)
+        assert mode == 0o600
+
+
+def saved(place: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name != "kacas.toml"}
+
+
+def restore(place: Path, files: dict[Path, bytes]) -> None:
+    for path in saved(place):
+        path.unlink()
+    for path, data in files.items():
+        path.write_bytes(data)
+
+
+def test_an_older_record_that_is_put_back_is_noticed_by_who_saw_the_newer(
+    person: MakePerson, place: str, tmp_path: Path
+) -> None:
+    ana, ben, cem = person("ana"), person("ben"), person("cem")
+    group = new_group(ana, place)
+    add_members(group, [ben.member(), cem.member()], ana.environment)
+    joined(ben, group, place)
+    cems = joined(cem, group, place)
+    older = saved(tmp_path / "place")
+    remove_members(group, ["ben"], ana.environment)
+    ana.keys("lab").epochs()
+    newer = saved(tmp_path / "place")
+    restore(tmp_path / "place", older)
+    for look in (
+        ana.keys("lab").epochs,
+        group.look,
+        lambda: add_members(group, [cem.member(admin=True)], ana.environment),
+    ):
+        with pytest.raises(
+            DamagedGroupError, match=r"rolled back: version 2 is .* seen version 3 of .*, by ana"
+        ) as caught:
+            look()
+        assert str(ana.seen_file(group.joined.group_id)) in str(caught.value)
+    assert cems.look()[0].number == 2  # who has seen no newer one cannot know
+    restore(tmp_path / "place", newer)
+    assert [one.epoch for one in ana.keys("lab").epochs()] == [2, 1]
+    assert cems.look()[0].number == 3
+
+
+def test_a_history_that_an_admin_rewrote_is_noticed_by_who_saw_the_other(
+    person: MakePerson, place: str, tmp_path: Path
+) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, place)
+    older = saved(tmp_path / "place")
+    add_members(group, [ben.member()], ana.environment)
+    joined(ben, group, place).look()
+    restore(tmp_path / "place", older)
+    ana.seen_file(group.joined.group_id).unlink()
+    add_members(group, [person("eve").member()], ana.environment)
+    with pytest.raises(
+        DamagedGroupError, match=r"rewritten: another version 2 is there, .* seen version 2 of .*, by ana"
+    ):
+        ben.keys("lab").epochs()
+
+
+def test_an_altered_byte_at_the_place_is_never_believed(person: MakePerson, tmp_path: Path) -> None:
+    ana = person("ana")
+    path = tmp_path / "lab.group"
+    group = new_group(ana, str(path))
+    add_members(group, [person("ben").member()], ana.environment)
+    whole, seen = path.read_bytes(), ana.seen_file(group.joined.group_id)
+    for at in range(0, len(whole), 3):
+        seen.unlink(missing_ok=True)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises((DamagedGroupError, NewerFormatError)):
+            group.look()
+
+
+@pytest.mark.parametrize("gone", ["place", "record"])
+def test_what_was_seen_does_when_the_place_is_away(person: MakePerson, place: str, tmp_path: Path, gone: str) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, place)
+    know_bucket(ben, place)
+    before = ana.keys("lab").epochs()
+    if gone == "place":
+        (tmp_path / "place").rename(tmp_path / "away")
+    else:
+        restore(tmp_path / "place", {})
+    with pytest.warns(RuntimeWarning, match=r"cannot be looked at: .* Version 1 of .* is used"):
+        assert ana.keys("lab").epochs() == before
+    with pytest.raises((StoreError, GroupNotFoundError, RemoteNotFoundError)):
+        add_members(group, [ben.member()], ana.environment)
+    with pytest.raises((StoreError, GroupNotFoundError, RemoteNotFoundError)):
+        joined(ben, group, place)
+    assert read_groups(groups_path(ben.environment)) == ()
+
+
+def test_a_remote_that_is_not_known_any_more_is_a_place_that_is_away(person: MakePerson, tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    ana = person("ana")
+    new_group(ana, "lab-bucket")
+    (ana.home / "config" / "kacas" / "remotes.toml").unlink()
+    with pytest.warns(RuntimeWarning, match="no remote 'lab-bucket'"):
+        assert len(ana.keys("lab").epochs()) == 1
+
+
+def test_who_cannot_note_what_was_seen_is_told_and_goes_on(person: MakePerson, tmp_path: Path) -> None:
+    ana = person("ana")
+    (ana.home / "state").write_text("in the way")
+    with pytest.warns(RuntimeWarning, match="will not be noticed"):
+        new_group(ana, str(tmp_path / "lab.group"))
+    with pytest.warns(RuntimeWarning, match="will not be noticed"):
+        assert len(ana.keys("lab").epochs()) == 1
+
+
+def test_what_was_seen_is_believed_only_as_it_was_signed(person: MakePerson, tmp_path: Path) -> None:
+    ana = person("ana")
+    group = new_group(ana, str(tmp_path / "lab.group"))
+    seen = ana.seen_file(group.joined.group_id)
+    whole = seen.read_bytes()
+    for data in (
+        b"",
+        whole[:-1],
+        whole[:50],
+        b"x" + whole,
+        whole + whole,
+        whole.replace(b'"version":1', b'"version":2'),
+    ):
+        seen.write_bytes(data)
+        if data:
+            with pytest.raises(DamagedGroupError, match=f"{seen} is not what .* Move {seen} away"):
+                ana.keys("lab").epochs()
+        else:
+            assert ana.keys("lab").epochs()
+
+
+def test_a_record_of_a_newer_kacas_says_what_it_needs(person: MakePerson, tmp_path: Path) -> None:
+    ana = person("ana")
+    path = tmp_path / "lab.group"
+    group = new_group(ana, str(path))
+    with open(path, "ab") as file:
+        file.write(b'{"format":2,"anything":{}}\nsigned otherwise\n')
+    with pytest.raises(NewerFormatError, match=r"version 2 of the record .*upgrade kacas") as caught:
+        group.look()
+    assert caught.value.needed == 2
+
+
+def test_the_record_of_another_group_is_none_of_this_one(person: MakePerson, tmp_path: Path) -> None:
+    ana, ben = person("ana"), person("ben")
+    path = tmp_path / "lab.group"
+    group = new_group(ana, str(path))
+    with pytest.raises(InvalidSettingError, match="holds the record of another group"):
+        new_group(ben, str(path))
+    with pytest.raises(DamagedGroupError, match=r"is of another group.* Is that the place of this group"):
+        join_group("lab", "ag_" + "ab" * 16, at=str(path), environment=ben.environment)
+    with pytest.raises(GroupNotFoundError, match="no record of the group lab"):
+        join_group("lab", group_text(group.joined.group_id), at=str(tmp_path / "l.group"), environment=ben.environment)
+    assert read_groups(groups_path(ben.environment)) == ()
+
+
+def test_names_are_not_given_twice(person: MakePerson, tmp_path: Path) -> None:
+    ana = person("ana")
+    group = new_group(ana, str(tmp_path / "lab.group"))
+    other = new_group(ana, str(tmp_path / "other.group"), "other")
+    with pytest.raises(InvalidSettingError, match="have an access group lab already"):
+        new_group(ana, str(tmp_path / "third.group"))
+    assert not (tmp_path / "third.group").exists()
+    with pytest.raises(InvalidSettingError, match="you have another access group lab"):
+        joined(ana, other, str(tmp_path / "other.group"))
+    with pytest.raises(InvalidSettingError, match="already, as lab"):
+        joined(ana, group, str(tmp_path / "lab.group"), "lab2")
+    joined(ana, group, str(tmp_path / "lab.group"))
+    forget_group("other", ana.environment)
+    assert [one.name for one in read_groups(groups_path(ana.environment))] == ["lab"]
+    with pytest.raises(
+        GroupNotFoundError, match=f"{group_text(other.joined.group_id)} is no access group that you joined"
+    ):
+        open_group(group_text(other.joined.group_id), ana.environment)
+    with pytest.raises(GroupNotFoundError, match="no access group 'other'; you have lab"):
+        open_group("other", ana.environment)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no toml [",
+        "",
+        "format = 1\nmore = 1\n",
+        "format = 1\n[groups.lab]\n",
+        'format = 1\n[groups.lab]\nid = "ag_1"\nplace = "file:/x"\n',
+        'format = 1\n[groups.lab]\nid = "ag_' + "ab" * 16 + '"\nplace = "nowhere"\n',
+        "format = 1\ngroups = 3\n",
+    ],
+)
+def test_a_file_of_groups_that_is_damaged_is_named_and_left_as_it_is(
+    person: MakePerson, tmp_path: Path, text: str
+) -> None:
+    ana = person("ana")
+    path = groups_path(ana.environment)
+    path.write_text(text)
+    for act in (
+        lambda: open_group("lab", ana.environment),
+        lambda: new_group(ana, str(tmp_path / "lab.group")),
+    ):
+        with pytest.raises(InvalidSettingError, match=f"{path} cannot be read"):
+            act()
+    assert path.read_text() == text
+    path.write_text("format = 2\n")
+    with pytest.raises(NewerFormatError):
+        open_group("lab", ana.environment)
+
+
+def test_who_has_no_identity_is_told_how_to_make_one(person: MakePerson, tmp_path: Path) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, str(tmp_path / "lab.group"))
+    joined(ben, group, str(tmp_path / "lab.group"))
+    (ben.home / "config" / "kacas" / "identity.toml").unlink()
+    for act in (
+        lambda: new_group(ben, str(tmp_path / "b.group"), "b"),
+        lambda: joined(ben, group, str(tmp_path / "lab.group"), "c"),
+        lambda: add_members(open_group("lab", ben.environment), [ben.member()], ben.environment),
+        lambda: ben.keys("lab").epochs(),
+    ):
+        with pytest.raises(InvalidSettingError, match="kacas identity create"):
+            act()
+
+
+@pytest.mark.parametrize("given", ["nowhere", "", "store:", "remote:nowhere"])
+def test_what_is_no_place_is_refused_with_what_one_is(person: MakePerson, given: str) -> None:
+    with pytest.raises(InvalidSettingError):
+        new_group(person("ana"), given)
+
+
+def test_somebody_is_called_by_their_owner_or_key() -> None:
+    assert usual_name("Ana Müller", b"") == "Ana-M-ller"
+    assert usual_name("-- ana", b"") == "ana"
+    assert usual_name("Ωμέγα", b"\xab" * 32) == "ab" * 4
+
+
+_ADDER = """
+import os, sys
+from kacas_remote.groups.edits import NewMember
+from kacas_remote.groups.verbs import add_members, open_group, remove_members
+from kacas_remote.signing import new_private_key, public_key
+who = sys.argv[1]
+group = open_group("lab")
+for n in range(4):
+    add_members(group, [NewMember(public_key(new_private_key()), f"{who}{n}")])
+remove_members(group, [f"{who}0"])
+"""
+
+
+def test_admins_who_change_a_group_at_once_lose_nothing(person: MakePerson, place: str) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, place)
+    joined(ben, group, place)
+    add_members(group, [ben.member(admin=True)], ana.environment)
+    running = [
+        subprocess.Popen([sys.executable, "-c", _ADDER, f"{who.name}{one}-"], env={**os.environ, **who.environment})
+        for who in (ana, ben)
+        for one in range(2)
+    ]
+    assert [one.wait(timeout=120) for one in running] == [0] * 4
+    chain, is_now = group.look()
+    assert is_now
+    assert chain.number == 2 + 4 * 5
+    added = {f"{who}{one}-{n}" for who in ("ana", "ben") for one in range(2) for n in (1, 2, 3)}
+    assert {one.name for one in chain.newest.members} == {"ana", "ben"} | added
+    assert chain.newest.epoch == 5
+    assert ana.keys("lab").epochs() == ben.keys("lab").epochs()
+
+
+def test_who_is_slower_looks_again_and_repeats(person: MakePerson, place: str) -> None:
+    ana, ben, cem = person("ana"), person("ben"), person("cem")
+    group = new_group(ana, place)
+    looked: list[int] = []
+
+    def slowly(chain):  # type: ignore[no-untyped-def]
+        looked.append(chain.number)
+        if len(looked) == 1:
+            add_members(group, [ben.member()], ana.environment)
+        return with_members(chain, ana.key, [cem.member()], "2026-11-27T01:30:00Z")
+
+    chain = group.change(slowly)
+    assert looked == [1, 2]
+    assert {one.name for one in chain.newest.members} == {"ana", "ben", "cem"}
+
+
+def test_a_group_in_memory_of_the_file_is_found_by_id(person: MakePerson, tmp_path: Path) -> None:
+    ana = person("ana")
+    group = new_group(ana, str(tmp_path / "lab.group"))
+    by_id = open_group(group_text(group.joined.group_id), ana.environment)
+    assert by_id.joined == JoinedGroup("lab", group.joined.group_id, f"file:{tmp_path / 'lab.group'}")
+    assert isinstance(by_id.place(), FilePlace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert by_id.look()[0].number == 1
