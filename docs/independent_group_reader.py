@@ -10,8 +10,12 @@ remote, from which independent_bucket_reader.py restores files. What cannot be o
 """
 
 import hmac
+import json
+import os
 import struct
+import sys
 from base64 import b32decode
+from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from nacl.bindings import (
@@ -19,6 +23,8 @@ from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_decrypt,
 )
 from nacl.exceptions import CryptoError
+from nacl.public import SealedBox
+from nacl.signing import SigningKey, VerifyKey
 
 
 def need(condition, message):
@@ -186,3 +192,127 @@ def sized(data):
     need(len(data) >= 2 and len(data) - 2 >= int.from_bytes(data[:2], "little") > 0, "it is cut short")
     end = 2 + int.from_bytes(data[:2], "little")
     return data[2:end], data[end:]
+
+
+# --- a group's record
+
+SCHEME, ID_CONTEXT = "kacas-group-1", "kacas 2026-11 access group id v1"
+RECORD_DOMAIN, RING_DOMAIN = b"kacas 2026-11 group record v1\0", b"kacas-ring-1\0"
+STORE_HEADER, STORE_CHECK = 96, 16
+
+
+def texts_of(path):
+    """The texts of all versions in a file, or in a directory of a bucket or store, the first one first."""
+    if not path.is_dir():
+        lines = path.read_bytes().splitlines(keepends=True)
+        return [b"".join(lines[at : at + 2]) for at in range(0, len(lines), 2)]
+    numbered = sorted((int(one.name), one.read_bytes()) for one in path.iterdir() if one.name.isdigit())
+    need([number for number, _ in numbered] == list(range(1, len(numbered) + 1)), "versions are missing")
+    return [text_in_store(data) if data.startswith(b"KACASREC") else data for _, data in numbered]
+
+
+def text_in_store(data):
+    need(blake3(data[:-STORE_CHECK])[:STORE_CHECK] == data[-STORE_CHECK:], "the check of a record in a store fails")
+    return data[STORE_HEADER:-STORE_CHECK]
+
+
+def verified(texts):
+    """The versions as objects, of a chain that its admins signed; raises ValueError."""
+    versions, before, digest = [], None, bytes(32)
+    for number, text in enumerate(texts, 1):
+        line, signature, nothing = text.split(b"\n")
+        version = json.loads(line)
+        need(version["format"] == 1 and version["scheme"] == SCHEME, f"version {number} needs a newer reader")
+        canonical = json.dumps(version, sort_keys=True, separators=(",", ":")).encode()
+        need(canonical == line and not nothing, f"version {number} is not written in the canonical form")
+        signer, members = version["signer"], {one["key"]: one for one in version["members"]}
+        try:
+            VerifyKey(bytes.fromhex(signer)).verify(RECORD_DOMAIN + line, bytes.fromhex(signature.decode()))
+        except CryptoError:
+            raise ValueError(f"version {number} has a wrong signature") from None
+        need(version["version"] == number, f"where version {number} should be is another")
+        need(bytes.fromhex(version["previous"]) == digest, f"version {number} does not follow the one before")
+        need(len(members) == len(version["members"]), f"in version {number} a member is there twice")
+        need(any(one["admin"] for one in members.values()), f"version {number} has no admin")
+        if before is None:
+            founded = blake3(bytes.fromhex(signer + version["salt"]), context=ID_CONTEXT)[:16]
+            need(version["group"] == f"ag_{founded.hex()}", "the group's id is not of its founder")
+            need(version["epoch"] == 1 and members[signer]["admin"], "the first version is no beginning")
+        else:
+            known = {one["key"]: one for one in before["members"]}
+            need(signer in known and known[signer]["admin"], f"version {number} is not signed by an admin")
+            need(
+                all(version[name] == before[name] for name in ("group", "salt")),
+                f"version {number} is of another group",
+            )
+            began = version["epoch"] - before["epoch"]
+            need(began == 1 or (began == 0 and version["commitment"] == before["commitment"]), "an epoch is missing")
+            need(began or known.keys() <= members.keys(), f"version {number} removes somebody, and no epoch begins")
+        versions, before, digest = [*versions, version], version, blake3(text)
+    need(versions, "there is no version of a record")
+    return versions
+
+
+def epochs_of(versions, private_key):
+    """The epochs whose secrets a member has, the newest first; raises ValueError."""
+    newest, own = versions[-1], SigningKey(private_key)
+    group, number = bytes.fromhex(newest["group"].removeprefix("ag_")), newest["epoch"]
+    boxes = [one["box"] for one in newest["members"] if one["key"] == bytes(own.verify_key).hex()]
+    need(boxes, "this key is no member's")
+    try:
+        wrapped = SealedBox(own.to_curve25519_private_key()).decrypt(bytes.fromhex(boxes[0]))
+        need(wrapped[:20] == group + struct.pack("<I", number), "the box is of another group or epoch")
+        last, ring = Epoch(group, number, wrapped[20:]), bytes.fromhex(newest["ring"])
+        before = crypto_aead_xchacha20poly1305_ietf_decrypt(ring[24:], RING_DOMAIN, ring[:24], last.key("ring"))
+    except CryptoError:
+        raise ValueError("the box or the ring was altered") from None
+    need(len(before) == 32 * (number - 1), "the ring has another number of secrets")
+    older = [Epoch(group, at + 1, before[32 * at : 32 * at + 32]) for at in range(number - 1)]
+    commitments = {version["epoch"]: version["commitment"] for version in versions}
+    for epoch in [last, *older]:
+        need(epoch.key("commitment").hex() == commitments[epoch.number], f"epoch {epoch.number} has another secret")
+    return [last, *reversed(older)]
+
+
+def open_bucket(epochs, bucket, target):
+    """Open all objects of a private remote into a directory; what cannot be opened is named. Returns whether there was any."""
+    failed = False
+    for epoch in reversed(epochs):  # what a newer epoch has comes later, and in its place
+        for path in sorted((bucket / epoch.directory(b"")).rglob("*")):
+            if path.is_dir():
+                continue
+            try:
+                key = epoch.blob_key(path.relative_to(bucket).as_posix())
+                need(not {"", ".", ".."} & set(key.split("/")), "its name leads elsewhere")
+                (target / key).parent.mkdir(parents=True, exist_ok=True)
+                data = b"".join(epoch.content(path.read_bytes(), key))
+                (target / key).write_bytes(data)
+            except (ValueError, OSError) as exc:
+                failed = True
+                print(f"{path}: {exc}", file=sys.stderr)
+    return failed
+
+
+def main(record, action="show", *arguments):
+    versions = verified(texts_of(Path(record)))
+    newest = versions[-1]
+    if action == "show":
+        print(f"{newest['group']} {newest['name']}, version {newest['version']}, epoch {newest['epoch']}")
+        for one in newest["members"]:
+            print(f"ed25519:{one['key']} {one['name']}{', admin' if one['admin'] else ''}")
+        return False
+    epochs = epochs_of(versions, bytes.fromhex(os.environ["KACAS_PRIVATE_KEY"]))
+    if action == "bucket":
+        bucket, target = map(Path, arguments)
+        return open_bucket(epochs, bucket, target)
+    need(action == "uri", "say uri or bucket")
+    for text in arguments:
+        print(open_uri(epochs, text))
+    return False
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except ValueError as exc:
+        sys.exit(f"{exc}")
