@@ -9,22 +9,19 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from kacas.errors import MissingPackageError, NewerFormatError, SizeLimitError
+from kacas.errors import NewerFormatError, SizeLimitError
 from kacas.settings import Settings
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.configuration import RemoteConfiguration, read_remotes, remote_named
-from kacas_remote.credentials import credentials_of, region_of
 from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
 from kacas_remote.layout import MARKER
+from kacas_remote.opening import open_bucket
 
 REMOTE_FORMAT = 1
 _MOST = 16 << 10  # bytes of the marker
-_PACKAGES = ("obstore", "httpx", "tenacity", "nacl")
 
 
 class Remote:
@@ -126,32 +123,9 @@ def open_remote(name: str, settings: Settings | None = None) -> Remote:
 
 def open_configured(configuration: RemoteConfiguration) -> Remote:
     """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError."""
-    with packages_for(configuration.name):
-        from kacas_remote.blobs.open_blobs import open_blobs
-
-        blobs = open_blobs(
-            configuration.url,
-            endpoint=configuration.endpoint or None,
-            region=region_of(configuration),
-            credentials=credentials_of(configuration),
-        )
-    remote = Remote(configuration.name, blobs, configuration)
+    remote = Remote(configuration.name, open_bucket(configuration), configuration)
     remote._by_configuration = True
     return remote
-
-
-@contextmanager
-def packages_for(name: str) -> Iterator[None]:
-    """What is imported in here needs the packages for remotes. Raises MissingPackageError."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise MissingPackageError(
-            f"remote {name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
-            package="kacas[remote]",
-        ) from exc
 
 
 def _unpickled(name: str, configuration: RemoteConfiguration, blobs: BlobStore | None) -> Remote:
