@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kacas.disk.identity_file import KeyPair, keep_key_pair, read_identity
 from kacas.errors import InvalidSettingError
-from kacas.interop.key_pair import KeyPair, keep_key_pair, read_identity
 from kacas.settings import identity_file
 from kacas_remote.signing import PrivateKey, new_private_key, public_key
 
