@@ -158,6 +158,10 @@ def open_uri(epochs, text):
     need(front.startswith("sha1-enc://") and (not question or query.startswith("label=")), "it is no encrypted URI")
     need(digits == digits.lower() and group == group.lower(), "its hex digits are not lower-case")
     label, sealed = unquote_to_bytes(query[6:]), bytes.fromhex(digits)
+    need(
+        not question or (label and query[6:] == quote_from_bytes(label, safe="")),
+        "its label is not written as kacas does",
+    )
     for epoch in sorted(epochs, key=lambda epoch: -epoch.number):
         if epoch.group.hex() == group and (message := epoch.uri(sealed, label)) is not None:
             return plain_uri(message, label, [unquote_to_bytes(name) for name in below if name])

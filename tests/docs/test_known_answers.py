@@ -11,9 +11,11 @@ import pytest
 from blake3 import blake3
 from nacl.signing import SigningKey
 
+from kacas.model.uri import parse_any_uri
 from kacas_remote.groups.chain import open_epochs, read_chain
 from kacas_remote.groups.record import decode_version, group_id_of, parse_group, signed
 from kacas_remote.sealing.epoch_keys import EpochKeys
+from kacas_remote.sealing.sealed_uri import opened_uri, parse_sealed_uri, sealed_uri
 from kacas_remote.signing import PrivateKey
 from tests.docs.test_independent_blake3 import reader
 
@@ -64,6 +66,15 @@ def test_the_reader_opens_the_uris(answer: dict[str, Any]) -> None:
     others = [epoch for epoch in EPOCHS if epoch.number != answer["epoch"]]
     with pytest.raises(ValueError, match="not known here"):
         reader.open_uri(others, answer["encrypted"])
+
+
+@pytest.mark.parametrize("answer", KNOWN["uris"], ids=range(len(KNOWN["uris"])))
+def test_kacas_encrypts_the_uris_the_same_and_opens_them(answer: dict[str, Any]) -> None:
+    uri = parse_any_uri(answer["plain"])
+    assert sealed_uri(uri, KEYS[answer["epoch"]], hide_label=answer["hide_label"]) == answer["encrypted"]
+    opened = opened_uri(parse_sealed_uri(answer["encrypted"]), [KEYS[2], KEYS[1]])
+    assert opened is not None
+    assert (opened, opened.plain, opened.given) == (uri, answer["plain"], answer["encrypted"])
 
 
 @pytest.mark.parametrize("answer", KNOWN["names"], ids=range(len(KNOWN["names"])))
