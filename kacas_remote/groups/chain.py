@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from nacl.signing import SigningKey
-
 from kacas_remote.groups.record import NO_DIGEST, RecordFormatError, Version, decode_version, group_id_of
 from kacas_remote.sealing.epoch_keys import EpochKeys
 from kacas_remote.sealing.wrapping import UnopenedError, open_ring, unwrap
+from kacas_remote.signing import PrivateKey, public_key
 
 
 class Person(NamedTuple):
@@ -158,13 +157,13 @@ def _person(version: Version, key: bytes) -> Person:
     return Person(key, member.name if member else "")
 
 
-def open_epochs(chain: Chain, own: SigningKey) -> tuple[EpochKeys, ...]:
+def open_epochs(chain: Chain, own: PrivateKey) -> tuple[EpochKeys, ...]:
     """The keys of all epochs, the newest first, for a member of the newest version.
 
     Raises UnopenedError if what the record holds for this member is not what it committed to.
     """
     version = chain.newest
-    member = version.member(bytes(own.verify_key))
+    member = version.member(public_key(own))
     if member is None:
         raise UnopenedError("there is no box for this key")
     newest = unwrap(member.box, own, version.group_id, version.epoch)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from nacl.signing import SigningKey
-
 from kacas.errors import InvalidSettingError
 from kacas_remote.errors import GroupAccessError
 from kacas_remote.groups.chain import Chain, open_epochs
@@ -25,7 +23,7 @@ from kacas_remote.groups.record import (
 )
 from kacas_remote.sealing.epoch_keys import MAX_EPOCHS, EpochKeys
 from kacas_remote.sealing.wrapping import is_identity, new_secret, random_bytes, seal_ring, wrap
-from kacas_remote.signing import publisher_text
+from kacas_remote.signing import PrivateKey, public_key, publisher_text
 
 
 class NewMember(NamedTuple):
@@ -36,10 +34,10 @@ class NewMember(NamedTuple):
     admin: bool = False
 
 
-def founded(name: str, own: SigningKey, founder: str, others: Sequence[NewMember], time: str) -> Version:
+def founded(name: str, own: PrivateKey, founder: str, others: Sequence[NewMember], time: str) -> Version:
     """The first version. founder: the name of whoever founds it, an admin. Raises InvalidSettingError."""
     check_name(name, "an access group")
-    me, salt = bytes(own.verify_key), random_bytes(SALT_SIZE)
+    me, salt = public_key(own), random_bytes(SALT_SIZE)
     keys = EpochKeys(group_id_of(me, salt), 1, new_secret())
     members = _added((), keys, (NewMember(me, founder, True), *others), name)
     version = Version(
@@ -58,21 +56,24 @@ def founded(name: str, own: SigningKey, founder: str, others: Sequence[NewMember
     return _signed(version, own)
 
 
-def with_members(chain: Chain, own: SigningKey, added: Sequence[NewMember], time: str) -> Version:
-    """The next version, with more members; who is one already can be made an admin. Raises GroupAccessError, InvalidSettingError."""
+def with_members(chain: Chain, own: PrivateKey, added: Sequence[NewMember], time: str) -> Version:
+    """The next version, with more members. Who is one already can be made an admin.
+
+    Raises GroupAccessError, InvalidSettingError.
+    """
     _check_admin(chain, own)
     newest = open_epochs(chain, own)[0]
     members = _added(chain.newest.members, newest, added, chain.name)
     return _signed(_next(chain, own, time, members=members), own)
 
 
-def without_members(chain: Chain, own: SigningKey, removed: Sequence[str], time: str) -> Version:
+def without_members(chain: Chain, own: PrivateKey, removed: Sequence[str], time: str) -> Version:
     """The next version, without these members, in a new epoch. removed: their names, or ed25519:<64 hex>.
 
     Raises GroupAccessError, InvalidSettingError.
     """
     _check_admin(chain, own)
-    me = bytes(own.verify_key)
+    me = public_key(own)
     gone = {member_called(chain.newest, one).key for one in removed}
     if me in gone:
         raise InvalidSettingError(_why_not_oneself(chain.newest, me))
@@ -82,9 +83,7 @@ def without_members(chain: Chain, own: SigningKey, removed: Sequence[str], time:
         )
     known = open_epochs(chain, own)
     keys = EpochKeys(chain.group_id, chain.newest.epoch + 1, new_secret())
-    staying = tuple(
-        replace(one, box=wrap(keys, one.key)) for one in chain.newest.members if one.key not in gone
-    )
+    staying = tuple(replace(one, box=wrap(keys, one.key)) for one in chain.newest.members if one.key not in gone)
     version = _next(
         chain,
         own,
@@ -116,33 +115,31 @@ def check_name(name: str, of_what: str) -> None:
         )
 
 
-def _next(chain: Chain, own: SigningKey, time: str, **changed: object) -> Version:
-    values = {"number": chain.number + 1, "previous": chain.newest.digest, "time": time, "signer": bytes(own.verify_key)}
+def _next(chain: Chain, own: PrivateKey, time: str, **changed: object) -> Version:
+    values = {"number": chain.number + 1, "previous": chain.newest.digest, "time": time, "signer": public_key(own)}
     return replace(chain.newest, **values, **changed)  # type: ignore[arg-type]
 
 
-def _signed(version: Version, own: SigningKey) -> Version:
+def _signed(version: Version, own: PrivateKey) -> Version:
     if len(version.text) > MAX_VERSION_SIZE:
         raise InvalidSettingError(
             f"the record of the group {version.name} would have {len(version.text)} bytes, and at most {MAX_VERSION_SIZE} are "
             "possible; make a new group"
         )
-    return signed(version, bytes(own))
+    return signed(version, own)
 
 
-def _check_admin(chain: Chain, own: SigningKey) -> None:
-    if not chain.newest.is_admin(bytes(own.verify_key)):
+def _check_admin(chain: Chain, own: PrivateKey) -> None:
+    if not chain.newest.is_admin(public_key(own)):
         names = ", ".join(one.name for one in chain.newest.admins[:10])
         raise GroupAccessError(
-            f"you ({publisher_text(bytes(own.verify_key))}) are no admin of the group {chain.name}, and only they change it; "
+            f"you ({publisher_text(public_key(own))}) are no admin of the group {chain.name}, and only they change it; "
             f"ask one of them: {names}",
             path="",
         )
 
 
-def _added(
-    there: Sequence[Member], keys: EpochKeys, added: Sequence[NewMember], group: str
-) -> tuple[Member, ...]:
+def _added(there: Sequence[Member], keys: EpochKeys, added: Sequence[NewMember], group: str) -> tuple[Member, ...]:
     members = {one.key: one for one in there}
     names = {one.name: one.key for one in there}
     for new in added:

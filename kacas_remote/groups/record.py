@@ -6,10 +6,11 @@ the Ed25519 signature of the domain and the first line, in hex. There is one tex
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from blake3 import blake3
 
 from kacas_remote.sealing.epoch_keys import GROUP_ID_SIZE, MAX_EPOCHS, SCHEME
 from kacas_remote.sealing.wrapping import BOX_SIZE, is_identity, ring_size
-from kacas_remote.signing import KEY_SIZE, SIGNATURE_SIZE, Signature, is_signed, sign
+from kacas_remote.signing import KEY_SIZE, SIGNATURE_SIZE, PrivateKey, Signature, is_signed, sign
 
 RECORD_FORMAT = 1
 MAX_VERSION_SIZE = 1 << 20  # bytes
@@ -154,14 +155,9 @@ def time_text(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def signed(version: Version, private_key: bytes) -> Version:
-    """The same, signed. private_key: the 32 bytes of the signer's seed. Raises ValueError for what could not be read back."""
-    signature = sign(private_key, _DOMAIN + version.line).signature
-    return decode_version(Version(**{**_values(version), "signature": signature}).text)
-
-
-def _values(version: Version) -> dict[str, Any]:
-    return {name: getattr(version, name) for name in Version.__dataclass_fields__}
+def signed(version: Version, key: PrivateKey) -> Version:
+    """The same, signed by its signer. Raises RecordFormatError for what could not be read back."""
+    return decode_version(replace(version, signature=sign(key, _DOMAIN + version.line).signature).text)
 
 
 def decode_version(text: bytes) -> Version:
@@ -228,7 +224,7 @@ def _members(rows: Any) -> tuple[Member, ...]:
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_MEMBERS:
         raise RecordFormatError(f"it has no members, or more than {MAX_MEMBERS}")
     members = tuple(map(_member, rows))
-    if any(before.key >= after.key for before, after in zip(members, members[1:])):
+    if any(before.key >= after.key for before, after in itertools.pairwise(members)):
         raise RecordFormatError("its members are not in order, or one is there twice")
     if len({one.name for one in members}) < len(members):
         raise RecordFormatError("two of its members have one name")
@@ -272,7 +268,8 @@ def _number(value: Any, most: int, what: str) -> int:
 
 def _time(value: Any) -> str:
     try:
-        if _TIME.fullmatch(_text(value, "time")) and datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ"):
+        if _TIME.fullmatch(_text(value, "time")):
+            datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ")
             return str(value)
     except ValueError:
         pass  # the 30th of February

@@ -22,10 +22,11 @@ from nacl.bindings import (
 )
 from nacl.exceptions import CryptoError
 from nacl.public import SealedBox
-from nacl.signing import SigningKey, VerifyKey
+from nacl.signing import VerifyKey
 from nacl.utils import random
 
 from kacas_remote.sealing.epoch_keys import GROUP_ID_SIZE, MAX_EPOCHS, SECRET_SIZE, EpochKeys
+from kacas_remote.signing import PrivateKey
 
 _WRAPPED = struct.Struct(f"<{GROUP_ID_SIZE}sI{SECRET_SIZE}s")
 _SEALED_BOX_SIZE = 48  # an X25519 key and a tag
@@ -63,7 +64,7 @@ def wrap(keys: EpochKeys, member: bytes) -> bytes:
     return box.encrypt(_WRAPPED.pack(keys.group_id, keys.epoch, keys.secret))
 
 
-def unwrap(box: bytes, own: SigningKey, group_id: bytes, epoch: int) -> EpochKeys:
+def unwrap(box: bytes, own: PrivateKey, group_id: bytes, epoch: int) -> EpochKeys:
     """The inverse of `wrap`, for the member. Raises UnopenedError."""
     found = _unwrapped(box, own, group_id, epoch)
     if isinstance(found, str):
