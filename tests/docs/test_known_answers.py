@@ -15,7 +15,9 @@ from kacas.model.uri import parse_any_uri
 from kacas_remote.groups.chain import open_epochs, read_chain
 from kacas_remote.groups.record import decode_version, group_id_of, parse_group, signed
 from kacas_remote.sealing.epoch_keys import EpochKeys
+from kacas_remote.sealing.sealed_name import opened_name, sealed_name
 from kacas_remote.sealing.sealed_uri import opened_uri, parse_sealed_uri, sealed_uri
+from kacas_remote.sealing.segments import Opener, Sealer, content_key, sealed_size
 from kacas_remote.signing import PrivateKey
 from tests.docs.test_independent_blake3 import reader
 
@@ -82,11 +84,31 @@ def test_the_reader_opens_the_names(answer: dict[str, Any]) -> None:
     assert BY_READER[answer["epoch"]].blob_key(answer["sealed"]) == answer["key"]
 
 
+@pytest.mark.parametrize("answer", KNOWN["names"], ids=range(len(KNOWN["names"])))
+def test_kacas_seals_the_names_the_same_and_opens_them(answer: dict[str, Any]) -> None:
+    keys = KEYS[answer["epoch"]]
+    assert sealed_name(keys, answer["key"]) == answer["sealed"]
+    assert opened_name(keys, answer["sealed"]) == answer["key"]
+
+
 def test_the_reader_opens_the_objects() -> None:
     for answer in KNOWN["objects"]:
         if "sealed" in answer:
             opened = BY_READER[answer["epoch"]].content(bytes.fromhex(answer["sealed"]), answer["key"])
             assert b"".join(opened) == content_of(answer)
+
+
+@pytest.mark.parametrize("answer", KNOWN["objects"], ids=range(len(KNOWN["objects"])))
+def test_kacas_seals_the_objects_the_same_and_opens_them(answer: dict[str, Any]) -> None:
+    key, content = content_key(KEYS[answer["epoch"]], answer["key"]), content_of(answer)
+    sealed = bytearray(sealed_size(len(content)))
+    assert Sealer(key, bytes.fromhex(answer["salt"])).seal(content, memoryview(sealed)) == len(sealed)
+    if "sealed" in answer:
+        assert sealed.hex() == answer["sealed"]
+    else:
+        assert (len(sealed), blake3(sealed).hexdigest()) == (answer["sealed_size"], answer["sealed_blake3"])
+    assert Opener(key).open(memoryview(sealed), 0, at_end=True) == content
+    assert b"".join(BY_READER[answer["epoch"]].content(bytes(sealed), answer["key"])) == content
 
 
 def test_both_verify_and_open_the_record() -> None:
