@@ -298,11 +298,11 @@ def get_client_id(generate_if_missing: bool = False) -> str:
 
     generate_if_missing: make a pair then, in ~/.config/kacas/identity.toml. `kacas import-kachery --keys` takes over an old one.
     """
-    from kacas_remote.trust import own_private_key, own_publisher
+    from kacas_remote import identity
 
     if generate_if_missing:
-        own_private_key()
-    public = own_publisher()
+        identity.own_or_new()
+    public = identity.own_public()
     if public is None:
         raise InvalidSettingError(
             f"you have no key pair, {identity_file()}; take over that of kachery-cloud with kacas import-kachery --keys, or "

@@ -34,7 +34,8 @@ _NAMES = {
 }
 _REMOTE = "KACAS_REMOTE"
 _INPUTS = (*_NAMES.values(), _REMOTE, "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGNAME", "USER")
-_WATCHED = ("kacas.toml", "remotes.toml", "credentials.toml")
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_PROFILE", "KACAS_CLIENT_ID", "KACAS_PRIVATE_KEY")
+_WATCHED = ("kacas.toml", "remotes.toml", "credentials.toml", "identity.toml")
 Fingerprint = tuple[object, ...]
 
 
@@ -102,7 +103,7 @@ class Settings:
         """What `from_environment` depends on, and which state the user's files are in: cheap enough to ask at every call."""
         get = os.environ.get
         configuration = get("XDG_CONFIG_HOME") or f"{get('HOME') or Path.home()}/.config"
-        keys = hash((get("AWS_ACCESS_KEY_ID"), get("AWS_SESSION_TOKEN"), get("AWS_PROFILE")))  # no secret lies about
+        keys = hash(tuple(map(get, _KEYS)))  # no secret lies about
         return (*map(get, _INPUTS), keys, *(_state(f"{configuration}/kacas/{name}") for name in _WATCHED))
 
 

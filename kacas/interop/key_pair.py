@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+import stat
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,9 @@ class KeyPair:
         """Raises ValueError, which quotes neither."""
         if not all(_HEX_KEY.fullmatch(key) for key in (self.public, self.private)):
             raise ValueError("a key has 64 lower-case hex digits")
+
+    def __getstate__(self) -> None:
+        raise TypeError("a key pair is neither pickled nor copied: each process reads it for itself")
 
 
 def kachery_key_pair(directory: KacheryDirectory) -> KeyPair | None:
@@ -70,40 +75,65 @@ def keep_key_pair(pair: KeyPair, path: Path) -> bool:
 
     Raises InvalidSettingError if there is another, or one that cannot be read, or if the file cannot be written.
     """
-    text = (
-        "# Your identity for kacas: an Ed25519 key pair, in hex. Whoever has the private key can sign as you:\n"
-        "# keep this file to yourself, and a copy of it where you keep passwords.\n"
-        f'format = {IDENTITY_FORMAT}\npublic_key = "{pair.public}"\nprivate_key = "{pair.private}"\n'
-    )
-    try:
-        make_directory(path.parent, 0o700, sync=True)
-    except OSError as exc:
-        raise _unwritable(path, exc) from exc
-    try:
-        publish_bytes(path.parent, path.name, text.encode(), mode=0o600, sync=True)
+    why = _written(pair, path)
+    if why is None:
         return True
-    except FileExistsError:
-        there = read_identity(path)
-    except StoreError as exc:  # in words that are for stores
-        raise _unwritable(path, exc.__cause__) from exc
+    if why:
+        raise InvalidSettingError(f"{path} cannot be written: {why}; mend that, and try again")
+    there = read_identity(path)
     if there != pair:
         raise InvalidSettingError(
-            f"{path} holds another identity, {there.public}, which was kept; move it away to import this one"
+            f"{path} holds another identity, {there.public}, which was kept; move it away to use another one"
         )
     return False
 
 
-def _unwritable(path: Path, exc: BaseException | None) -> InvalidSettingError:
-    why = exc.strerror if isinstance(exc, OSError) else None
-    return InvalidSettingError(f"{path} cannot be written: {why or exc}; mend that, and import again")
+def _written(pair: KeyPair, path: Path) -> str | None:
+    """None, or why not: "" if there is a file. No exception leaves this: one would carry the key about in its traceback."""
+    try:
+        make_directory(path.parent, 0o700, sync=True)
+        publish_bytes(path.parent, path.name, identity_text(pair).encode(), mode=0o600, sync=True)
+        return None
+    except FileExistsError:
+        return "" if os.path.lexists(path) else f"{path.parent} is a file"
+    except (OSError, StoreError) as exc:
+        cause = exc.__cause__ if isinstance(exc, StoreError) else exc
+        return (cause.strerror if isinstance(cause, OSError) else None) or str(exc)
+
+
+def identity_text(pair: KeyPair) -> str:
+    """What is in the file of an identity."""
+    return (
+        "# Your identity for kacas: an Ed25519 key pair, in hex. Whoever has the private key can sign as you, and opens what\n"
+        "# is for you: keep this file to yourself, and a copy of it where you keep passwords.\n"
+        f'format = {IDENTITY_FORMAT}\npublic_key = "{pair.public}"\nprivate_key = "{pair.private}"\n'
+    )
 
 
 def read_identity(path: Path) -> KeyPair:
-    """The user's identity. Raises InvalidSettingError, which does not quote it."""
+    """The user's identity. Raises InvalidSettingError, which does not quote it; also if others may read or write the file."""
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        raise InvalidSettingError(f"{path} cannot be read: {exc.strerror}; mend that, or move it away") from exc
+    if found.st_uid != os.geteuid():
+        raise InvalidSettingError(f"{path} belongs to another user: not read. Make one of your own")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise InvalidSettingError(
+            f"{path} holds a private key, and others may read or write it: not read. Run: chmod 600 {path}"
+        )
+    pair = _pair_in(path)
+    if pair is None:
+        raise InvalidSettingError(f"{path} is no identity that can be read; correct it or move it away")
+    return pair
+
+
+def _pair_in(path: Path) -> KeyPair | None:
+    """None for what is no identity. No exception leaves this: one would carry the key about in its traceback."""
     try:
         table = tomllib.loads(read_small(str(path), _MOST).decode("utf-8"))
         if table["format"] != IDENTITY_FORMAT:
-            raise ValueError("it has another format")
+            return None
         return KeyPair(str(table["public_key"]), str(table["private_key"]))
     except (OSError, ValueError, KeyError, RecursionError):
-        raise InvalidSettingError(f"{path} is no identity that can be read; correct it or move it away") from None
+        return None
