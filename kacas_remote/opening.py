@@ -13,19 +13,22 @@ from kacas_remote.credentials import credentials_of, region_of
 _PACKAGES = ("obstore", "httpx", "tenacity", "nacl")
 
 
-def open_bucket(configuration: RemoteConfiguration) -> BlobStore:
+def open_bucket(configuration: RemoteConfiguration, *, retry_for_s: float | None = None) -> BlobStore:
     """The blobs at its URL, also those of a private remote as they lie there: sealed.
 
+    retry_for_s: how long a call that fails is tried again, if not for as long as usual.
     Raises InvalidSettingError if its credentials cannot be read, MissingPackageError.
     """
     with packages_for(configuration.name):
         from kacas_remote.blobs.open_blobs import open_blobs
+        from kacas_remote.blobs.retrying import TOTAL_S
 
         return open_blobs(
             configuration.url,
             endpoint=configuration.endpoint or None,
             region=region_of(configuration),
             credentials=credentials_of(configuration),
+            retry_for_s=TOTAL_S if retry_for_s is None else retry_for_s,
         )
 
 

@@ -15,6 +15,7 @@ import click
 
 from kacas.cli import (
     about,
+    access_group,
     ask,
     bench,
     directory,
@@ -74,6 +75,7 @@ commands.add_section("Look into directories", directory.ls, directory.diff)
 commands.add_section("Share what changes", mutable.mutable, feed.feed)
 remote.remote.add_section("Look after a remote", *remote_upkeep.COMMANDS)
 commands.add_section("Share with the world", remote.remote, transfer.push, pull.pull, transfer.sync, trust.trust)
+commands.add_section("Keep private", access_group.group)
 commands.add_section("Move in", moving.import_kachery)
 commands.add_section("Look after the store", upkeep.verify, doctor.doctor, upkeep.index, bench.bench)
 commands.add_section("kacas itself", about.config, about.version, about.completion)

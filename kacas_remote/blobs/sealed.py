@@ -298,6 +298,19 @@ class SealedBlobs:
             return False  # it is another one, at least
 
 
+def bucket_of(blobs: BlobStore) -> BlobStore:
+    """The bucket as its owner sees it, if these are sealed; else the same. Raises as `SealedBlobs.check`."""
+    if not isinstance(blobs, SealedBlobs):
+        return blobs
+    blobs.check()
+    return blobs.inner
+
+
+def strays_of(blobs: BlobStore) -> Iterator[BlobInfo]:
+    """See `SealedBlobs.strays`; none if these are not sealed."""
+    return blobs.strays() if isinstance(blobs, SealedBlobs) else iter(())
+
+
 def _unpickled(inner: BlobStore, keys: Keys, miss_s: float, list_s: float) -> SealedBlobs:
     return SealedBlobs(inner, keys, miss_s=miss_s, list_s=list_s)
 

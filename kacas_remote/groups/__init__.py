@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 def keys_of(group: str, environment: Mapping[str, str] | None = None) -> Keys:
     """The keys that this user has as a member of a group: its name in groups.toml, or ag_<32 hex>.
 
-    Nothing is opened until keys are asked for; then they are kept in the process. environment: that of the process by default.
-    Raises GroupNotFoundError, InvalidSettingError.
+    Nothing is opened until keys are asked for; then they are kept in the process. Pickled without the keys, by the group's id.
+    environment: that of the process by default. Raises GroupNotFoundError, InvalidSettingError.
     """
-    raise NotImplementedError
+    from kacas_remote.groups.keys import keys_of as opened
+
+    return opened(group, environment)

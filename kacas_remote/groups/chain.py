@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from kacas_remote.groups.record import NO_DIGEST, RecordFormatError, Version, decode_version, group_id_of
+from kacas_remote.errors import DamagedGroupError
+from kacas_remote.groups.record import NO_DIGEST, RecordFormatError, Version, decode_version, group_id_of, group_text
 from kacas_remote.sealing.epoch_keys import EpochKeys
 from kacas_remote.sealing.wrapping import UnopenedError, open_ring, unwrap
-from kacas_remote.signing import PrivateKey, public_key
+from kacas_remote.signing import PrivateKey, public_key, publisher_text
 
 
 class Person(NamedTuple):
@@ -160,8 +161,20 @@ def _person(version: Version, key: bytes) -> Person:
 def open_epochs(chain: Chain, own: PrivateKey) -> tuple[EpochKeys, ...]:
     """The keys of all epochs, the newest first, for a member of the newest version.
 
-    Raises UnopenedError if what the record holds for this member is not what it committed to.
+    Raises DamagedGroupError if what the record holds for this member is not what was announced.
     """
+    try:
+        return _opened(chain, own)
+    except UnopenedError as exc:
+        version = chain.newest
+        raise DamagedGroupError(
+            f"version {version.number} of the record of the group {chain.name} ({group_text(chain.group_id)}) gives you no keys: "
+            f"{exc}. The version was signed by {chain.changes[-1].by.name} ({publisher_text(version.signer)}): ask an admin to "
+            "remove you and to add you again"
+        ) from exc
+
+
+def _opened(chain: Chain, own: PrivateKey) -> tuple[EpochKeys, ...]:
     version = chain.newest
     member = version.member(public_key(own))
     if member is None:

@@ -135,7 +135,6 @@ def _check_admin(chain: Chain, own: PrivateKey) -> None:
         raise GroupAccessError(
             f"you ({publisher_text(public_key(own))}) are no admin of the group {chain.name}, and only they change it; "
             f"ask one of them: {names}",
-            path="",
         )
 
 

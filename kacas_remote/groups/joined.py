@@ -18,6 +18,7 @@ from kacas_remote.errors import GroupNotFoundError, RemoteNotFoundError
 from kacas_remote.groups.places import BucketPlace, FilePlace, Place, StorePlace
 from kacas_remote.groups.record import group_text, is_name, parse_group
 from kacas_remote.opening import open_bucket
+from kacas_remote.own_file import change_file
 
 GROUPS_FORMAT = 1
 LOOK_FOR_S = 10.0
@@ -69,9 +70,7 @@ def _joined(name: str, values: object) -> JoinedGroup:
 
 
 def _render(groups: Sequence[JoinedGroup]) -> str:
-    tables = [
-        f'\n[groups."{one.name}"]\nid = "{group_text(one.group_id)}"\nplace = "{one.place}"\n' for one in groups
-    ]
+    tables = [f'\n[groups."{one.name}"]\nid = "{group_text(one.group_id)}"\nplace = "{one.place}"\n' for one in groups]
     return (
         "# Access groups that you are in, or were. `kacas group` writes this file anew: comments do not stay.\n"
         f"format = {GROUPS_FORMAT}\n" + "".join(tables)
@@ -138,4 +137,4 @@ def open_place(group: JoinedGroup, settings: Settings) -> Place:
     if kind == "file":
         return FilePlace(Path(rest))
     remote = remote_named(rest, read_remotes(settings))
-    return BucketPlace(open_bucket(remote, retry_for_s=LOOK_FOR_S), group.group_id)
+    return BucketPlace(open_bucket(remote, retry_for_s=LOOK_FOR_S), group.group_id, read_only=not remote.writable)

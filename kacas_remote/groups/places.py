@@ -17,7 +17,7 @@ from kacas.disk.durable import translate
 from kacas.disk.records import BEGINNING, RecordKind, Sequences
 from kacas.disk.records import Sequence as Records
 from kacas.disk.volume import open_volume
-from kacas.errors import InvalidSettingError, SizeLimitError
+from kacas.errors import InvalidSettingError, ReadOnlyStoreError, SizeLimitError
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.errors import BlobNotFoundError, DamagedGroupError, GroupNotFoundError
 from kacas_remote.groups.record import MAX_VERSION_SIZE, MAX_VERSIONS
@@ -64,10 +64,11 @@ def highest(place: Place) -> int:
 
 
 class BucketPlace:
-    """blobs: of the bucket as it is, also where it is that of a private remote."""
+    """blobs: of the bucket as it is, also where it is that of a private remote. read_only: this user puts nothing there."""
 
-    def __init__(self, blobs: BlobStore, group_id: bytes) -> None:
+    def __init__(self, blobs: BlobStore, group_id: bytes, *, read_only: bool = False) -> None:
         self._blobs = blobs
+        self._read_only = read_only
         self._prefix = f"{TOP}{group_id.hex()}/"
 
     @property
@@ -87,6 +88,12 @@ class BucketPlace:
                 raise too_large(self.name, number) from exc
 
     def create(self, number: int, text: bytes) -> bool:
+        if self._read_only:
+            raise ReadOnlyStoreError(
+                f"{self.name} can only be read from here: its remote was added so, or is a web server. Change the group where "
+                "you can write to its place",
+                path=self.name,
+            )
         return self._blobs.put_if_absent(self._key(number), text)
 
     def _key(self, number: int) -> str:
@@ -144,6 +151,10 @@ class FilePlace:
     @property
     def name(self) -> str:
         return str(self._path)
+
+    @property
+    def is_there(self) -> bool:
+        return os.path.lexists(self._path)
 
     def has(self, number: int) -> bool:
         return next(self.read(number), None) is not None
