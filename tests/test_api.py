@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import kacas
-from kacas import asking, changing, loading, storing, transferring
+from kacas import asking, changing, encrypting, loading, storing, transferring
 from kacas_remote.configuration import RemoteConfiguration, change_remotes
 
 PUBLIC = sorted(kacas.__all__)
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(kacas, name))]
-MODULES = (asking, changing, loading, storing, transferring)
+MODULES = (asking, changing, encrypting, loading, storing, transferring)
 
 
 def examples_of(subject: object, module: ModuleType) -> list[doctest.DocTest]:
