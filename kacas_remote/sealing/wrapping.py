@@ -72,7 +72,7 @@ def unwrap(box: bytes, own: PrivateKey, group_id: bytes, epoch: int) -> EpochKey
     return found
 
 
-def _unwrapped(box: bytes, own: SigningKey, group_id: bytes, epoch: int) -> EpochKeys | str:
+def _unwrapped(box: bytes, own: PrivateKey, group_id: bytes, epoch: int) -> EpochKeys | str:
     """The keys, or what is wrong. Nothing is raised here: a traceback would carry the variables, which are secret, about."""
     try:
         wrapped = SealedBox(own.to_curve25519_private_key()).decrypt(box)
