@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 
 from kacas.errors import NewerFormatError
 from kacas_remote.blobs.blob_store import BlobStore
-from kacas_remote.blobs.sealed import bucket_of
 from kacas_remote.configuration import READ_ONLY_SCHEMES, Probed, RemoteConfiguration
 from kacas_remote.errors import DamagedRemoteError, NotSupportedError, RemoteRefusedError
 from kacas_remote.layout import MARKER, PACKS, PROBES
@@ -36,7 +35,7 @@ def probe(remote: Remote) -> Probed:
     Raises RemoteUnavailableError, RemoteNotFoundError, RemoteRefusedError if it lets us do nothing at all, InvalidRemoteError if
     it is private and was not said to be, or the other way round, and GroupAccessError if it is another group's.
     """
-    blobs, scheme = bucket_of(remote.blobs), remote.configuration.scheme
+    blobs, scheme = remote.bucket(), remote.configuration.scheme
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     listing, why = _lists(blobs)
     if why is not None and not _reads(remote):

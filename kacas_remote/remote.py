@@ -66,6 +66,14 @@ class Remote:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
         return self._id is not None or self._read_marker() is not None
 
+    def bucket(self) -> BlobStore:
+        """Its blobs as they lie there, which are sealed if it is private. Raises then as `SealedBlobs.check`."""
+        if not self.configuration.private:
+            return self.blobs
+        from kacas_remote.blobs.sealed import bucket_of
+
+        return bucket_of(self.blobs)
+
     def check_plain(self) -> None:
         """Raises NotSupportedError if no plain objects can be there."""
         if self.configuration.private:

@@ -41,9 +41,10 @@ class Usage:
     """Sizes in bytes.
 
     classes: blobs by what they are; of a private remote those, too, that open with no key of its group. contents: that are
-    kept, and their size as their readers see it. publishers: the same, by who signed the recipe; "" for nobody. chunks: that are needed, raw and once each, stored_size: as they are in packs.
-    deduplicated_size, compressed_size: what was saved. garbage_size: of packs, what nobody needs; about, as pushes go on.
-    condemned: packs that a collector is about to delete. problems: what could not be read and is not counted.
+    kept, and their size as their readers see it. publishers: the same, by who signed the recipe; "" for nobody. chunks: that are
+    needed, raw and once each, stored_size: as they are in packs. deduplicated_size, compressed_size: what was saved.
+    garbage_size: of packs, what nobody needs; about, as pushes go on. condemned: packs that a collector is about to
+    delete. problems: what could not be read and is not counted.
     """
 
     classes: dict[str, Held] = field(default_factory=dict)
