@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kacas.private_uris import any_uri, encrypted_uri
+from kacas.private_uris import any_uri, encrypted_uris
 
 
 def encrypt_uri(uri: str, *, access_group: str, hide_label: bool = False) -> str:
@@ -21,7 +21,7 @@ def encrypt_uri(uri: str, *, access_group: str, hide_label: bool = False) -> str
     content: for that there are private remotes.
     Raises InvalidUriError, GroupNotFoundError, GroupAccessError, MissingPackageError.
     """
-    return encrypted_uri(any_uri(uri), access_group, hide_label=hide_label)
+    return encrypted_uris([any_uri(uri)], access_group, hide_label=hide_label)[0]
 
 
 def decrypt_uri(uri: str) -> str:

@@ -37,7 +37,7 @@ from kacas.errors import (
     UnsupportedDataError,
 )
 from kacas.kachery_feeds import Feed
-from kacas.private_uris import any_uri, encrypted_uri
+from kacas.private_uris import any_uri, encrypted_uris
 from kacas.pushing import pushed
 from kacas.settings import identity_file
 from kacas.store import Store
@@ -237,7 +237,7 @@ def encrypt_uri(uri: str, *, access_group: str, label: str | None = None) -> str
     named = any_uri(uri)
     if label is not None:
         named = replace(named, label=label, given="")
-    return encrypted_uri(named, access_group, hide_label=False)
+    return encrypted_uris([named], access_group)[0]
 
 
 def decrypt_uri(uri: str) -> str:

@@ -36,11 +36,11 @@ def is_encrypted(text: str) -> bool:
     return str(text).startswith(_ENCRYPTED)
 
 
-def encrypted_uri(uri: Uri | DirectoryUri, access_group: str, *, hide_label: bool) -> str:
-    """See `kacas.encrypt_uri`."""
+def encrypted_uris(uris: Sequence[Uri | DirectoryUri], access_group: str, *, hide_label: bool = False) -> list[str]:
+    """Those that the members of a group can open: see `kacas.encrypt_uri`."""
     with _packages():
-        from kacas_remote.private_uris import encrypted
-    return encrypted(uri, access_group, hide_label=hide_label)
+        from kacas_remote.private_uris import encrypt_uris
+    return encrypt_uris(uris, access_group, hide_label=hide_label)
 
 
 @contextmanager

@@ -18,9 +18,10 @@ def open_uris(texts: Sequence[str]) -> list[Uri | DirectoryUri]:
     return [groups[one.group_id].open(one) for one in several]
 
 
-def encrypted(uri: Uri | DirectoryUri, access_group: str, *, hide_label: bool) -> str:
-    """The encrypted URI, in the group's newest epoch. Raises as `keys_of` and `Keys.epochs`."""
-    return sealed_uri(uri, keys_of(access_group).epochs()[0], hide_label=hide_label)
+def encrypt_uris(uris: Sequence[Uri | DirectoryUri], access_group: str, *, hide_label: bool) -> list[str]:
+    """Encrypted in the newest epoch. Raises InvalidUriError for one that is too long, and as `keys_of` and `Keys.epochs`."""
+    newest = keys_of(access_group).epochs()[0]
+    return [sealed_uri(uri, newest, hide_label=hide_label) for uri in uris]
 
 
 class Opening:

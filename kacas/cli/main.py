@@ -21,11 +21,13 @@ from kacas.cli import (
     directory,
     doctor,
     feed,
+    identity,
     link,
     load,
     moving,
     mutable,
     output,
+    private_uris,
     pull,
     remote,
     remote_upkeep,
@@ -75,7 +77,9 @@ commands.add_section("Look into directories", directory.ls, directory.diff)
 commands.add_section("Share what changes", mutable.mutable, feed.feed)
 remote.remote.add_section("Look after a remote", *remote_upkeep.COMMANDS)
 commands.add_section("Share with the world", remote.remote, transfer.push, pull.pull, transfer.sync, trust.trust)
-commands.add_section("Keep private", access_group.group)
+commands.add_section(
+    "Keep private", identity.identity, access_group.group, private_uris.encrypt_uri, private_uris.decrypt_uri
+)
 commands.add_section("Move in", moving.import_kachery)
 commands.add_section("Look after the store", upkeep.verify, doctor.doctor, upkeep.index, bench.bench)
 commands.add_section("kacas itself", about.config, about.version, about.completion)

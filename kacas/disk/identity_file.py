@@ -68,6 +68,26 @@ def _written(pair: KeyPair, path: Path) -> str | None:
         return (cause.strerror if isinstance(cause, OSError) else None) or str(exc)
 
 
+def write_private(path: Path, data: bytes) -> str | None:
+    """A new file that only its owner reads; None, or why it cannot be: nothing that carries the data is raised."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return "it is there already, and is not overwritten"
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, 0o600)  # whatever the umask is
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        return None
+    except OSError as exc:
+        os.unlink(path)
+        return exc.strerror or str(exc)
+
+
 def identity_text(pair: KeyPair) -> str:
     """What is in the file of an identity."""
     return (
@@ -89,13 +109,13 @@ def read_identity(path: Path) -> KeyPair:
         raise InvalidSettingError(
             f"{path} holds a private key, and others may read or write it: not read. Run: chmod 600 {path}"
         )
-    pair = _pair_in(path)
+    pair = pair_in(path)
     if pair is None:
         raise InvalidSettingError(f"{path} is no identity that can be read; correct it or move it away")
     return pair
 
 
-def _pair_in(path: Path) -> KeyPair | None:
+def pair_in(path: Path) -> KeyPair | None:
     """None for what is no identity. No exception leaves this: one would carry the key about in its traceback."""
     try:
         table = tomllib.loads(read_small(str(path), _MOST).decode("utf-8"))

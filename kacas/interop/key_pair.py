@@ -7,6 +7,7 @@ import base64
 from kacas.disk.identity_file import KeyPair
 from kacas.interop.kachery_directory import KacheryDirectory
 
+PEM_FILES = ("public.pem", "private.pem")
 _MOST = 16 << 10  # bytes of a file with a key
 # RFC 8410: what stands before the 32 bytes of an Ed25519 key in DER.
 _PUBLIC_FRONT = bytes.fromhex("302a300506032b6570032100")
@@ -25,6 +26,17 @@ def kachery_key_pair(directory: KacheryDirectory) -> KeyPair | None:
     if public is None or private is None:
         raise ValueError(f"{'public' if public is None else 'private'}.pem is missing")
     return KeyPair(public, private)
+
+
+def pem_file(name: str, pair: KeyPair) -> bytes:
+    """One of the two files. name: in PEM_FILES."""
+    if name == "public.pem":
+        return _pem("PUBLIC", _PUBLIC_FRONT + bytes.fromhex(pair.public))
+    return _pem("PRIVATE", _PRIVATE_FRONT + bytes.fromhex(pair.private))
+
+
+def _pem(which: str, der: bytes) -> bytes:
+    return f"-----BEGIN {which} KEY-----\n{base64.b64encode(der).decode()}\n-----END {which} KEY-----\n".encode()
 
 
 def _key(directory: KacheryDirectory, name: str, which: str, front: bytes) -> str | None:
