@@ -158,6 +158,10 @@ def open_uri(epochs, text):
     need(front.startswith("sha1-enc://") and (not question or query.startswith("label=")), "it is no encrypted URI")
     need(digits == digits.lower() and group == group.lower(), "its hex digits are not lower-case")
     label, sealed = unquote_to_bytes(query[6:]), bytes.fromhex(digits)
+    need(
+        not question or (label and query[6:] == quote_from_bytes(label, safe="")),
+        "its label is not written as kacas does",
+    )
     for epoch in sorted(epochs, key=lambda epoch: -epoch.number):
         if epoch.group.hex() == group and (message := epoch.uri(sealed, label)) is not None:
             return plain_uri(message, label, [unquote_to_bytes(name) for name in below if name])
@@ -217,40 +221,58 @@ def text_in_store(data):
 
 
 def verified(texts):
-    """The versions as objects, of a chain that its admins signed; raises ValueError."""
-    versions, before, digest = [], None, bytes(32)
+    """The versions as objects, of a chain that its admins signed; raises ValueError, which names the version."""
+    versions = []
     for number, text in enumerate(texts, 1):
-        line, signature, nothing = text.split(b"\n")
-        version = json.loads(line)
-        need(version["format"] == 1 and version["scheme"] == SCHEME, f"version {number} needs a newer reader")
-        canonical = json.dumps(version, sort_keys=True, separators=(",", ":")).encode()
-        need(canonical == line and not nothing, f"version {number} is not written in the canonical form")
-        signer, members = version["signer"], {one["key"]: one for one in version["members"]}
         try:
-            VerifyKey(bytes.fromhex(signer)).verify(RECORD_DOMAIN + line, bytes.fromhex(signature.decode()))
-        except CryptoError:
-            raise ValueError(f"version {number} has a wrong signature") from None
-        need(version["version"] == number, f"where version {number} should be is another")
-        need(bytes.fromhex(version["previous"]) == digest, f"version {number} does not follow the one before")
-        need(len(members) == len(version["members"]), f"in version {number} a member is there twice")
-        need(any(one["admin"] for one in members.values()), f"version {number} has no admin")
-        if before is None:
-            founded = blake3(bytes.fromhex(signer + version["salt"]), context=ID_CONTEXT)[:16]
-            need(version["group"] == f"ag_{founded.hex()}", "the group's id is not of its founder")
-            need(version["epoch"] == 1 and members[signer]["admin"], "the first version is no beginning")
-        else:
-            known = {one["key"]: one for one in before["members"]}
-            need(signer in known and known[signer]["admin"], f"version {number} is not signed by an admin")
-            need(
-                all(version[name] == before[name] for name in ("group", "salt")),
-                f"version {number} is of another group",
-            )
-            began = version["epoch"] - before["epoch"]
-            need(began == 1 or (began == 0 and version["commitment"] == before["commitment"]), "an epoch is missing")
-            need(began or known.keys() <= members.keys(), f"version {number} removes somebody, and no epoch begins")
-        versions, before, digest = [*versions, version], version, blake3(text)
+            version = json.loads(text.split(b"\n")[0])
+            check_text(version, text)
+            if versions:
+                check_next(versions[-1], version)
+                need(version["previous"] == blake3(texts[number - 2]).hex(), "it does not follow the one before")
+            else:
+                check_first(version)
+            need(version["version"] == number, "it has another number")
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ValueError(f"version {number}: {exc}") from None
+        versions.append(version)
     need(versions, "there is no version of a record")
     return versions
+
+
+def check_text(version, text):
+    line, signature, nothing = text.split(b"\n")
+    need(version["format"] == 1 and version["scheme"] == SCHEME, "it needs a newer reader")
+    canonical = json.dumps(version, sort_keys=True, separators=(",", ":")).encode()
+    need(line == canonical and not nothing and signature == signature.lower(), "it is not in the canonical form")
+    try:
+        VerifyKey(bytes.fromhex(version["signer"])).verify(RECORD_DOMAIN + line, bytes.fromhex(signature.decode()))
+    except CryptoError:
+        raise ValueError("its signature is wrong") from None
+    keys = [one["key"] for one in version["members"]]
+    need(keys == sorted(set(keys)) and version["signer"] in keys, "its members are out of order, or its signer is none")
+    need(any(one["admin"] for one in version["members"]), "it has no admin")
+
+
+def check_first(version):
+    founded = blake3(bytes.fromhex(version["signer"] + version["salt"]), context=ID_CONTEXT)[:16]
+    need(version["group"] == f"ag_{founded.hex()}", "the group's id is not of its founder")
+    need(version["epoch"] == 1 and version["previous"] == "00" * 32, "it is no beginning")
+    need(version["signer"] in admins_of(version), "its founder is no admin")
+
+
+def check_next(before, version):
+    need(all(version[it] == before[it] for it in ("group", "salt", "name")), "it is of another group")
+    need(version["signer"] in admins_of(before), "its signer was no admin")
+    same = [version[it] == before[it] for it in ("epoch", "commitment", "ring")]
+    boxes = {one["key"]: one["box"] for one in version["members"]}
+    kept = all(boxes.get(one["key"]) == one["box"] for one in before["members"])
+    began = version["epoch"] == before["epoch"] + 1 and not same[1]
+    need(began or (all(same) and kept), "it changes secrets or removes somebody, and no epoch begins")
+
+
+def admins_of(version):
+    return [one["key"] for one in version["members"] if one["admin"]]
 
 
 def epochs_of(versions, private_key):

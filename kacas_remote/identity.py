@@ -18,7 +18,7 @@ from kacas.disk.identity_file import KeyPair, identity_text, keep_key_pair, pair
 from kacas.errors import DestinationError, InvalidSettingError
 from kacas.interop.kachery_directory import KacheryDirectory
 from kacas.interop.key_pair import PEM_FILES, kachery_key_pair, pem_file
-from kacas.settings import identity_file
+from kacas.settings import environment_of, identity_file
 from kacas_remote.signing import PrivateKey, new_private_key, public_key, publisher_text
 
 PUBLIC_VARIABLE = "KACAS_CLIENT_ID"
@@ -179,7 +179,7 @@ def _of_environment(environment: Mapping[str, str] | None) -> KeyPair | None:
 
 def _read_environment(environment: Mapping[str, str] | None) -> KeyPair | str | None:
     """The pair, None if there is none, or what is wrong. Nothing is raised here: a traceback would carry the key about."""
-    env = os.environ if environment is None else environment
+    env = environment_of(environment)
     public, private = (env.get(name, "").strip().lower() for name in (PUBLIC_VARIABLE, PRIVATE_VARIABLE))
     public = public.removeprefix("ed25519:")
     if not public and not private:

@@ -139,6 +139,8 @@ def opened_uri(sealed: SealedUri, epochs: Iterable[EpochKeys]) -> Uri | Director
     """
     nonce, encrypted = sealed.sealed[:_NONCE_SIZE], sealed.sealed[_NONCE_SIZE:]
     for keys in epochs:
+        if keys.group_id != sealed.group_id:
+            continue
         additional = _additional(keys, sealed.label)
         try:
             message = _decrypt(encrypted, additional, nonce, keys.uri)

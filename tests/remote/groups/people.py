@@ -1,0 +1,52 @@
+"""People for tests: each has a home, an identity and groups of their own, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from kacas.interop.key_pair import KeyPair, keep_key_pair
+from kacas.settings import identity_file
+from kacas_remote.groups.edits import NewMember
+from kacas_remote.groups.keys import GroupKeys
+from kacas_remote.groups.verbs import open_group
+from kacas_remote.signing import PrivateKey, new_private_key, public_key
+
+
+class Person:
+    """name: also what they are called in groups. home: is made."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.name = name
+        self.home = home
+        home.mkdir(parents=True)
+        keep_key_pair(KeyPair(self.public.hex(), bytes(self.key).hex()), identity_file(self.environment))
+
+    @cached_property
+    def key(self) -> PrivateKey:
+        return new_private_key()
+
+    @property
+    def public(self) -> bytes:
+        return public_key(self.key)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "HOME": str(self.home),
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "XDG_STATE_HOME": str(self.home / "state"),
+            "KACAS_DIR": str(self.home / "store"),
+            "KACAS_OWNER": self.name,
+        }
+
+    def member(self, *, admin: bool = False) -> NewMember:
+        return NewMember(self.public, self.name, admin)
+
+    def keys(self, group: str) -> GroupKeys:
+        """As a process that has just begun would have them."""
+        return GroupKeys(open_group(group, self.environment).joined, self.environment)
+
+    def seen_file(self, group_id: bytes) -> Path:
+        return self.home / "state" / "kacas" / "groups" / group_id.hex()
