@@ -10,6 +10,8 @@ condemned/<id>                 packs that a collector is about to delete
 probes/<id>/                   what `kacas remote probe` tries; it goes at once
 removed/<sha1>.<id>            somebody removed this SHA-1: the entries that it names do not count
 groups/<id>/<number>           the record of an access group; also in a bucket whose content is sealed
+
+In a private remote the marker, probes/ and groups/ are as here. All else is sealed, and below directories that name an epoch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A remote: a bucket, or a web server, that is known by a name, and the id that it has.
 
-kacas-remote.json    {"format": 1, "id": "<32 hex>", "created": "<UTC>"}; created once, by the first push
+kacas-remote.json    {"format": 1, "id": "<32 hex>", "created": "<UTC>"}; created once, by the first push. That of a private
+                     remote is sealed, as all else; see sealing/private_marker.py for the one that everybody sees there.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from kacas.errors import NewerFormatError, SizeLimitError
 from kacas.settings import Settings
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.configuration import RemoteConfiguration, read_remotes, remote_named
-from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
+from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError, InvalidRemoteError, NotSupportedError
+from kacas_remote.groups import keys_of
 from kacas_remote.layout import MARKER
-from kacas_remote.opening import open_bucket
+from kacas_remote.opening import open_bucket, packages_for
+from kacas_remote.sealing.private_marker import private_group
 
 REMOTE_FORMAT = 1
 _MOST = 16 << 10  # bytes of the marker
@@ -63,6 +66,23 @@ class Remote:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
         return self._id is not None or self._read_marker() is not None
 
+    def bucket(self) -> BlobStore:
+        """Its blobs as they lie there, which are sealed if it is private. Raises then as `SealedBlobs.check`."""
+        if not self.configuration.private:
+            return self.blobs
+        from kacas_remote.blobs.sealed import bucket_of
+
+        return bucket_of(self.blobs)
+
+    def check_plain(self) -> None:
+        """Raises NotSupportedError if no plain objects can be there."""
+        if self.configuration.private:
+            raise NotSupportedError(
+                f"remote {self.name} is private to the group {self.configuration.private}: it has no plain objects, which are for "
+                "who has no key. Push without --plain, or what all may see to a remote that is not private",
+                path=self.blobs.name,
+            )
+
     def through(self, blobs: BlobStore) -> Remote:
         """The same remote, asked through other blobs, as such that count."""
         remote = Remote(self.name, blobs, self.configuration)
@@ -96,7 +116,12 @@ class Remote:
 
 
 def parse_marker(data: bytes, where: str) -> bytes:
-    """The id in a marker. Raises NewerFormatError, DamagedRemoteError."""
+    """The id in a marker. Raises NewerFormatError, DamagedRemoteError, InvalidRemoteError if it says that all is sealed."""
+    if (private := private_group(data)) is not None:
+        raise InvalidRemoteError(
+            f"{where} says that this remote is private to the access group {private[0]}: what is there is sealed. Its members "
+            "remove it from their list and add it again: kacas remote add NAME URL --private GROUP"
+        )
     try:
         marker = json.loads(data.decode("utf-8"))
         version, remote_id = marker["format"], marker.get("id")
@@ -122,8 +147,14 @@ def open_remote(name: str, settings: Settings | None = None) -> Remote:
 
 
 def open_configured(configuration: RemoteConfiguration) -> Remote:
-    """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError."""
-    remote = Remote(configuration.name, open_bucket(configuration), configuration)
+    """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError, GroupNotFoundError."""
+    blobs = open_bucket(configuration)
+    if configuration.private:
+        with packages_for(configuration.name):
+            from kacas_remote.blobs.sealed import SealedBlobs
+
+            blobs = SealedBlobs(blobs, keys_of(configuration.private))
+    remote = Remote(configuration.name, blobs, configuration)
     remote._by_configuration = True
     return remote
 

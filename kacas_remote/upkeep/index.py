@@ -57,7 +57,9 @@ class IndexReport:
 
 
 def index(remote: Remote, *, dry_run: bool = False, progress: Progress = silent) -> IndexReport:
-    """Make the recipes. Those that are made stay if it is ended half-way. Raises what the service raises."""
+    """Make the recipes. Those that are made stay if it is ended half-way. Raises what the service raises, and
+    NotSupportedError for a private remote."""
+    remote.check_plain()
     report = IndexReport()
     for info in without_recipe(remote.blobs):
         report.objects += 1
