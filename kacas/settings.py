@@ -6,7 +6,7 @@ import getpass
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,28 @@ _WATCHED = ("kacas.toml", "remotes.toml", "credentials.toml", "identity.toml")
 Fingerprint = tuple[object, ...]
 
 
+class Environment(Mapping[str, str]):
+    """Environment variables that do not show themselves: private keys and credentials are among them, and tools that report errors
+    show the variables of every function."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> str:
+        return self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+
+def environment_of(given: Mapping[str, str] | None) -> Environment:
+    """That of the process, unless another one is given."""
+    return Environment(os.environ if given is None else given)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What this user wants on this host. sources: setting → "environment", "file" or "default".
@@ -68,7 +90,7 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Environment variables first, then the user's kacas.toml, then defaults. Raises InvalidSettingError."""
-        env = os.environ if environment is None else environment
+        env = environment_of(environment)
         home = _home(env)
         config = user_file("kacas.toml", env)
         remotes_file = user_file("remotes.toml", env)
@@ -118,7 +140,7 @@ def _state(path: str) -> tuple[int, int, int] | None:
 
 def user_file(name: str, environment: Mapping[str, str] | None = None) -> Path:
     """A file of the user's own configuration, ~/.config/kacas/<name>: never in a store."""
-    return _user_directory(os.environ if environment is None else environment) / name
+    return _user_directory(environment_of(environment)) / name
 
 
 def identity_file(environment: Mapping[str, str] | None = None) -> Path:
@@ -128,7 +150,7 @@ def identity_file(environment: Mapping[str, str] | None = None) -> Path:
 
 def state_directory(environment: Mapping[str, str] | None = None) -> Path:
     """Where this user's unfinished work is noted on this host."""
-    env = os.environ if environment is None else environment
+    env = environment_of(environment)
     return Path(env.get("XDG_STATE_HOME") or _home(env) / ".local" / "state") / "kacas"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from kacas.disk.small_file import read_small
 from kacas.errors import InvalidSettingError, NewerFormatError
-from kacas.interop.kachery_directory import read_small
 from kacas.settings import Settings, user_file
 from kacas_remote.errors import InvalidRemoteError, RemoteNotFoundError
 from kacas_remote.own_file import change_file

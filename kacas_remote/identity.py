@@ -12,11 +12,14 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from kacas.errors import InvalidSettingError
-from kacas.interop.key_pair import KeyPair, keep_key_pair, read_identity
-from kacas.settings import identity_file
-from kacas_remote.signing import PrivateKey, new_private_key, public_key
+from kacas.disk.identity_file import KeyPair, identity_text, keep_key_pair, pair_in, read_identity, write_private
+from kacas.errors import DestinationError, InvalidSettingError
+from kacas.interop.kachery_directory import KacheryDirectory
+from kacas.interop.key_pair import PEM_FILES, kachery_key_pair, pem_file
+from kacas.settings import environment_of, identity_file
+from kacas_remote.signing import PrivateKey, new_private_key, public_key, publisher_text
 
 PUBLIC_VARIABLE = "KACAS_CLIENT_ID"
 PRIVATE_VARIABLE = "KACAS_PRIVATE_KEY"
@@ -29,6 +32,11 @@ class Identity:
 
     key: PrivateKey
     source: str
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{PUBLIC_VARIABLE} and {PRIVATE_VARIABLE}" if self.source == "environment" else self.source
 
     @property
     def public(self) -> bytes:
@@ -49,19 +57,90 @@ def find(environment: Mapping[str, str] | None = None) -> Identity | None:
 
 def own(environment: Mapping[str, str] | None = None) -> PrivateKey:
     """The user's private key. Raises InvalidSettingError if there is none."""
+    return required(environment).key
+
+
+def required(environment: Mapping[str, str] | None = None) -> Identity:
+    """The user's identity. Raises InvalidSettingError if there is none, which says how to make one."""
     found = find(environment)
     if found is None:
         raise InvalidSettingError(
             f"you have no identity, {identity_file(environment)}; make one: kacas identity create, or bring the one of "
             "another machine: kacas identity import FILE"
         )
-    return found.key
+    return found
 
 
 def own_public(environment: Mapping[str, str] | None = None) -> bytes | None:
     """The user's public key, 32 bytes; None if there is none yet. Raises InvalidSettingError."""
     found = find(environment)
     return None if found is None else found.public
+
+
+def create(environment: Mapping[str, str] | None = None) -> Identity:
+    """A new identity in the user's file. Raises InvalidSettingError if there is one: it is never replaced."""
+    found = find(environment)
+    if found is not None:
+        raise InvalidSettingError(
+            f"you have an identity, {publisher_text(found.public)}, from {found.where}: it is kept. Whoever knows you by it "
+            "would not know you by another"
+        )
+    keep_key_pair(_pair(new_private_key()), identity_file(environment))
+    made = find(environment)
+    assert made is not None
+    return made
+
+
+def bring(source: Path, environment: Mapping[str, str] | None = None) -> tuple[Identity, bool]:
+    """Make the pair in an exported file, or in kachery-cloud's directory, the user's own; whether it was not before.
+
+    Raises InvalidSettingError, also if there is another identity here: it is never replaced.
+    """
+    pair = _pair_at(source)
+    if pair is None:
+        raise InvalidSettingError(
+            f"{source} holds no identity: neither is it a file that `kacas identity export` wrote, nor a directory with "
+            "public.pem and private.pem"
+        )
+    key = _whole(pair, str(source))
+    path = identity_file(environment)
+    return Identity(key, str(path)), keep_key_pair(pair, path)
+
+
+def export(found: Identity, file: Path) -> None:
+    """Write it to a new file, 0600, for `bring`. Raises DestinationError."""
+    _check_written(file, write_private(file, exported(found)))
+
+
+def export_pem(found: Identity, directory: Path) -> None:
+    """Write it as kachery-cloud keeps it: new files public.pem and private.pem in a directory. Raises DestinationError."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as exc:
+        raise DestinationError(f"{directory} cannot be made: {exc.strerror}", path=str(directory)) from exc
+    for name in PEM_FILES:
+        path = directory / name
+        _check_written(path, write_private(path, pem_file(name, _pair(found.key))))
+
+
+def exported(found: Identity) -> bytes:
+    """What `export` writes."""
+    return identity_text(_pair(found.key)).encode()
+
+
+def _check_written(path: Path, why: str | None) -> None:
+    if why is not None:
+        raise DestinationError(f"{path} cannot be written: {why}", path=str(path))
+
+
+def _pair_at(source: Path) -> KeyPair | None:
+    """None for what is no identity. Nothing is raised here: a traceback would carry the key about."""
+    if not source.is_dir():
+        return pair_in(source)
+    try:
+        return kachery_key_pair(KacheryDirectory(source))
+    except (OSError, ValueError):
+        return None
 
 
 def own_or_new(environment: Mapping[str, str] | None = None) -> Identity:
@@ -100,7 +179,7 @@ def _of_environment(environment: Mapping[str, str] | None) -> KeyPair | None:
 
 def _read_environment(environment: Mapping[str, str] | None) -> KeyPair | str | None:
     """The pair, None if there is none, or what is wrong. Nothing is raised here: a traceback would carry the key about."""
-    env = os.environ if environment is None else environment
+    env = environment_of(environment)
     public, private = (env.get(name, "").strip().lower() for name in (PUBLIC_VARIABLE, PRIVATE_VARIABLE))
     public = public.removeprefix("ed25519:")
     if not public and not private:

@@ -215,7 +215,10 @@ def log(session: Session, name: str, as_json: bool) -> None:
 @click.argument("name", metavar="GROUP")
 @click.pass_obj
 def forget(session: Session, name: str) -> None:
-    """Forget a group on this machine. Its record, and that you are a member, stay as they are."""
+    """Forget a group on this machine.
+
+    Its record, and that you are a member, stay as they are.
+    """
     from kacas_remote.groups.verbs import forget_group
 
     forget_group(name)

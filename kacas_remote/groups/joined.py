@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kacas.disk.small_file import read_small
 from kacas.errors import InvalidSettingError, NewerFormatError
-from kacas.interop.kachery_directory import read_small
 from kacas.settings import Settings, user_file
 from kacas_remote.configuration import default_remote, read_remotes, remote_named
 from kacas_remote.errors import GroupNotFoundError, RemoteNotFoundError

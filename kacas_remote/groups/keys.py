@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from kacas.settings import identity_file, state_directory
+from kacas.settings import environment_of, identity_file, state_directory
 from kacas_remote import identity
 from kacas_remote.blobs.per_process import PerProcess
 from kacas_remote.errors import GroupAccessError
@@ -92,7 +91,7 @@ def no_member(group: Group, chain: Chain, public: bytes) -> GroupAccessError:
 
 def keys_of(group: str, environment: Mapping[str, str] | None = None) -> GroupKeys:
     """See kacas_remote.groups.keys_of."""
-    env = os.environ if environment is None else environment
+    env = environment_of(environment)
     found = joined_group(group, environment)
     # Another identity, or another file, is another member; what is secret is not part of it.
     who = (found, groups_path(environment), identity_file(environment), env.get("KACAS_CLIENT_ID"))

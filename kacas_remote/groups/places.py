@@ -21,9 +21,9 @@ from kacas.errors import InvalidSettingError, ReadOnlyStoreError, SizeLimitError
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.errors import BlobNotFoundError, DamagedGroupError, GroupNotFoundError
 from kacas_remote.groups.record import MAX_VERSION_SIZE, MAX_VERSIONS
+from kacas_remote.layout import GROUPS
 from kacas_remote.own_file import change_file
 
-TOP = "groups/"
 MAX_FILE_SIZE = 256 << 20  # bytes
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe would be waited for
 
@@ -69,7 +69,7 @@ class BucketPlace:
     def __init__(self, blobs: BlobStore, group_id: bytes, *, read_only: bool = False) -> None:
         self._blobs = blobs
         self._read_only = read_only
-        self._prefix = f"{TOP}{group_id.hex()}/"
+        self._prefix = f"{GROUPS}{group_id.hex()}/"
 
     @property
     def name(self) -> str:
@@ -105,7 +105,7 @@ class StorePlace:
 
     def __init__(self, store: Path, group_id: bytes) -> None:
         self._store = store
-        self._directory = f"{TOP}{group_id.hex()}"
+        self._directory = f"{GROUPS}{group_id.hex()}"
 
     @property
     def name(self) -> str:
@@ -168,13 +168,18 @@ class FilePlace:
             raise self._away() from exc
         except OSError as exc:
             raise translate(exc, self._path, "reading") from exc
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InvalidSettingError(f"{self._path} is no file; name the file that the record of the group is in")
         with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise InvalidSettingError(f"{self._path} is no file; name the file that the record of the group is in")
-            try:
-                yield from _versions(file.readline, self.name, first)
-            except OSError as exc:
-                raise translate(exc, self._path, "reading") from exc
+
+            def readline(limit: int) -> bytes:
+                try:
+                    return file.readline(limit)
+                except OSError as exc:
+                    raise translate(exc, self._path, "reading") from exc
+
+            yield from _versions(readline, self.name, first)
 
     def create(self, number: int, text: bytes) -> bool:
         return self.create_many(number, [text])

@@ -66,15 +66,23 @@ def wrap(keys: EpochKeys, member: bytes) -> bytes:
 
 def unwrap(box: bytes, own: PrivateKey, group_id: bytes, epoch: int) -> EpochKeys:
     """The inverse of `wrap`, for the member. Raises UnopenedError."""
+    found = _unwrapped(box, own, group_id, epoch)
+    if isinstance(found, str):
+        raise UnopenedError(found)
+    return found
+
+
+def _unwrapped(box: bytes, own: PrivateKey, group_id: bytes, epoch: int) -> EpochKeys | str:
+    """The keys, or what is wrong. Nothing is raised here: a traceback would carry the variables, which are secret, about."""
     try:
         wrapped = SealedBox(own.to_curve25519_private_key()).decrypt(box)
-    except (CryptoError, ValueError) as exc:
-        raise UnopenedError("the box of this member is not for their key") from exc
+    except (CryptoError, ValueError):
+        return "the box of this member is not for their key"
     if len(wrapped) != _WRAPPED.size:
-        raise UnopenedError("the box of this member holds no secret")
+        return "the box of this member holds no secret"
     named, numbered, secret = _WRAPPED.unpack(wrapped)
     if (named, numbered) != (group_id, epoch):
-        raise UnopenedError("the box of this member holds the secret of another group or epoch")
+        return "the box of this member holds the secret of another group or epoch"
     return EpochKeys(group_id, epoch, secret)
 
 
@@ -95,12 +103,18 @@ def open_ring(newest: EpochKeys, ring: bytes) -> tuple[EpochKeys, ...]:
     """The inverse of `seal_ring`: the keys of the epochs before, the first one first. Raises UnopenedError."""
     if len(ring) != ring_size(newest.epoch):
         raise UnopenedError("the ring of older secrets has not the size that belongs to its epoch")
-    nonce, sealed = ring[:_NONCE_SIZE], ring[_NONCE_SIZE:]
-    try:
-        secrets = crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, _RING_DOMAIN, nonce, newest.ring)
-    except CryptoError as exc:
-        raise UnopenedError("the ring of older secrets was not sealed in its epoch") from exc
+    secrets = _opened_ring(newest, ring)
+    if secrets is None:
+        raise UnopenedError("the ring of older secrets was not sealed in its epoch")
     return tuple(
         EpochKeys(newest.group_id, number, secrets[(number - 1) * SECRET_SIZE : number * SECRET_SIZE])
         for number in range(1, newest.epoch)
     )
+
+
+def _opened_ring(newest: EpochKeys, ring: bytes) -> bytes | None:
+    nonce, sealed = ring[:_NONCE_SIZE], ring[_NONCE_SIZE:]
+    try:
+        return crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, _RING_DOMAIN, nonce, newest.ring)
+    except CryptoError:  # whose traceback has the key
+        return None

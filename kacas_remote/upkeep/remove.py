@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from kacas.errors import KacasError, NotFoundError
 from kacas.model.entry import Action, Kind
 from kacas.model.tree import TreeError, decode_tree
-from kacas.model.uri import parse_any_uri
+from kacas.private_uris import any_uris
 from kacas_remote.layout import PLAIN, plain_key
 from kacas_remote.remote import Remote
 from kacas_remote.removed import remove_entries
@@ -46,7 +46,7 @@ def remove(
 
     Raises NotFoundError for what is not there: nothing is removed then. Raises as reading all tables and recipes does.
     """
-    wanted = [parse_any_uri(uri) for uri in uris]
+    wanted = any_uris(list(uris))
     with _surveyed(remote, progress) as survey:
         work = _Removing(survey)
         for uri in wanted:

@@ -8,7 +8,7 @@ from kacas.errors import KacasError
 from kacas.model.digest import PayloadKind
 from kacas.model.entry import Action
 from kacas_remote.blobs.sealed import strays_of
-from kacas_remote.layout import CONDEMNED, LEASES, MARKER, PACKS, PLAIN, PROBES, RECIPES, REMOVED
+from kacas_remote.layout import CONDEMNED, GROUPS, LEASES, MARKER, PACKS, PLAIN, PROBES, RECIPES, REMOVED
 from kacas_remote.remote import Remote
 from kacas_remote.signing import publisher_text
 from kacas_remote.upkeep.marking import mark
@@ -22,6 +22,7 @@ _CLASSES = {
     CONDEMNED: "condemned packs' records",
     REMOVED: "removals' records",
     PROBES: "probes",
+    GROUPS: "records of access groups",
     MARKER: "the marker",
 }
 _OTHERS = "others"
