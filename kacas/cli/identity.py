@@ -79,8 +79,8 @@ def show(session: Session, as_json: bool) -> None:
 def export(session: Session, file: str | None, directory: str | None) -> None:
     """Write your key pair to a new file that only you can read.
 
-    The private key is in it. Keep it where you keep passwords, or carry it to another machine: kacas identity import FILE. With - it goes to standard
-    output, but to no terminal. Nothing is overwritten.
+    The private key is in it. Keep it where you keep passwords, or carry it to another machine: kacas identity import FILE. With -
+    it goes to standard output, but to no terminal. Nothing is overwritten.
     """
     if (file is None) == (directory is None):
         raise click.UsageError("name a FILE, or --pem DIR")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
 from kacas.interop.key_pair import KeyPair, keep_key_pair
 from kacas.settings import identity_file
+from kacas_remote.configuration import RemoteConfiguration, change_remotes
 from kacas_remote.groups.edits import NewMember
+from kacas_remote.groups.group import Group
 from kacas_remote.groups.keys import GroupKeys
-from kacas_remote.groups.verbs import open_group
+from kacas_remote.groups.record import group_text
+from kacas_remote.groups.verbs import create_group, join_group, open_group
 from kacas_remote.signing import PrivateKey, new_private_key, public_key
 
 
@@ -50,3 +53,24 @@ class Person:
 
     def seen_file(self, group_id: bytes) -> Path:
         return self.home / "state" / "kacas" / "groups" / group_id.hex()
+
+
+MakePerson = Callable[[str], Person]
+
+
+def new_group(who: Person, place: str, name: str = "lab") -> Group:
+    know_bucket(who, place)
+    return create_group(name, at=place, environment=who.environment)
+
+
+def joined(who: Person, group: Group, place: str, name: str = "lab") -> Group:
+    know_bucket(who, place)
+    return join_group(name, group_text(group.joined.group_id), at=place, environment=who.environment)[0]
+
+
+def know_bucket(who: Person, place: str) -> None:
+    if place == "lab-bucket":
+        bucket = who.home.parent.parent / "place"
+        remotes = Path(who.environment["XDG_CONFIG_HOME"]) / "kacas" / "remotes.toml"
+        if not remotes.exists():
+            change_remotes(lambda there: [RemoteConfiguration("lab-bucket", f"file://{bucket}")], remotes)
