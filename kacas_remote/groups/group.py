@@ -113,6 +113,20 @@ class Group:
             )
         self.look_there()
 
+    def refill(self) -> Chain:
+        """Put what this host has seen at the place, as far as it is not there: it is new, or an older record was put back.
+
+        Raises as `change`.
+        """
+        place = self.place()
+        if self.seen() is None:
+            raise GroupNotFoundError(f"this host has seen nothing of the record of {self.words}")
+        there = highest(place)
+        for number, text in enumerate(self._kept.read(1), start=1):
+            if number > there:
+                place.create(number, text)
+        return self.look_there()
+
     def _read(self, where: str, texts: Iterator[bytes], so_far: Chain | None) -> Chain | None:
         try:
             return read_chain(self.joined.group_id, texts, so_far)
@@ -146,7 +160,8 @@ class Group:
         raise DamagedGroupError(
             f"the record of {self.words} at {place.name} {what}, and this host has seen version {seen.number} of "
             f"{seen.newest.time}, by {seen.changes[-1].by.name}. Nothing of it was used. Ask the admins whether somebody put an "
-            f"older copy back; all that was seen here is in {self._kept.name}, from which the place can be restored"
+            f"older copy back. All that was seen here is in {self._kept.name}; to put it there again: kacas group move "
+            f"{self.joined.name} --at {self.joined.place}"
         )
 
     def _keep(self, chain: Chain, found: list[bytes]) -> None:
