@@ -8,17 +8,13 @@ from __future__ import annotations
 import struct
 
 from blake3 import blake3
-from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_decrypt,
-    crypto_aead_xchacha20poly1305_ietf_encrypt,
-)
-from nacl.exceptions import CryptoError
 
+from kacas_remote.sealing.aead import TAG_SIZE, Buffer, decrypt, encrypt
 from kacas_remote.sealing.epoch_keys import EpochKeys
 
 SEGMENT_SIZE = 65_536
 """Plain bytes of each but the last, which has what is left; that of an empty blob has none."""
-SALT_SIZE, TAG_SIZE = 16, 16
+SALT_SIZE = 16
 SEALED_SEGMENT_SIZE = SALT_SIZE + SEGMENT_SIZE + TAG_SIZE
 _ADDED = SALT_SIZE + TAG_SIZE
 _INDEX = struct.Struct("<Q")
@@ -71,17 +67,13 @@ class Sealer:
         """Put the segments of `data` into `out`; how many bytes they take. Whole ones, unless the last is among them."""
         plain = memoryview(data).cast("B")
         assert last or not len(plain) % SEGMENT_SIZE
-        at = 0
+        source, target, at = Buffer(plain), Buffer(out), 0
         for start in range(0, len(plain) or last, SEGMENT_SIZE):
-            segment = bytes(plain[start : start + SEGMENT_SIZE])
-            index = self._index | (_LAST if last and start + SEGMENT_SIZE >= len(plain) else 0)
-            ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(
-                segment, None, self._salt + _INDEX.pack(index), self._key
-            )
-            middle, stop = at + SALT_SIZE, at + SALT_SIZE + len(ciphertext)
-            out[at:middle] = self._salt
-            out[middle:stop] = ciphertext
-            at = stop
+            size = min(SEGMENT_SIZE, len(plain) - start)
+            index = self._index | (_LAST if last and start + size == len(plain) else 0)
+            out[at : at + SALT_SIZE] = self._salt
+            encrypt(source, start, size, target, at + SALT_SIZE, self._salt + _INDEX.pack(index), self._key)
+            at += size + _ADDED
             self._index += 1
         return at
 
@@ -103,29 +95,24 @@ class Opener:
             if at_end and not first:
                 raise SealBrokenError("it is empty, which no sealed object is")
             return memoryview(b"")
-        count = -(-len(sealed) // SEALED_SEGMENT_SIZE)
+        salt = self._salt or bytes(sealed[:SALT_SIZE])
         out = memoryview(bytearray(opened_size(len(sealed))))
-        for number in range(count):
-            segment = sealed[number * SEALED_SEGMENT_SIZE : (number + 1) * SEALED_SEGMENT_SIZE]
-            is_final = number == count - 1
-            opened = self._opened(segment, first + number, at_end if is_final else False, is_final and not at_end)
-            out[number * SEGMENT_SIZE : number * SEGMENT_SIZE + len(opened)] = opened
-        return out.toreadonly()
-
-    def _opened(self, segment: memoryview, index: int, is_last: bool, perhaps_last: bool) -> bytes:
-        """perhaps_last: nobody knows whether it is the last one."""
-        if len(segment) < _ADDED or (len(segment) == _ADDED and index):
-            raise SealBrokenError("it ends within a segment: it was cut short")
-        salt = bytes(segment[:SALT_SIZE])
-        if salt != (self._salt or salt):
-            raise SealBrokenError("its segments are not of one object: they were swapped, or it was replaced meanwhile")
-        self._salt = salt
-        ciphertext = bytes(segment[SALT_SIZE:])
-        for flag in (_LAST if is_last else 0, *((_LAST,) if perhaps_last else ())):
-            try:
-                return crypto_aead_xchacha20poly1305_ietf_decrypt(
-                    ciphertext, None, salt + _INDEX.pack(index | flag), self._key
+        source, target = Buffer(sealed), Buffer(out)
+        for number, at in enumerate(range(0, len(sealed), SEALED_SEGMENT_SIZE)):
+            size, index = min(SEALED_SEGMENT_SIZE, len(sealed) - at), first + number
+            is_final = at + size == len(sealed)
+            if size < _ADDED or (size == _ADDED and index):
+                raise SealBrokenError("it ends within a segment: it was cut short")
+            if sealed[at : at + SALT_SIZE] != salt:
+                raise SealBrokenError(
+                    "its segments are not of one object: they were swapped, or it was replaced meanwhile"
                 )
-            except CryptoError:
-                continue
-        raise SealBrokenError(f"segment {index} does not open: it was altered, or it is not what was sealed there")
+            # Whether it is the last one of its object is known, unless it is the last that was asked for.
+            ways = (index | _LAST,) if is_final and at_end else (index, index | _LAST) if is_final else (index,)
+            place = at + SALT_SIZE, size - SALT_SIZE, target, number * SEGMENT_SIZE
+            if not any(decrypt(source, *place, salt + _INDEX.pack(way), self._key) for way in ways):
+                raise SealBrokenError(
+                    f"segment {index} does not open: it was altered, or it is not what was sealed there"
+                )
+        self._salt = salt
+        return out.toreadonly()
