@@ -12,11 +12,21 @@ NONCE_SIZE, KEY_SIZE, TAG_SIZE = 24, 32, 16
 
 
 class Buffer:
-    """Of bytes, for as long as this lives. Readable or writable as `data` is."""
+    """Of bytes, until its `with` ends. Readable or writable as `data` is.
+
+    It must end: a memoryview that is still lent when the garbage collector comes to it (in the frames of an exception, for
+    example) crashes the interpreter [seen with CPython 3.11].
+    """
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self.size = len(data)
         self.at = ffi.from_buffer("unsigned char[]", data)
+
+    def __enter__(self) -> Buffer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ffi.release(self.at)
 
 
 def encrypt(source: Buffer, start: int, size: int, target: Buffer, at: int, nonce: bytes, key: bytes) -> None:

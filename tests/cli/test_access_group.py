@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,11 +194,3 @@ def test_a_place_that_is_away_is_a_warning_where_it_can_be(person: As, program: 
     assert answer.err.startswith(b"kacas: warning: the record of the group lab")
     assert b"is its disk or share mounted?" in answer.err
     assert program("group", "add-member", "lab", ben).code == 2
-
-
-@pytest.mark.parametrize("command", [("group", "list"), ("group", "create", "lab"), ("trust", "key")])
-def test_a_package_that_is_missing_is_no_bug(command: tuple[str, ...]) -> None:
-    without = "import sys; sys.modules['nacl'] = None; from kacas.cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", without, *command], capture_output=True, check=False)
-    assert done.returncode == 6
-    assert b"pip install 'kacas[remote]'" in done.stderr
