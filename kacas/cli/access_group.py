@@ -99,7 +99,10 @@ def list_(session: Session, as_json: bool) -> None:
 @json_option("Print one JSON object, for programs.")
 @click.pass_obj
 def show(session: Session, name: str, as_json: bool) -> None:
-    """Show a group, and what to send to a new member."""
+    """Show a group, and what to send to a new member.
+
+    Two members who see the same digest see the same record.
+    """
     from kacas_remote.groups.verbs import open_group
 
     found = open_group(name)
@@ -109,6 +112,7 @@ def show(session: Session, name: str, as_json: bool) -> None:
         "id": _id_of(found),
         "place": found.joined.place,
         "version": chain.number,
+        "digest": chain.newest.digest.hex(),
         "changed": chain.newest.time,
         "changed_by": chain.changes[-1].by.name,
         "epoch": chain.newest.epoch,
