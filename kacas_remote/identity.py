@@ -12,12 +12,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from kacas.disk.identity_file import KeyPair, identity_text, keep_key_pair, pair_in, read_identity, write_private
-from kacas.errors import DestinationError, InvalidSettingError
-from kacas.interop.kachery_directory import KacheryDirectory
-from kacas.interop.key_pair import PEM_FILES, kachery_key_pair, pem_file
+from kacas.disk.identity_file import KeyPair, keep_key_pair, read_identity
+from kacas.errors import InvalidSettingError
 from kacas.settings import environment_of, identity_file
 from kacas_remote.signing import PrivateKey, new_private_key, public_key, publisher_text
 
@@ -48,11 +45,11 @@ def find(environment: Mapping[str, str] | None = None) -> Identity | None:
     """The user's identity, None if there is none yet. Raises InvalidSettingError, which quotes no private key."""
     given = _of_environment(environment)
     if given is not None:
-        return Identity(_whole(given, f"{PUBLIC_VARIABLE} and {PRIVATE_VARIABLE}"), "environment")
+        return Identity(whole(given, f"{PUBLIC_VARIABLE} and {PRIVATE_VARIABLE}"), "environment")
     path = identity_file(environment)
     if not os.path.lexists(path):
         return None
-    return Identity(_whole(read_identity(path), str(path)), str(path))
+    return Identity(whole(read_identity(path), str(path)), str(path))
 
 
 def own(environment: Mapping[str, str] | None = None) -> PrivateKey:
@@ -85,62 +82,10 @@ def create(environment: Mapping[str, str] | None = None) -> Identity:
             f"you have an identity, {publisher_text(found.public)}, from {found.where}: it is kept. Whoever knows you by it "
             "would not know you by another"
         )
-    keep_key_pair(_pair(new_private_key()), identity_file(environment))
+    keep_key_pair(pair_of(new_private_key()), identity_file(environment))
     made = find(environment)
     assert made is not None
     return made
-
-
-def bring(source: Path, environment: Mapping[str, str] | None = None) -> tuple[Identity, bool]:
-    """Make the pair in an exported file, or in kachery-cloud's directory, the user's own; whether it was not before.
-
-    Raises InvalidSettingError, also if there is another identity here: it is never replaced.
-    """
-    pair = _pair_at(source)
-    if pair is None:
-        raise InvalidSettingError(
-            f"{source} holds no identity: neither is it a file that `kacas identity export` wrote, nor a directory with "
-            "public.pem and private.pem"
-        )
-    key = _whole(pair, str(source))
-    path = identity_file(environment)
-    return Identity(key, str(path)), keep_key_pair(pair, path)
-
-
-def export(found: Identity, file: Path) -> None:
-    """Write it to a new file, 0600, for `bring`. Raises DestinationError."""
-    _check_written(file, write_private(file, exported(found)))
-
-
-def export_pem(found: Identity, directory: Path) -> None:
-    """Write it as kachery-cloud keeps it: new files public.pem and private.pem in a directory. Raises DestinationError."""
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-    except OSError as exc:
-        raise DestinationError(f"{directory} cannot be made: {exc.strerror}", path=str(directory)) from exc
-    for name in PEM_FILES:
-        path = directory / name
-        _check_written(path, write_private(path, pem_file(name, _pair(found.key))))
-
-
-def exported(found: Identity) -> bytes:
-    """What `export` writes."""
-    return identity_text(_pair(found.key)).encode()
-
-
-def _check_written(path: Path, why: str | None) -> None:
-    if why is not None:
-        raise DestinationError(f"{path} cannot be written: {why}", path=str(path))
-
-
-def _pair_at(source: Path) -> KeyPair | None:
-    """None for what is no identity. Nothing is raised here: a traceback would carry the key about."""
-    if not source.is_dir():
-        return pair_in(source)
-    try:
-        return kachery_key_pair(KacheryDirectory(source))
-    except (OSError, ValueError):
-        return None
 
 
 def own_or_new(environment: Mapping[str, str] | None = None) -> Identity:
@@ -150,20 +95,21 @@ def own_or_new(environment: Mapping[str, str] | None = None) -> Identity:
         return found
     path = identity_file(environment)
     try:
-        keep_key_pair(_pair(new_private_key()), path)
+        keep_key_pair(pair_of(new_private_key()), path)
     except InvalidSettingError:
         if not path.exists():
             raise
         # another process made one meanwhile
-    return Identity(_whole(read_identity(path), str(path)), str(path))
+    return Identity(whole(read_identity(path), str(path)), str(path))
 
 
-def _pair(key: PrivateKey) -> KeyPair:
+def pair_of(key: PrivateKey) -> KeyPair:
+    """As it is written."""
     return KeyPair(public_key(key).hex(), bytes(key).hex())
 
 
-def _whole(pair: KeyPair, where: str) -> PrivateKey:
-    """The private key of a pair. Raises InvalidSettingError if its halves do not belong together."""
+def whole(pair: KeyPair, where: str) -> PrivateKey:
+    """The private key of a pair. where: for messages. Raises InvalidSettingError if its halves do not belong together."""
     key = PrivateKey(bytes.fromhex(pair.private))
     if public_key(key).hex() != pair.public:
         raise InvalidSettingError(f"the two keys in {where} do not belong together; correct it or move it away")

@@ -99,7 +99,10 @@ def list_(session: Session, as_json: bool) -> None:
 @json_option("Print one JSON object, for programs.")
 @click.pass_obj
 def show(session: Session, name: str, as_json: bool) -> None:
-    """Show a group, and what to send to a new member."""
+    """Show a group, and what to send to a new member.
+
+    Who compares version and digest with another member knows that both see the same record.
+    """
     from kacas_remote.groups.verbs import open_group
 
     found = open_group(name)
@@ -109,6 +112,7 @@ def show(session: Session, name: str, as_json: bool) -> None:
         "id": _id_of(found),
         "place": found.joined.place,
         "version": chain.number,
+        "digest": chain.newest.digest.hex(),
         "changed": chain.newest.time,
         "changed_by": chain.changes[-1].by.name,
         "epoch": chain.newest.epoch,
@@ -211,6 +215,22 @@ def log(session: Session, name: str, as_json: bool) -> None:
             output.line(f"{one.number}  {one.time}  {one.by.name}  {_change_words(one)}")
 
 
+@click.command(cls=ExampleCommand, examples=["kacas group move lab --at new-bucket"])
+@click.argument("name", metavar="GROUP")
+@click.option("--at", required=True, metavar="PLACE", help="A remote, `store`, store:/PATH or a file.")
+@click.pass_obj
+def move(session: Session, name: str, at: str) -> None:
+    """Put the record at another place, and look there from now on.
+
+    All versions that this machine has seen are put there, whoever you are: they are signed. So a record that was lost, or
+    exchanged for an older one, is restored at the same place, too. The others join again, with the new place.
+    """
+    from kacas_remote.groups.verbs import move_group
+
+    moved = move_group(name, at=_place(session, at) or "")
+    output.note(f"the record of the group {name} is at {moved.place().name}")
+
+
 @click.command(cls=ExampleCommand, examples=["kacas group forget lab"])
 @click.argument("name", metavar="GROUP")
 @click.pass_obj
@@ -299,4 +319,4 @@ def _change_object(change: Change) -> dict[str, Any]:
     }
 
 
-group.add_section("Commands", create, join, list_, show, members, add_member, remove_member, log, forget)
+group.add_section("Commands", create, join, list_, show, members, add_member, remove_member, log, move, forget)

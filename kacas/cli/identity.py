@@ -86,8 +86,9 @@ def export(session: Session, file: str | None, directory: str | None) -> None:
         raise click.UsageError("name a FILE, or --pem DIR")
     if file == "-" and sys.stdout.isatty():
         raise click.UsageError("a private key is not shown on a terminal; name a file, or a program behind |")
-    from kacas_remote.identity import export as write
-    from kacas_remote.identity import export_pem, exported, required
+    from kacas_remote.identity import required
+    from kacas_remote.identity_copies import export as write
+    from kacas_remote.identity_copies import export_pem, exported
 
     found = required()
     if directory is not None:
@@ -111,7 +112,8 @@ def import_(session: Session, source: str) -> None:
     FILE is what `kacas identity export` wrote; DIR is the directory of kachery-cloud, with public.pem and private.pem. Another
     identity that is here is never replaced.
     """
-    from kacas_remote.identity import bring, find
+    from kacas_remote.identity import find
+    from kacas_remote.identity_copies import bring
     from kacas_remote.signing import publisher_text
 
     found, is_new = bring(Path(source))

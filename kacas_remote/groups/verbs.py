@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kacas.errors import InvalidSettingError
 from kacas.settings import Settings
 from kacas_remote import identity
+from kacas_remote.errors import DamagedGroupError
 from kacas_remote.groups.chain import Chain
 from kacas_remote.groups.edits import NewMember, check_name, founded, with_members, without_members
 from kacas_remote.groups.group import Group
@@ -75,6 +78,22 @@ def forget_group(name: str, environment: Environment = None) -> None:
     """Forget a group, but not what was seen of it; its record stays as it is. Raises GroupNotFoundError, InvalidSettingError."""
     found = joined_group(name, environment)
     change_groups(lambda there: [one for one in there if one != found], environment)
+
+
+def move_group(name: str, *, at: str, environment: Environment = None) -> Group:
+    """Put all versions that are known here at another place, or again at the same, and look there from now on.
+
+    The others join anew with the new place. Raises as `join_group`, and what the place raises.
+    """
+    found = open_group(name, environment)
+    # An older record that was put back is no reason not to: this is how it is mended.
+    with contextlib.suppress(DamagedGroupError):
+        found.look()
+    place = place_text(at, Settings.from_environment(environment))
+    moved = Group(replace(found.joined, place=place), environment)
+    moved.refill()
+    _keep(moved.joined, environment)
+    return moved
 
 
 def add_members(group: Group, members: Sequence[NewMember], environment: Environment = None) -> Chain:

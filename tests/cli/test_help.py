@@ -50,7 +50,7 @@ def test_all_commands_of_the_documentation_are_there() -> None:
         "remote usage", "remote verify", "remote gc", "remote rm", "remote index",
         "push", "pull", "sync",
         "group", "group create", "group join", "group list", "group show", "group members", "group add-member",
-        "group remove-member", "group log", "group forget",
+        "group remove-member", "group log", "group move", "group forget",
         "identity", "identity create", "identity show", "identity export", "identity import", "encrypt-uri", "decrypt-uri",
         "trust", "trust list", "trust add", "trust remove", "trust key",
     }  # fmt: skip

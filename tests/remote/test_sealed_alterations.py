@@ -14,7 +14,7 @@ from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.blobs.sealed import SealedBlobs
 from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
 from kacas_remote.sealing.sealed_uri import opened_uri, parse_sealed_uri, sealed_uri
-from kacas_remote.sealing.segments import SEALED_SEGMENT_SIZE, SEGMENT_SIZE
+from kacas_remote.sealing.segments import SEALED_SEGMENT_SIZE, SEGMENT_SIZE, Opener, SealBrokenError, content_key
 from tests.remote.filled import put_content, upstream_on
 from tests.remote.group_keys import FixedKeys, rotate
 
@@ -90,6 +90,16 @@ def test_an_object_that_is_cut_or_longer_or_of_another_order_is_refused(bucket: 
         bucket.replace(name, altered)
         with pytest.raises(DamagedRemoteError):
             bucket.blobs.get(KEY, 1 << 20)
+
+
+def test_what_was_refused_is_not_lent_to_anybody_any_more() -> None:
+    """A memoryview that is, and that the garbage collector finds in the frames of an exception, crashes CPython."""
+    (epoch,) = FixedKeys("lent").epochs()
+    sealed = memoryview(bytearray(100))
+    with pytest.raises(SealBrokenError) as refused:
+        Opener(content_key(epoch, KEY)).open(sealed, 0, at_end=True)
+    sealed.release()  # BufferError, if it is
+    assert refused.value.__traceback__
 
 
 def test_parts_of_two_objects_do_not_make_one(bucket: Bucket) -> None:

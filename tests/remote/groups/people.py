@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from kacas.interop.key_pair import KeyPair, keep_key_pair
+from kacas.disk.identity_file import KeyPair, keep_key_pair
 from kacas.settings import identity_file
 from kacas_remote.configuration import RemoteConfiguration, change_remotes
 from kacas_remote.groups.edits import NewMember

@@ -158,6 +158,14 @@ def test_only_the_founder_can_make_a_first_version_for_an_id() -> None:
     assert group_id_of(public_key(ANA), FIRST.salt) == GROUP
 
 
+def test_a_first_version_whose_founder_is_no_admin_is_refused() -> None:
+    ben = Member(public_key(BEN), "ben", True, wrap(EpochKeys(GROUP, 1, bytes(32)), public_key(BEN)))
+    ana = replace(FIRST.members[0], admin=False)
+    for members in ([ana, ben], [ben]):
+        with pytest.raises(RecordFormatError, match="no admin in it"):
+            chain_of([signed(replace(FIRST, members=in_order(members)), ANA).text])
+
+
 def next_version(**changed: Any) -> Version:
     """Behind the second of TEXTS, in the same epoch."""
     before = decode_version(TEXTS[1])

@@ -60,7 +60,7 @@ class PlaceSuite(ABC):
         assert list(place.read(1)) == [text(1), text(2)]
 
     def test_of_several_processes_that_create_one_number_one_wins(self, place: Place, tmp_path: Path) -> None:
-        for number in range(1, 6):
+        for number in (1, 2):
             writers = [
                 subprocess.Popen(
                     [sys.executable, "-c", _WRITER, *self.where(tmp_path), str(number), str(one)], stdout=-1

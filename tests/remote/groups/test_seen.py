@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 
 from kacas.errors import StoreError
-from kacas_remote.errors import DamagedGroupError, GroupNotFoundError, RemoteNotFoundError
+from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError, RemoteNotFoundError
 from kacas_remote.groups.joined import groups_path, read_groups
-from kacas_remote.groups.verbs import add_members, remove_members
+from kacas_remote.groups.verbs import add_members, move_group, remove_members
 from tests.remote.groups.people import MakePerson, joined, know_bucket, new_group
 
 
@@ -70,6 +71,36 @@ def test_a_history_that_an_admin_rewrote_is_noticed_by_who_saw_the_other(
         ben.keys("lab").epochs()
 
 
+def test_any_member_restores_what_they_have_seen_or_moves_it(person: MakePerson, place: str, tmp_path: Path) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, place)
+    older = saved(tmp_path / "place")
+    add_members(group, [ben.member()], ana.environment)
+    joined(ben, group, place)
+    newer = ben.keys("lab").epochs()
+    for lost in (older, {}):
+        restore(tmp_path / "place", lost)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is gone
+            move_group("lab", at=place, environment=ben.environment)
+        assert group.look_there().number == 2
+    move_group("lab", at=str(tmp_path / "elsewhere.group"), environment=ben.environment)
+    remove_members(group, ["ben"], ana.environment)
+    assert ben.keys("lab").epochs() == newer
+    joined(ben, group, place)
+    with pytest.raises(GroupAccessError, match="removed you"):
+        ben.keys("lab").epochs()
+
+
+def test_who_has_seen_nothing_restores_nothing(person: MakePerson, tmp_path: Path) -> None:
+    ana, place = person("ana"), str(tmp_path / "lab.group")
+    group = new_group(ana, place)
+    (tmp_path / "lab.group").unlink()
+    ana.seen_file(group.joined.group_id).unlink()
+    with pytest.raises(GroupNotFoundError):
+        move_group("lab", at=place, environment=ana.environment)
+
+
 @pytest.mark.parametrize("gone", ["place", "record"])
 def test_what_was_seen_does_when_the_place_is_away(person: MakePerson, place: str, tmp_path: Path, gone: str) -> None:
     ana, ben = person("ana"), person("ben")
@@ -80,7 +111,7 @@ def test_what_was_seen_does_when_the_place_is_away(person: MakePerson, place: st
         (tmp_path / "place").rename(tmp_path / "away")
     else:
         restore(tmp_path / "place", {})
-    with pytest.warns(RuntimeWarning, match=r"cannot be looked at: .* Version 1 of .* is used"):
+    with pytest.warns(RuntimeWarning, match=r"cannot be looked at \(.*\)\. Version 1 of .* is used"):
         assert ana.keys("lab").epochs() == before
     with pytest.raises((StoreError, GroupNotFoundError, RemoteNotFoundError)):
         add_members(group, [ben.member()], ana.environment)
