@@ -27,7 +27,8 @@ def any_uris(texts: Sequence[str]) -> list[Uri | DirectoryUri]:
         return list(map(parse_any_uri, texts))
     with _packages():
         from kacas_remote.private_uris import open_uris
-    opened = dict(zip(encrypted, open_uris(encrypted), strict=True))
+
+        opened = dict(zip(encrypted, open_uris(encrypted), strict=True))
     return [opened[text] if is_encrypted(text) else parse_any_uri(text) for text in texts]
 
 
@@ -40,7 +41,8 @@ def encrypted_uris(uris: Sequence[Uri | DirectoryUri], access_group: str, *, hid
     """Those that the members of a group can open: see `kacas.encrypt_uri`."""
     with _packages():
         from kacas_remote.private_uris import encrypt_uris
-    return encrypt_uris(uris, access_group, hide_label=hide_label)
+
+        return encrypt_uris(uris, access_group, hide_label=hide_label)
 
 
 @contextmanager
@@ -48,8 +50,6 @@ def _packages() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] == "kacas_remote":
-            raise
         raise MissingPackageError(
             f"encrypted URIs need a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
             package="kacas[remote]",

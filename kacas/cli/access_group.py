@@ -101,7 +101,7 @@ def list_(session: Session, as_json: bool) -> None:
 def show(session: Session, name: str, as_json: bool) -> None:
     """Show a group, and what to send to a new member.
 
-    Two members who see the same digest see the same record.
+    Who compares version and digest with another member knows that both see the same record.
     """
     from kacas_remote.groups.verbs import open_group
 

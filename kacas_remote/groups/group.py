@@ -19,13 +19,15 @@ from blake3 import blake3
 from kacas.disk.durable import make_directory
 from kacas.errors import InvalidSettingError, NewerFormatError, StoreError
 from kacas.settings import Settings, state_directory
-from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError
+from kacas_remote.errors import DamagedGroupError, GroupNotFoundError
 from kacas_remote.groups.chain import Chain, read_chain
 from kacas_remote.groups.joined import JoinedGroup, open_place
 from kacas_remote.groups.places import FilePlace, Place, highest
 from kacas_remote.groups.record import NewerRecordError, RecordFormatError, Version, group_text
 
 _ATTEMPTS, _PAUSE_S = 50, 0.05
+_LOOK_FOR_S = 3.0
+"""How long a bucket that is away is asked again, if what was seen will do: on a train, every command would wait for it."""
 _AWAY = (StoreError, InvalidSettingError)
 """What it is when a place is not there, or does not let us. What is damaged there is another thing."""
 
@@ -43,25 +45,23 @@ class Group:
         """For messages."""
         return f"the group {self.joined.name} ({group_text(self.joined.group_id)})"
 
-    def place(self) -> Place:
+    def place(self, retry_for_s: float | None = None) -> Place:
         """Raises RemoteNotFoundError, InvalidSettingError, MissingPackageError."""
-        return open_place(self.joined, Settings.from_environment(self._environment))
+        return open_place(self.joined, Settings.from_environment(self._environment), retry_for_s)
 
     def look(self) -> tuple[Chain, bool]:
         """The record, and whether it is that of now: if its place is away, that which was seen before, with a warning.
 
         Raises DamagedGroupError, GroupNotFoundError, NewerFormatError, and StoreError's kinds if nothing was seen before.
         """
+        kept = self.seen()
         try:
-            return self.look_there(), True
-        except GroupAccessError:
-            raise
+            return self._look_there(kept, self.place(None if kept is None else _LOOK_FOR_S)), True
         except _AWAY as exc:
-            kept = self.seen()
             if kept is None:
                 raise
             warnings.warn(
-                f"the record of {self.words} cannot be looked at: {exc}. Version {kept.number} of {kept.newest.time} is "
+                f"the record of {self.words} cannot be looked at ({exc}). Version {kept.number} of {kept.newest.time} is "
                 "used, which this host has seen; who was added or removed since is not known",
                 RuntimeWarning,
                 stacklevel=2,
@@ -70,7 +70,9 @@ class Group:
 
     def look_there(self) -> Chain:
         """The record, as it is at its place now. Raises as `look`, also if the place is away."""
-        seen, place = self.seen(), self.place()
+        return self._look_there(self.seen(), self.place())
+
+    def _look_there(self, seen: Chain | None, place: Place) -> Chain:
         texts = place.read(seen.number if seen else 1)
         if seen:
             self._check_seen(seen, next(texts, None), place)

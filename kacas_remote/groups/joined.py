@@ -21,8 +21,6 @@ from kacas_remote.opening import open_bucket
 from kacas_remote.own_file import change_file
 
 GROUPS_FORMAT = 1
-LOOK_FOR_S = 10.0
-"""How long a bucket that is away is asked again: what is known here does meanwhile."""
 _MOST = 1 << 20  # bytes of the file
 _KINDS = ("remote", "store", "file")
 _FORMS = "the name of one of your remotes, `store`, store:/PATH, or the path of a file, as ./lab.group"
@@ -129,12 +127,14 @@ def place_text(given: str | None, settings: Settings) -> str:
     return text
 
 
-def open_place(group: JoinedGroup, settings: Settings) -> Place:
-    """Asks nothing of it. Raises RemoteNotFoundError, InvalidSettingError, MissingPackageError."""
+def open_place(group: JoinedGroup, settings: Settings, retry_for_s: float | None = None) -> Place:
+    """Asks nothing of it. retry_for_s: how long a bucket that is away is asked again, if not for as long as usual.
+
+    Raises RemoteNotFoundError, InvalidSettingError, MissingPackageError."""
     kind, _, rest = group.place.partition(":")
     if kind == "store":
         return StorePlace(Path(rest), group.group_id)
     if kind == "file":
         return FilePlace(Path(rest))
     remote = remote_named(rest, read_remotes(settings))
-    return BucketPlace(open_bucket(remote, retry_for_s=LOOK_FOR_S), group.group_id, read_only=not remote.writable)
+    return BucketPlace(open_bucket(remote, retry_for_s=retry_for_s), group.group_id, read_only=not remote.writable)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +145,16 @@ def test_a_thousand_uris_are_decrypted_by_one_program(program: Runner, contents:
     uris = [f"sha1://{number:040x}?label=trial-{number}.npy" for number in range(1000)]
     encrypted = program("encrypt-uri", "-", "--group", "lab", stdin="\n".join(uris).encode())
     assert program("decrypt-uri", "-", stdin=encrypted.out).lines == uris
+
+
+@pytest.mark.parametrize(
+    "line", [["load", "{text}"], ["decrypt-uri", "{text}"], ["identity", "show"], ["group", "list"]]
+)
+@pytest.mark.parametrize("package", ["nacl", "obstore"])
+def test_without_the_packages_it_is_said_what_to_install(contents: Contents, line: list[str], package: str) -> None:
+    words = [word.format(**contents.encrypted()._asdict()) for word in line]
+    code = f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = {words!r}; from kacas.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:  # not all of them need both
+        assert (done.returncode, "pip install 'kacas[remote]'" in done.stderr) == (6, True), done.stderr
+    assert done.returncode == 6 or package == "obstore"

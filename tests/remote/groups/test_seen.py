@@ -111,7 +111,7 @@ def test_what_was_seen_does_when_the_place_is_away(person: MakePerson, place: st
         (tmp_path / "place").rename(tmp_path / "away")
     else:
         restore(tmp_path / "place", {})
-    with pytest.warns(RuntimeWarning, match=r"cannot be looked at: .* Version 1 of .* is used"):
+    with pytest.warns(RuntimeWarning, match=r"cannot be looked at \(.*\)\. Version 1 of .* is used"):
         assert ana.keys("lab").epochs() == before
     with pytest.raises((StoreError, GroupNotFoundError, RemoteNotFoundError)):
         add_members(group, [ben.member()], ana.environment)
