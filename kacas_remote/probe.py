@@ -38,10 +38,11 @@ def probe(remote: Remote) -> Probed:
     blobs, scheme = remote.bucket(), remote.configuration.scheme
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     listing, why = _lists(blobs)
-    if why is not None and not _reads(remote):
+    if why is not None and not _reads(blobs):
         raise why
-    with suppress(DamagedRemoteError, NewerFormatError, RemoteRefusedError):  # who uses it is told so
-        bool(remote.marked)
+    if not remote.configuration.private:
+        with suppress(DamagedRemoteError, NewerFormatError, RemoteRefusedError):  # who uses it is told so
+            bool(remote.marked)
     seen = Probed(at=now, listing=listing, writable=False)
     if scheme in READ_ONLY_SCHEMES or remote.configuration.read_only:
         return _by_reading(blobs, seen)
@@ -79,9 +80,9 @@ def _lists(blobs: BlobStore) -> tuple[bool, RemoteRefusedError | None]:
         return False, None
 
 
-def _reads(remote: Remote) -> bool:
+def _reads(blobs: BlobStore) -> bool:
     try:
-        return remote.marked
+        return blobs.head(MARKER) is not None
     except RemoteRefusedError:
         return False
 

@@ -119,8 +119,8 @@ def parse_marker(data: bytes, where: str) -> bytes:
     """The id in a marker. Raises NewerFormatError, DamagedRemoteError, InvalidRemoteError if it says that all is sealed."""
     if (private := private_group(data)) is not None:
         raise InvalidRemoteError(
-            f"{where} says that this remote is private to the access group {private[0]}: what is there is sealed. Its members "
-            "remove it from their list and add it again: kacas remote add NAME URL --private GROUP"
+            f"{where} says that this remote is private to the access group {private[0]}: what is there is sealed. Its members add "
+            "it so: kacas remote add NAME URL --private GROUP (after kacas remote remove NAME, if it was added without)"
         )
     try:
         marker = json.loads(data.decode("utf-8"))

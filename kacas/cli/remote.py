@@ -203,10 +203,20 @@ def _can_write(one: RemoteConfiguration) -> bool:
 
 
 def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
+    from kacas_remote.errors import GroupNotFoundError
+    from kacas_remote.opening import open_bucket
     from kacas_remote.probe import probe
-    from kacas_remote.remote import open_configured
+    from kacas_remote.remote import Remote, open_configured
 
-    opened = open_configured(configuration)
+    try:
+        opened = open_configured(configuration)
+    except GroupNotFoundError:  # its record may come to be in this very bucket
+        opened = Remote(configuration.name, open_bucket(configuration), configuration)
+        group = configuration.private
+        output.note(
+            f"there is no group {group} here yet: kacas group create {group} --at {configuration.name}, or "
+            f"kacas group join {group} ID --at {configuration.name}"
+        )
     try:
         return dataclasses.replace(configuration, probed=probe(opened))
     finally:

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from kacas.errors import InvalidKeyError, SizeLimitError
+from kacas.errors import InvalidKeyError, InvalidSettingError, SizeLimitError, StoreError
 from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.blobs.claim import claim, is_claimed
 from kacas_remote.blobs.joined_ranges import handed_out, joined_ranges
 from kacas_remote.blobs.keys import check_key, check_prefix
-from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError, NotSupportedError
+from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError, GroupAccessError, NotSupportedError
 from kacas_remote.layout import GROUPS, MARKER, PROBES
 from kacas_remote.sealing.epoch_keys import EpochKeys, Keys
 from kacas_remote.sealing.sealed_name import (
@@ -62,17 +62,20 @@ class SealedBlobs:
     does not know yet, both may be told that they did; the newer one counts.
     """
 
-    def __init__(self, inner: BlobStore, keys: Keys, *, miss_s: float = MISS_S, list_s: float = LIST_S) -> None:
-        """miss_s, list_s: for how long no new epoch is looked for, seconds."""
+    def __init__(
+        self, inner: BlobStore, keys: Keys, *, miss_s: float = MISS_S, list_s: float = LIST_S, strict: bool = False
+    ) -> None:
+        """miss_s, list_s: for how long no new epoch is looked for, seconds. strict: whether it is an error that the group's
+        record is away; else what was known of it will do."""
         self.inner, self._keys = inner, keys
-        self._miss_s, self._list_s = miss_s, list_s
+        self._miss_s, self._list_s, self._strict = miss_s, list_s, strict
         self._refreshed_s = float("-inf")
         self._is_ours = False
         self._epochs_of: dict[str, int] = {}  # where a key was seen, if it may be in more than one epoch
         self._own = threading.local()
 
     def __reduce__(self) -> tuple[Callable[..., SealedBlobs], tuple[Any, ...]]:
-        return _unpickled, (self.inner, self._keys, self._miss_s, self._list_s)
+        return _unpickled, (self.inner, self._keys, self._miss_s, self._list_s, self._strict)
 
     def __repr__(self) -> str:
         return f"SealedBlobs({self.inner!r})"
@@ -184,6 +187,10 @@ class SealedBlobs:
         self._is_ours = self._is_ours or is_claimed(self.inner, self._keys)
         return self._is_ours
 
+    def strictly(self) -> SealedBlobs:
+        """The same, for who deletes what nobody needs: an epoch that is not known may need it."""
+        return SealedBlobs(self.inner, self._keys, miss_s=self._miss_s, list_s=self._list_s, strict=True)
+
     def strays(self) -> Iterator[BlobInfo]:
         """What is in the bucket and opens with no key of the group, as it is called there."""
         self._look_for_epochs(self._list_s)
@@ -237,7 +244,14 @@ class SealedBlobs:
         if now_s - self._refreshed_s < after_s:
             return False
         self._refreshed_s = now_s
-        return self._keys.refresh()
+        try:
+            return self._keys.refresh()
+        except GroupAccessError:
+            raise
+        except (StoreError, InvalidSettingError):
+            if self._strict:
+                raise
+            return False
 
     def _remember(self, key: str, epoch: EpochKeys, epochs: int) -> None:
         if epochs > 1:
@@ -306,13 +320,18 @@ def bucket_of(blobs: BlobStore) -> BlobStore:
     return blobs.inner
 
 
+def strict_of(blobs: BlobStore) -> BlobStore:
+    """See `SealedBlobs.strictly`; the same if these are not sealed."""
+    return blobs.strictly() if isinstance(blobs, SealedBlobs) else blobs
+
+
 def strays_of(blobs: BlobStore) -> Iterator[BlobInfo]:
     """See `SealedBlobs.strays`; none if these are not sealed."""
     return blobs.strays() if isinstance(blobs, SealedBlobs) else iter(())
 
 
-def _unpickled(inner: BlobStore, keys: Keys, miss_s: float, list_s: float) -> SealedBlobs:
-    return SealedBlobs(inner, keys, miss_s=miss_s, list_s=list_s)
+def _unpickled(inner: BlobStore, keys: Keys, miss_s: float, list_s: float, strict: bool) -> SealedBlobs:
+    return SealedBlobs(inner, keys, miss_s=miss_s, list_s=list_s, strict=strict)
 
 
 def _new_buffer() -> mmap.mmap:

@@ -52,20 +52,20 @@ class GroupKeys:
         if not known or time.monotonic() - looked_s >= LOOK_AGAIN_S:
             with self._lock.get():
                 if self._looked_s == looked_s:  # else another thread did it just now
-                    self._look()
+                    self._open(self._group.look()[0])
                 known = self._known
         return known
 
     def refresh(self) -> bool:
-        """See `Keys`. Raises as `epochs`."""
+        """See `Keys`."""
         with self._lock.get():
             before = len(self._known)
-            self._look()
+            self._open(self._group.look_there())
             return len(self._known) > before
 
-    def _look(self) -> None:
+    def _open(self, chain: Chain) -> None:
         own = identity.own(self._environment)
-        self._known, chain = (), self._group.look()[0]
+        self._known = ()
         public = bytes(own.verify_key)
         if chain.newest.member(public) is None:
             raise no_member(self._group, chain, public)

@@ -12,11 +12,8 @@ NONCE_SIZE, KEY_SIZE, TAG_SIZE = 24, 32, 16
 
 
 class Buffer:
-    """Of bytes, until its `with` ends. Readable or writable as `data` is.
-
-    It must end: a memoryview that is still lent when the garbage collector comes to it (in the frames of an exception, for
-    example) crashes the interpreter [seen with CPython 3.11].
-    """
+    """Of bytes, within a `with`: one that is left to the garbage collector, in the traceback of an exception, say, crashes
+    CPython 3.11 if `data` is a memoryview [seen]. Readable or writable as `data` is."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self.size = len(data)

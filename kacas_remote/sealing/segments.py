@@ -96,24 +96,29 @@ class Opener:
             if at_end and not first:
                 raise SealBrokenError("it is empty, which no sealed object is")
             return memoryview(b"")
-        salt = self._salt or bytes(sealed[:SALT_SIZE])
+        self._salt = self._salt or bytes(sealed[:SALT_SIZE])
         out = memoryview(bytearray(opened_size(len(sealed))))
         with Buffer(sealed) as source, Buffer(out) as target:
             for number, at in enumerate(range(0, len(sealed), SEALED_SEGMENT_SIZE)):
-                size, index = min(SEALED_SEGMENT_SIZE, len(sealed) - at), first + number
-                is_final = at + size == len(sealed)
-                if size < _ADDED or (size == _ADDED and index):
-                    raise SealBrokenError("it ends within a segment: it was cut short")
-                if sealed[at : at + SALT_SIZE] != salt:
+                size = min(SEALED_SEGMENT_SIZE, len(sealed) - at)
+                if sealed[at : at + SALT_SIZE] != self._salt:
                     raise SealBrokenError(
                         "its segments are not of one object: they were swapped, or it was replaced meanwhile"
                     )
                 # Whether it is the last one of its object is known, unless it is the last that was asked for.
-                ways = (index | _LAST,) if is_final and at_end else (index, index | _LAST) if is_final else (index,)
-                place = at + SALT_SIZE, size - SALT_SIZE, target, number * SEGMENT_SIZE
-                if not any(decrypt(source, *place, salt + _INDEX.pack(way), self._key) for way in ways):
-                    raise SealBrokenError(
-                        f"segment {index} does not open: it was altered, or it is not what was sealed there"
-                    )
-        self._salt = salt
+                is_final = at + size == len(sealed)
+                flags = (0, _LAST) if is_final and not at_end else (_LAST,) if is_final else (0,)
+                self._open(source, at, size, target, number * SEGMENT_SIZE, first + number, flags)
         return out.toreadonly()
+
+    def _open(
+        self, source: Buffer, at: int, size: int, target: Buffer, to: int, index: int, flags: tuple[int, ...]
+    ) -> None:
+        """One segment, with any of these flags."""
+        if size < _ADDED or (size == _ADDED and index):
+            raise SealBrokenError("it ends within a segment: it was cut short")
+        for flag in flags:
+            nonce = self._salt + _INDEX.pack(index | flag)
+            if decrypt(source, at + SALT_SIZE, size - SALT_SIZE, target, to, nonce, self._key):
+                return
+        raise SealBrokenError(f"segment {index} does not open: it was altered, or it is not what was sealed there")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from kacas_remote.errors import GroupAccessError
+from kacas_remote.errors import GroupAccessError, RemoteUnavailableError
 from kacas_remote.sealing.epoch_keys import EpochKeys
 
 _EPOCHS: dict[str, int] = {}
@@ -15,13 +15,14 @@ class FixedKeys:
     """Keys. Those of one name are one group; its secrets follow from the name, so that every process has the same ones.
 
     known: epochs that are known; None for all that the group has, which are looked at again when `refresh` is called.
-    refreshed: how often that was.
+    refreshed: how often that was. is_away: whether the record cannot be looked at now.
     """
 
     def __init__(self, name: str, known: int | None = None) -> None:
         self._name, self._known = name, known
         self._seen = _EPOCHS.setdefault(name, 1)
         self.refreshed = 0
+        self.is_away = False
 
     def __reduce__(self) -> tuple[type[FixedKeys], tuple[str, int | None]]:
         return FixedKeys, (self._name, self._known)
@@ -42,6 +43,8 @@ class FixedKeys:
 
     def refresh(self) -> bool:
         self.refreshed += 1
+        if self.is_away:
+            raise RemoteUnavailableError(f"the record of {self._name} is away", path="memory://")
         before, self._seen = self._seen, _EPOCHS[self._name]
         return self._known is None and self._seen > before
 

@@ -18,10 +18,13 @@ from tests.remote.group_keys import FixedKeys
 _LEAST = 8  # bytes: fewer are found in random ones, too
 
 
-def private_remote(blobs: BlobStore, group: str, known: int | None = None, *, wait_s: float = 0.0) -> Remote:
+def private_remote(
+    blobs: BlobStore, group: str, known: int | None = None, *, keys: FixedKeys | None = None, wait_s: float = 0.0
+) -> Remote:
     """As a member of the group has it. known: the last epoch that this one has keys of. wait_s: before new ones are looked for."""
     configuration = RemoteConfiguration("lab", "memory://", private=group, trusted=True)
-    return Remote("lab", SealedBlobs(blobs, FixedKeys(group, known), miss_s=wait_s, list_s=wait_s), configuration)
+    sealed = SealedBlobs(blobs, keys or FixedKeys(group, known), miss_s=wait_s, list_s=wait_s)
+    return Remote("lab", sealed, configuration)
 
 
 def host(place: Path, remote: Remote) -> kacas.Store:

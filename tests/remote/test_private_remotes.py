@@ -21,11 +21,12 @@ from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.blobs.open_blobs import open_blobs
-from kacas_remote.errors import GroupAccessError, InvalidRemoteError, NotSupportedError
+from kacas_remote.blobs.sealed import LIST_S
+from kacas_remote.errors import GroupAccessError, InvalidRemoteError, NotSupportedError, RemoteUnavailableError
 from kacas_remote.layout import MARKER, PACKS, RECIPES
 from kacas_remote.push import push
 from kacas_remote.remote import Remote, new_remote
-from kacas_remote.upkeep.collect import CollectSettings, collect
+from kacas_remote.upkeep.collect import SETTLE_S, CollectSettings, collect
 from kacas_remote.upkeep.index import index
 from kacas_remote.upkeep.remove import remove
 from kacas_remote.upkeep.usage import usage
@@ -234,6 +235,61 @@ class TestRotation:
             assert np.array_equal(other.load_npy(second), values)
             with pytest.raises(kacas.NotFoundError):
                 other.load_npy(first)
+
+    def test_nothing_is_deleted_while_the_record_of_the_group_is_away(
+        self, store: kacas.Store, memory: CountingBlobs, group: str, tmp_path: Path
+    ) -> None:
+        keys = FixedKeys(group)
+        remote = private_remote(memory, group, keys=keys)
+        uri = store.store_text("kept")
+        push(store, remote, [uri])
+        keys.is_away = True
+        before = {info.key for info in memory.list("")}
+        with pytest.raises(RemoteUnavailableError, match="is away"):
+            collect(remote, CollectSettings(grace_s=0, settle_s=0))
+        with pytest.raises(RemoteUnavailableError, match="is away"):
+            remove(remote, [uri])
+        assert {info.key for info in memory.list("")} == before
+        with host(tmp_path / "other", remote) as other:  # what is known of it will do for reading
+            assert other.load_text(uri) == "kept"
+
+    def test_a_collector_waits_longer_than_a_new_epoch_goes_unseen(self) -> None:
+        assert LIST_S * 2 <= SETTLE_S
+
+    def test_what_is_replaced_is_in_the_newest_epoch_alone(self, memory: CountingBlobs, group: str) -> None:
+        blobs = private_remote(memory, group).blobs
+        blobs.put("a", b"old")
+        blobs.put("b", b"old")
+        rotate(group)
+        blobs = private_remote(memory, group).blobs
+        assert not blobs.put_if_absent("b", b"new")
+        assert blobs.put_if_absent("b", b"old")
+        blobs.put("a", b"new")
+        for known in (None, 1):
+            one = private_remote(memory, group, known=known).blobs
+            assert [info.key for info in one.list("")] == (["b"] if known else ["a", "b"])
+        assert blobs.get("a", 10) == b"new"
+        blobs.delete(["a", "b"])
+        assert [info.key for info in memory.list("")] == [MARKER]
+
+    def test_many_epochs_are_asked_once_for_what_was_seen(self, memory: CountingBlobs, group: str) -> None:
+        blobs = private_remote(memory, group, wait_s=60).blobs
+        blobs.put("packs/a", b"1")
+        for _ in range(9):
+            rotate(group)
+        blobs = private_remote(memory, group, wait_s=60).blobs
+        memory.clear()
+        assert blobs.get("packs/a", 1) == b"1"
+        assert memory.count == 10
+        memory.clear()
+        assert blobs.get("packs/a", 1) == b"1"
+        assert blobs.head("packs/a")
+        assert memory.count == 2
+        blobs = private_remote(memory, group, wait_s=60).blobs
+        assert [info.key for info in blobs.list("packs/")] == ["packs/a"]
+        memory.clear()
+        assert blobs.get("packs/a", 1) == b"1"
+        assert memory.count == 1
 
 
 def test_upkeep_is_as_of_any_remote_and_tells_of_what_is_not_the_groups(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -210,3 +213,22 @@ def test_memory_is_taken_for_what_came_and_no_more() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+COLLECTED = """
+import gc, sys
+from kacas_remote.sealing.segments import Opener, SealBrokenError
+for _ in range(100):
+    try:
+        Opener(bytes(32)).open(memoryview(bytearray(100_000)), 0, at_end=True)
+    except SealBrokenError as exc:
+        kept = exc  # with its traceback, whose frame holds it: a circle
+        del exc
+        kept.circle = kept
+        del kept
+    gc.collect()
+"""
+
+
+def test_a_refusal_is_left_to_the_garbage_collector_without_harm() -> None:
+    subprocess.run([sys.executable, "-c", COLLECTED], check=True, cwd=Path(__file__).parents[3])
