@@ -252,6 +252,11 @@ def check_text(version, text):
     keys = [one["key"] for one in version["members"]]
     need(keys == sorted(set(keys)) and version["signer"] in keys, "its members are out of order, or its signer is none")
     need(any(one["admin"] for one in version["members"]), "it has no admin")
+    need(all(len(one["box"]) == 200 for one in version["members"]), "a box has another size")
+    need(
+        1 <= version["epoch"] <= 4096 and len(version["ring"]) == 16 + 64 * version["epoch"],
+        "the ring has another size",
+    )
 
 
 def check_first(version):

@@ -61,6 +61,8 @@ def test_people_come_and_go(person: As, place: tuple[str, ...]) -> None:
     assert {name: shown[name] for name in ("name", "id", "version", "epoch", "members", "you_are", "is_now")} == {
         "name": "our-lab", "id": id_, "version": 2, "epoch": 1, "members": 2, "you_are": "ben, a member", "is_now": True,
     }  # fmt: skip
+    assert len(shown["digest"]) == 64
+    assert person("ana", "group", "show", "lab", "--json").object["digest"] == shown["digest"]
     assert person("ben", "group", "members", "our-lab", "--json").objects == [
         {"name": "ana", "key": key(person, "ana"), "admin": True},
         {"name": "ben", "key": key(person, "ben"), "admin": False},

@@ -9,8 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import kacas
+from kacas_remote.blobs.directory import DirectoryBlobs
+from kacas_remote.blobs.sealed import SealedBlobs
+from kacas_remote.configuration import RemoteConfiguration, change_remotes
+from kacas_remote.groups import keys_of
+from kacas_remote.groups.edits import NewMember
+from kacas_remote.groups.verbs import create_group, open_group, remove_members
+from kacas_remote.identity import own_or_new
+from kacas_remote.push.pushing import push
+from kacas_remote.remote import Remote
+from kacas_remote.signing import new_private_key
 from tests.docs.test_independent_blake3 import READER, reader
 from tests.docs.test_known_answers import BY_READER, EPOCHS, KNOWN, MEMBER, TEXTS
 
@@ -69,6 +81,51 @@ def test_the_versions_of_a_bucket_or_a_store_are_read_from_their_directory(tmp_p
     (tmp_path / "00000002").unlink()
     with pytest.raises(ValueError, match="missing"):
         reader.texts_of(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["file", "store", "bucket"])
+def test_what_kacas_pushed_for_a_group_is_restored_without_kacas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Through two epochs: the record, the private remote, the plain one that it becomes, and the files in there."""
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "KACAS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KACAS_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "records").mkdir()
+    (tmp_path / "bucket").mkdir()
+    key = own_or_new().key
+    store = kacas.Store.open(tmp_path / "home" / ".kacas")
+    change_remotes(lambda there: [*there, RemoteConfiguration("records", f"file://{tmp_path / 'records'}")])
+    at = {"file": f"file:{tmp_path / 'record'}", "store": "store", "bucket": "records"}[place]
+    group = create_group("lab", at=at, others=[NewMember(bytes(new_private_key().verify_key), "ben")])
+    record = {
+        "file": tmp_path / "record",
+        "store": store.path / "groups" / group.joined.group_id.hex(),
+        "bucket": tmp_path / "records" / "groups" / group.joined.group_id.hex(),
+    }[place]
+    blobs = SealedBlobs(DirectoryBlobs(tmp_path / "bucket"), keys_of("lab"), miss_s=0, list_s=0)
+    remote = Remote("lab", blobs, RemoteConfiguration("lab", f"file://{tmp_path / 'bucket'}", private="lab"))
+    contents = [b"of the first epoch", np.random.default_rng(1).bytes(300_000), b"of the second epoch"]
+    uris = [store.store_bytes(content) for content in contents]
+    push(store, remote, uris[:2])
+    remove_members(open_group("lab"), ["ben"])
+    assert keys_of("lab").refresh()
+    push(store, remote, uris[2:])
+    sealed = [kacas.encrypt_uri(uri, access_group="lab") for uri in uris]
+    done = run(record, "bucket", tmp_path / "bucket", tmp_path / "opened", key=bytes(key))
+    assert (done.returncode, done.stderr) == (0, "")
+    command = [
+        sys.executable,
+        "-I",
+        READER.with_name("independent_bucket_reader.py"),
+        tmp_path / "opened",
+        tmp_path / "files",
+    ]
+    subprocess.run(command, check=True)
+    assert {path.read_bytes() for path in (tmp_path / "files").iterdir()} == set(contents)
+    assert run(record, "uri", *sealed, key=bytes(key)).stdout.splitlines() == uris
 
 
 def test_who_is_no_member_opens_nothing(record: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import kacas
-from kacas.errors import KacasError
-from kacas.model.uri import parse_any_uri
+from kacas.errors import KacasError, NewerFormatError
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.blobs.sealed import SealedBlobs
-from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
-from kacas_remote.sealing.sealed_uri import opened_uri, parse_sealed_uri, sealed_uri
+from kacas_remote.errors import BlobNotFoundError, DamagedGroupError, DamagedRemoteError
+from kacas_remote.groups.verbs import create_group
+from kacas_remote.identity import own_or_new
 from kacas_remote.sealing.segments import SEALED_SEGMENT_SIZE, SEGMENT_SIZE, Opener, SealBrokenError, content_key
 from tests.remote.filled import put_content, upstream_on
 from tests.remote.group_keys import FixedKeys, rotate
@@ -198,13 +198,39 @@ def test_content_is_loaded_as_it_was_or_not_at_all_whatever_byte_of_the_bucket_i
     assert refused > loaded
 
 
-def test_every_character_of_a_uri_that_is_altered_is_refused_and_says_nothing_of_what_it_named() -> None:
-    keys = FixedKeys("of uris").epochs()
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of which this user is a member; its record is in a file."""
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own_or_new()
+    create_group("lab", at=f"file:{tmp_path / 'lab.group'}")
+    return "lab"
+
+
+def test_every_character_of_a_uri_that_is_altered_is_refused_and_says_nothing_of_what_it_named(group: str) -> None:
     plain = "sha1dir://3ebc8e6a334ee4e0d774bde888e86d15045fb994/night/spikes.npy?label=patient-12"
-    text = sealed_uri(parse_any_uri(plain), keys[0])
+    text = kacas.encrypt_uri(plain, access_group=group)
+    assert kacas.decrypt_uri(text) == plain
     for at, character in enumerate(text):
-        altered = text[:at] + ("0" if character != "0" else "1") + text[at + 1 :]
-        try:
-            assert opened_uri(parse_sealed_uri(altered), keys) is None
-        except KacasError as exc:
-            assert "3ebc8e6a" not in str(exc)
+        for other in {"0", "a", "%", "/"} - {character}:
+            with pytest.raises(KacasError) as refused:
+                kacas.decrypt_uri(text[:at] + other + text[at + 1 :])
+            assert "3ebc8e6a" not in str(refused.value)
+
+
+def test_every_byte_of_a_record_that_is_altered_is_refused_and_no_uri_is_opened(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a host that has seen nothing yet; one that has goes on with what it saw, or says that it was rewritten."""
+    text = kacas.encrypt_uri("sha1://3ebc8e6a334ee4e0d774bde888e86d15045fb994", access_group=group)
+    record = tmp_path / "lab.group"
+    whole = record.read_bytes()
+    for at in range(len(whole)):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / f"host-{at}"))
+        record.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises((DamagedGroupError, NewerFormatError)):  # another scheme is a newer one
+            kacas.decrypt_uri(text)
+    record.write_bytes(whole)
+    assert kacas.decrypt_uri(text) == "sha1://3ebc8e6a334ee4e0d774bde888e86d15045fb994"
