@@ -73,7 +73,7 @@ class Lab:
             [*PROGRAM, *words], env=self.people[person], capture_output=True, check=False, timeout=120
         )
         self.said += done.stdout + done.stderr
-        assert (done.returncode == code) if code is not None else done.returncode, (words, done)
+        assert (done.returncode == code) if code is not None else done.returncode, (words, done.returncode, done.stdout, done.stderr)
         return done.stdout.decode().strip()
 
     def epochs(self) -> list[EpochKeys]:
