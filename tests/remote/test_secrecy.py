@@ -16,8 +16,10 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pprint import pformat
 
 import pytest
+from rich.pretty import pretty_repr
 
 import kacas
 from kacas.errors import KacasError
@@ -73,7 +75,12 @@ class Lab:
             [*PROGRAM, *words], env=self.people[person], capture_output=True, check=False, timeout=120
         )
         self.said += done.stdout + done.stderr
-        assert (done.returncode == code) if code is not None else done.returncode, (words, done)
+        assert (done.returncode == code) if code is not None else done.returncode, (
+            words,
+            done.returncode,
+            done.stdout,
+            done.stderr,
+        )
         return done.stdout.decode().strip()
 
     def epochs(self) -> list[EpochKeys]:
@@ -162,7 +169,8 @@ def test_no_command_prints_keeps_or_hands_on_what_is_secret(lab: Lab) -> None:
         lab.run("ada", "identity", "export", str(lab.top / "exported.toml"), "--debug", code=None)
         lab.run("eve", "group", "join", "lab", lab.id, "--at", lab.record)
         lab.run("eve", "decrypt-uri", secret_uri, "--debug", code=15)
-        lab.run("eve", "remote", "add", "private", f"file://{bucket}", "--private", "lab", "--debug", code=15)
+        lab.run("eve", "remote", "add", "private", f"file://{bucket}", "--private", "lab", "--debug")
+        lab.run("eve", "remote", "verify", "private", "--debug", code=15)
         lab.run("ben", "group", "remove-member", "lab", "ada", "--debug", code=15)
         lab.run("ada", "group", "remove-member", "lab", "nobody", "--debug", code=None)
         lab.run("ada", "group", "show", "other", "--debug", code=None)
@@ -299,7 +307,7 @@ def test_nothing_shows_what_is_secret_of_itself_or_is_pickled_with_it(lab: Lab) 
     leaks = lab.leaks()
     shown = [keys, newest, blobs, found, lab.keys["ada"], open_group("lab", lab.people["ada"]), settings]
     for one in shown:
-        for text in (repr(one), str(one), f"{one}", f"{one!r}", "%s" % (one,), repr([one])):  # noqa: UP031
+        for text in (repr(one), str(one), f"{one}", f"{one!r}", "%s" % (one,), pformat([one]), pretty_repr(one)):  # noqa: UP031
             assert leaks.found_in(text) == [], type(one)
         inside = getattr(one, "__dict__", {})
         if one is not newest and one is not lab.keys["ada"]:
