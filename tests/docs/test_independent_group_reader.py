@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import kacas
+from kacas.model.uri import DirectoryUri, Uri
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.sealed import SealedBlobs
 from kacas_remote.configuration import RemoteConfiguration, change_remotes
@@ -22,9 +25,15 @@ from kacas_remote.groups.verbs import create_group, open_group, remove_members
 from kacas_remote.identity import own_or_new
 from kacas_remote.push.pushing import push
 from kacas_remote.remote import Remote
+from kacas_remote.sealing.epoch_keys import EpochKeys
+from kacas_remote.sealing.sealed_name import sealed_name
+from kacas_remote.sealing.sealed_uri import sealed_uri
+from kacas_remote.sealing.segments import Sealer, content_key, sealed_size
 from kacas_remote.signing import new_private_key
 from tests.docs.test_independent_blake3 import READER, reader
 from tests.docs.test_known_answers import BY_READER, EPOCHS, KNOWN, MEMBER, TEXTS
+from tests.remote.sealing.test_sealed_name import keys as blob_keys
+from tests.remote.sealing.test_sealed_uri import epochs, uris
 
 
 def run(*arguments: str | Path, key: bytes = MEMBER) -> subprocess.CompletedProcess[str]:
@@ -126,6 +135,33 @@ def test_what_kacas_pushed_for_a_group_is_restored_without_kacas(
     subprocess.run(command, check=True)
     assert {path.read_bytes() for path in (tmp_path / "files").iterdir()} == set(contents)
     assert run(record, "uri", *sealed, key=bytes(key)).stdout.splitlines() == uris
+
+
+def seen_by_the_reader(keys: EpochKeys) -> Any:
+    return reader.Epoch(keys.group_id, keys.epoch, keys.secret)
+
+
+@given(uri=uris, keys=epochs, hidden=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_whatever_uri_kacas_encrypts_the_reader_decrypts(
+    uri: Uri | DirectoryUri, keys: EpochKeys, hidden: bool
+) -> None:
+    sealed = sealed_uri(uri, keys, hide_label=hidden)
+    assert reader.open_uri([seen_by_the_reader(keys)], sealed) == uri.plain
+
+
+@given(key=blob_keys, keys=epochs)
+@settings(max_examples=40, deadline=None)
+def test_whatever_name_kacas_seals_the_reader_opens(key: str, keys: EpochKeys) -> None:
+    assert seen_by_the_reader(keys).blob_key(sealed_name(keys, key)) == key
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 131_072, 200_000])
+def test_whatever_object_kacas_seals_the_reader_opens(size: int) -> None:
+    keys, data = EpochKeys(bytes(16), 7, b"s" * 32), np.random.default_rng(size).bytes(size)
+    sealed = bytearray(sealed_size(size))
+    Sealer(content_key(keys, "packs/x"), bytes(range(16))).seal(data, memoryview(sealed))
+    assert b"".join(seen_by_the_reader(keys).content(bytes(sealed), "packs/x")) == data
 
 
 def test_who_is_no_member_opens_nothing(record: Path) -> None:
