@@ -19,6 +19,7 @@ import kacas
 from kacas.model.uri import parse_any_uri
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.directory import DirectoryBlobs
+from kacas_remote.blobs.http import HttpBlobs
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.blobs.open_blobs import open_blobs
 from kacas_remote.blobs.sealed import LIST_S
@@ -38,6 +39,7 @@ from tests.remote.servers import S3Bucket
 from tests.remote.servers import s3_bucket as s3_bucket
 from tests.remote.servers import s3_server as s3_server
 from tests.remote.sources import MIB, directory, recording
+from tests.remote.web_server import web_server
 
 
 @pytest.fixture
@@ -336,6 +338,19 @@ def test_what_is_altered_in_the_bucket_is_named_and_not_used(
     assert not verify(remote).clean
     memory.put(largest, good)
     assert verify(remote, deep=True).clean
+
+
+def test_a_web_server_gives_members_what_has_a_recipe(store: kacas.Store, group: str, tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    values = recording(size=20 * MIB)
+    uri = store.store_npy(values, codec="raw")
+    push(store, private_remote(DirectoryBlobs(tmp_path / "bucket"), group), [uri])
+    with web_server(tmp_path / "bucket") as server:
+        blobs = HttpBlobs(server.url)
+        with host(tmp_path / "other", private_remote(blobs, group)) as other:
+            assert np.array_equal(other.open_npy(uri)[1000:2000], values[1000:2000])
+            assert np.array_equal(other.load_npy(uri), values)
+        blobs.close()
 
 
 class TestWhatDoesNotFit:
