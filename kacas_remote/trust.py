@@ -63,8 +63,8 @@ class Trust:
         return None
 
 
-def untrusted(claim: Claimed, remote: str) -> UntrustedError:
-    """The error for a part of content that nobody vouches for. remote: its name."""
+def untrusted(claim: Claimed, remote: str, uri: str) -> UntrustedError:
+    """The error for a part of content that nobody vouches for. remote: its name. uri: what was asked for."""
     message = statement(claim.sha1, claim.root, claim.size, claim.kind)
     signers = [publisher_text(one.publisher) for one in claim.signatures if is_signed(message, one)]
     who = f"signed by {', '.join(signers[:3])}, whom you do not trust" if signers else "signed by nobody"
@@ -72,8 +72,8 @@ def untrusted(claim: Claimed, remote: str) -> UntrustedError:
         f"trust the publisher: kacas trust add NAME {signers[0]}" if signers else "let somebody you trust push it"
     )
     return UntrustedError(
-        f"a part of sha1://{claim.sha1.hex()} cannot be checked against its SHA-1, and its recipe in the remote {remote} is "
-        f"{who}. Fetch all of it, which is checked: kacas pull sha1://{claim.sha1.hex()}; or {trusting}; or, if everybody "
+        f"a part of {uri} cannot be checked against its SHA-1, and its recipe in the remote {remote} is "
+        f"{who}. Fetch all of it, which is checked: kacas pull {uri}; or {trusting}; or, if everybody "
         f"who can write to that remote is to be believed: kacas remote add {remote} --trusted"
     )
 

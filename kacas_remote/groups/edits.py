@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kacas.errors import InvalidSettingError
 from kacas_remote.errors import GroupAccessError
-from kacas_remote.groups.chain import Chain, open_epochs
+from kacas_remote.groups.chain import Chain, open_epochs, read_chain
 from kacas_remote.groups.record import (
     MAX_MEMBERS,
     MAX_VERSION_SIZE,
@@ -53,7 +53,7 @@ def founded(name: str, own: PrivateKey, founder: str, others: Sequence[NewMember
         time=time,
         signer=me,
     )
-    return _signed(version, own)
+    return _signed(None, version, own)
 
 
 def with_members(chain: Chain, own: PrivateKey, added: Sequence[NewMember], time: str) -> Version:
@@ -64,7 +64,7 @@ def with_members(chain: Chain, own: PrivateKey, added: Sequence[NewMember], time
     _check_admin(chain, own)
     newest = open_epochs(chain, own)[0]
     members = _added(chain.newest.members, newest, added, chain.name)
-    return _signed(_next(chain, own, time, members=members), own)
+    return _signed(chain, _next(chain, own, time, members=members), own)
 
 
 def without_members(chain: Chain, own: PrivateKey, removed: Sequence[str], time: str) -> Version:
@@ -93,7 +93,7 @@ def without_members(chain: Chain, own: PrivateKey, removed: Sequence[str], time:
         ring=seal_ring(keys, [one.secret for one in reversed(known)]),
         commitment=keys.commitment,
     )
-    return _signed(version, own)
+    return _signed(chain, version, own)
 
 
 def member_called(version: Version, name_or_key: str) -> Member:
@@ -120,13 +120,18 @@ def _next(chain: Chain, own: PrivateKey, time: str, **changed: object) -> Versio
     return replace(chain.newest, **values, **changed)  # type: ignore[arg-type]
 
 
-def _signed(version: Version, own: PrivateKey) -> Version:
+def _signed(chain: Chain | None, version: Version, own: PrivateKey) -> Version:
+    """What nobody could read, or its maker cannot open, is never published: it could not be mended."""
     if len(version.text) > MAX_VERSION_SIZE:
         raise InvalidSettingError(
             f"the record of the group {version.name} would have {len(version.text)} bytes, and at most {MAX_VERSION_SIZE} are "
             "possible; make a new group"
         )
-    return signed(version, own)
+    made = signed(version, own)
+    after = read_chain(made.group_id, [made.text], chain)
+    assert after is not None
+    open_epochs(after, own)
+    return made
 
 
 def _check_admin(chain: Chain, own: PrivateKey) -> None:

@@ -47,9 +47,10 @@ def decrypt(source: Buffer, start: int, size: int, target: Buffer, at: int, nonc
 
 def _check(source: Buffer, start: int, size: int, target: Buffer, at: int, into: int, nonce: bytes, key: bytes) -> None:
     """What the library does not: it writes wherever it is told."""
+    sizes = len(nonce), len(key)
     if not (
         0 <= start <= start + size <= source.size
         and 0 <= at <= at + into <= target.size
-        and (len(nonce), len(key)) == (NONCE_SIZE, KEY_SIZE)
+        and sizes == (NONCE_SIZE, KEY_SIZE)
     ):
         raise AssertionError("outside of a buffer, or no nonce or key")

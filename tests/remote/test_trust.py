@@ -62,12 +62,14 @@ def test_a_forged_or_swapped_signature_vouches_for_nothing() -> None:
 
 
 def test_what_nobody_vouches_for_is_refused_with_the_ways_out() -> None:
-    message = str(untrusted(with_signatures(by(ANA), Signature(public_key(BEN), bytes(64))), "lab"))
+    message = str(
+        untrusted(with_signatures(by(ANA), Signature(public_key(BEN), bytes(64))), "lab", f"sha1://{SHA1.hex()}")
+    )
     assert publisher_text(public_key(ANA)) in message
     assert publisher_text(public_key(BEN)) not in message  # who did not sign it is not proposed
     for way in ("kacas pull sha1://", "kacas trust add", "kacas remote add lab --trusted"):
         assert way in message
-    assert "signed by nobody" in str(untrusted(HEAD, "lab"))
+    assert "signed by nobody" in str(untrusted(HEAD, "lab", "sha1://…"))
 
 
 def _trust(path: Path, number: int) -> None:

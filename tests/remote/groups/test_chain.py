@@ -15,6 +15,7 @@ from kacas_remote.errors import DamagedGroupError, GroupAccessError
 from kacas_remote.groups.chain import Chain, open_epochs, read_chain
 from kacas_remote.groups.edits import NewMember, founded, with_members, without_members
 from kacas_remote.groups.record import (
+    MAX_MEMBERS,
     Member,
     RecordFormatError,
     Version,
@@ -251,6 +252,14 @@ def test_a_box_or_ring_with_another_secret_is_noticed_by_who_opens_it() -> None:
         chain = chain_of([*TEXTS[:2], signed(next_version(**good | {"ring": ring}), ANA).text])
         with pytest.raises(DamagedGroupError):
             open_epochs(chain, BEN)
+
+
+def test_a_group_of_as_many_as_can_be_is_made_and_no_more() -> None:
+    many = [NewMember(public_key(PrivateKey(b"%032d" % n)), f"m{n}") for n in range(MAX_MEMBERS)]
+    full = founded("lab", ANA, "ana", many[1:], TIME)
+    assert len(full.members) == MAX_MEMBERS
+    with pytest.raises(InvalidSettingError, match=f"at most {MAX_MEMBERS} members"):
+        founded("lab", ANA, "ana", many, TIME)
 
 
 @pytest.mark.parametrize(

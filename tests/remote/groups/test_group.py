@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kacas.errors import InvalidSettingError, NewerFormatError
+from kacas.errors import InvalidSettingError, NewerFormatError, ReadOnlyStoreError
+from kacas_remote.configuration import RemoteConfiguration, change_remotes
 from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError
 from kacas_remote.groups.edits import with_members
 from kacas_remote.groups.joined import JoinedGroup, groups_path, read_groups
@@ -26,6 +27,7 @@ from kacas_remote.groups.verbs import (
     usual_name,
 )
 from tests.remote.groups.people import MakePerson, joined, new_group
+from tests.remote.web_server import web_server
 
 
 def test_people_come_and_go(person: MakePerson, place: str) -> None:
@@ -218,6 +220,38 @@ def test_admins_who_change_a_group_at_once_lose_nothing(person: MakePerson, plac
     assert {one.name for one in chain.newest.members} == {"ana", "ben"} | added
     assert chain.newest.epoch == 5
     assert ana.keys("lab").epochs() == ben.keys("lab").epochs()
+
+
+def test_whoever_is_killed_leaves_the_old_or_the_new_record(person: MakePerson, place: str) -> None:
+    ana = person("ana")
+    group = new_group(ana, place)
+    number = 1
+    for one in range(5):
+        running = subprocess.Popen([sys.executable, "-c", _ADDER, f"x{one}-"], env={**os.environ, **ana.environment})
+        while group.look()[0].number == number and running.poll() is None:
+            pass  # until it is at work
+        running.kill()
+        running.wait()
+        chain = group.look()[0]
+        assert chain.number > number
+        added = add_members(group, [person(f"y{one}").member()], ana.environment)
+        assert added.number == chain.number + 1
+        number = added.number
+    assert ana.keys("lab").epochs()
+
+
+def test_a_record_is_read_from_a_web_server_and_not_changed_there(person: MakePerson, tmp_path: Path) -> None:
+    ana, ben = person("ana"), person("ben")
+    (tmp_path / "place").mkdir()
+    group = new_group(ana, "lab-bucket")
+    add_members(group, [ben.member(admin=True)], ana.environment)
+    with web_server(tmp_path / "place") as server:
+        remotes = Path(ben.environment["XDG_CONFIG_HOME"]) / "kacas" / "remotes.toml"
+        change_remotes(lambda there: [RemoteConfiguration("web", server.url)], remotes)
+        bens = joined(ben, group, "web")
+        assert ben.keys("lab").epochs() == ana.keys("lab").epochs()
+        with pytest.raises(ReadOnlyStoreError, match="Change the group where you can write"):
+            remove_members(bens, ["ana"], ben.environment)
 
 
 def test_who_is_slower_looks_again_and_repeats(person: MakePerson, place: str) -> None:
