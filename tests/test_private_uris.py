@@ -236,6 +236,19 @@ def test_a_member_whose_kacas_saw_no_newer_epoch_looks_again_for_a_uri_that_does
     assert kacas.load_text(newer) == "for us"
 
 
+def test_while_the_record_is_away_what_does_not_open_may_be_newer_and_is_not_called_altered(
+    contents: Contents, tmp_path: Path
+) -> None:
+    encrypted = kacas.encrypt_uri(contents.text, access_group="lab")
+    (record,) = tmp_path.rglob("lab.group")
+    record.rename(record.with_name("away"))
+    assert kacas.load_text(encrypted) == "for us"
+    with pytest.raises(
+        kacas.StoreError, match=r"seen\. It may be of a newer epoch, but .* cannot be looked at: .* is gone"
+    ):
+        kacas.load_text(encrypted.replace("a.txt", "b.txt"))
+
+
 def test_the_names_of_kachery_cloud_are_there(contents: Contents) -> None:
     encrypted = kcl.encrypt_uri(contents.text, access_group="lab", label="ours.txt")
     assert encrypted.endswith("?label=ours.txt")
