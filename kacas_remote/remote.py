@@ -66,6 +66,11 @@ class Remote:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
         return self._id is not None or self._read_marker() is not None
 
+    def check_open(self) -> None:
+        """Raises InvalidRemoteError if all of it is sealed, and it was not added so. One round trip, until it has a marker."""
+        if not self.configuration.private:
+            self.marked  # noqa: B018
+
     def bucket(self) -> BlobStore:
         """Its blobs as they lie there, which are sealed if it is private. Raises then as `SealedBlobs.check`."""
         if not self.configuration.private:

@@ -238,6 +238,17 @@ class TestWhatDoesNotFit:
             push(store, Remote("lab", memory), [store.store_text("other")])
         assert [info.key for info in memory.list("")] == before
 
+    def test_nor_does_what_is_there_seem_not_to_be(
+        self, store: kacas.Store, memory: CountingBlobs, group: str, tmp_path: Path
+    ) -> None:
+        uri = store.store_text("text")
+        with host(tmp_path / "other", Remote("lab", memory)) as other:
+            assert not other.exists(uri)
+            push(store, private_remote(memory, group), [uri])
+            for ask in (other.load_text, other.exists, other.find):
+                with pytest.raises(InvalidRemoteError, match="--private GROUP"):
+                    ask(uri)
+
     def test_it_takes_no_plain_objects(self, store: kacas.Store, memory: CountingBlobs, group: str) -> None:
         remote = private_remote(memory, group)
         with pytest.raises(NotSupportedError, match="without --plain"):
