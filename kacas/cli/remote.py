@@ -217,10 +217,24 @@ def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
             f"there is no group {group} here yet: kacas group create {group} --at {configuration.name}, or "
             f"kacas group join {group} ID --at {configuration.name}"
         )
+    else:
+        _warn_of_sealed(configuration.private)
     try:
         return dataclasses.replace(configuration, probed=probe(opened))
     finally:
         opened.close()
+
+
+def _warn_of_sealed(group: str) -> None:
+    """Of what this user cannot open, or not yet: a remote may be added before somebody lets them in."""
+    from kacas.errors import KacasError
+    from kacas_remote.groups import keys_of
+
+    if group:
+        try:
+            keys_of(group).epochs()
+        except KacasError as exc:
+            output.warn(str(exc))
 
 
 def _marks(one: RemoteConfiguration) -> list[str]:
