@@ -203,6 +203,7 @@ def _can_write(one: RemoteConfiguration) -> bool:
 
 
 def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
+    from kacas_remote.blobs.claim import claimed_by
     from kacas_remote.errors import GroupNotFoundError
     from kacas_remote.opening import open_bucket
     from kacas_remote.probe import probe
@@ -212,17 +213,28 @@ def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
         opened = open_configured(configuration)
     except GroupNotFoundError:  # its record may come to be in this very bucket
         opened = Remote(configuration.name, open_bucket(configuration), configuration)
-        group = configuration.private
-        output.note(
-            f"there is no group {group} here yet: kacas group create {group} --at {configuration.name}, or "
-            f"kacas group join {group} ID --at {configuration.name}"
-        )
+        _note_of_group(configuration, claimed_by(opened.blobs, configuration.private))
     else:
         _warn_of_sealed(configuration.private)
     try:
         return dataclasses.replace(configuration, probed=probe(opened))
     finally:
         opened.close()
+
+
+def _note_of_group(configuration: RemoteConfiguration, claimed: tuple[str, str] | None) -> None:
+    """How the group comes to be here. claimed: whose the bucket says that it is, which only a person can confirm."""
+    name, group = configuration.name, configuration.private
+    if claimed is None:
+        output.note(
+            f"there is no group {group} here yet: kacas group create {group} --at {name}, or "
+            f"kacas group join {group} ID --at {name}"
+        )
+    else:
+        output.note(
+            f"there is no group {group} here yet, and the bucket says that it is private to {claimed[0]}. If that is the id which "
+            f"an admin told you: kacas group join {group} {claimed[0]} --at {name}"
+        )
 
 
 def _warn_of_sealed(group: str) -> None:
