@@ -76,6 +76,8 @@ def add(session: Session, /, name: str, url: str, no_probe: bool, as_json: bool,
     if not as_json:
         output.note(f"added remote {name}{', the default' if new.default else ''}: {url}")
     _show_probed(new, as_json)
+    if not no_probe:
+        _warn_of_sealed(new)
 
 
 @click.command("list", cls=ExampleCommand, examples=["kacas remote list", "kacas remote list --json"])
@@ -193,6 +195,7 @@ def probe(session: Session, name: str, as_json: bool) -> None:
         lambda found: [dataclasses.replace(one, probed=seen.probed) if one.name == name else one for one in found]
     )
     _show_probed(remote_named(name, remotes), as_json)
+    _warn_of_sealed(seen)
 
 
 remote.add_section("Commands", add, list_, show, default, remove, probe)
@@ -214,8 +217,6 @@ def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
     except GroupNotFoundError:  # its record may come to be in this very bucket
         opened = Remote(configuration.name, open_bucket(configuration), configuration)
         _note_of_group(configuration, claimed_by(opened.blobs, configuration.private))
-    else:
-        _warn_of_sealed(configuration.private)
     try:
         return dataclasses.replace(configuration, probed=probe(opened))
     finally:
@@ -237,14 +238,17 @@ def _note_of_group(configuration: RemoteConfiguration, claimed: tuple[str, str] 
         )
 
 
-def _warn_of_sealed(group: str) -> None:
-    """Of what this user cannot open, or not yet: a remote may be added before somebody lets them in."""
+def _warn_of_sealed(one: RemoteConfiguration) -> None:
+    """If this user cannot open what is there, or not yet: a remote may be added before somebody lets them in."""
     from kacas.errors import KacasError
+    from kacas_remote.errors import GroupNotFoundError
     from kacas_remote.groups import keys_of
 
-    if group:
+    if one.private:
         try:
-            keys_of(group).epochs()
+            keys_of(one.private).epochs()
+        except GroupNotFoundError:
+            pass  # that was said before
         except KacasError as exc:
             output.warn(str(exc))
 
