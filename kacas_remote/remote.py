@@ -79,6 +79,13 @@ class Remote:
 
         return bucket_of(self.blobs)
 
+    def check_writable(self, what: str) -> None:
+        """what: would be done there, as in "pushed to it". Raises NotSupportedError if this user only reads there."""
+        if not self.configuration.writable:
+            raise NotSupportedError(
+                f"remote {self.name} can only be read: nothing can be {what}; name another one", path=self.blobs.name
+            )
+
     def check_plain(self) -> None:
         """Raises NotSupportedError if no plain objects can be there."""
         if self.configuration.private:

@@ -47,7 +47,7 @@ def remote() -> None:
 @click.option("--plain", is_flag=True, help="Push whole objects, for browsers and kachery clients.")
 @click.option("--private", default="", metavar="GROUP", help="Seal all that is pushed there for this access group.")
 @click.option("--trusted", is_flag=True, help="Believe whoever can write there, as in the lab's own bucket.")
-@click.option("--read-only", is_flag=True, help="Never push there.")
+@click.option("--read-only", is_flag=True, help="Change nothing there: no push, no rm, no gc.")
 @click.option("--anonymous", is_flag=True, help="Ask without credentials, as of public buckets.")
 @click.option("--no-probe", is_flag=True, help="Do not try now what the service can do.")
 @json_option("Print one JSON object, for programs.")
