@@ -249,6 +249,30 @@ class TestWhatDoesNotFit:
         assert list(memory.list("")) == []
 
 
+def test_what_comes_in_parts_goes_in_parts_that_services_take(memory: CountingBlobs, group: str) -> None:
+    blobs = private_remote(memory, group).blobs
+    blobs.put("first", b"")
+    for sizes in ([8 * MIB] * 3, [9 * MIB + 1, 20 * MIB, 5], [8 * MIB, 8 * MIB, 65_536], [8 * MIB], [3], []):
+        parts = [os.urandom(size) for size in sizes]
+        memory.clear()
+        blobs.put_parts("parts", iter(parts), size=sum(sizes))
+        sent = [one.size for one in memory.asked if one.call == "put"]
+        assert all(size >= 8 * MIB for size in sent[:-1])
+        assert blobs.get("parts", 64 * MIB) == b"".join(parts)
+
+
+def test_nothing_is_read_of_what_is_too_large(memory: CountingBlobs, group: str) -> None:
+    blobs = private_remote(memory, group).blobs
+    for size in (0, 1, 65_535, 65_536, 65_537, 200_000):
+        blobs.put("a", bytes(size))
+        assert len(blobs.get("a", size)) == size
+        if size:
+            memory.clear()
+            with pytest.raises(kacas.KacasError, match="a has more than"):
+                blobs.get("a", size - 1)
+            assert memory.moved == 0
+
+
 KILLED = """
 import sys
 import kacas
