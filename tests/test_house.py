@@ -69,8 +69,8 @@ def _names(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len":
         return set()
     name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-    is_other = name == "e_tag" or name.lower().endswith("_size")
-    own = set() if is_other else {name, *name.lower().split("_")}
+    is_public = name == "e_tag" or name.lower().endswith("_size")
+    own = set() if is_public else {name, *name.lower().split("_")}
     return own.union(*map(_names, ast.iter_child_nodes(node)))
 
 
