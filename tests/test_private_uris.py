@@ -187,6 +187,8 @@ def test_an_altered_uri_is_invalid_and_one_of_an_unknown_group_is_not_found(cont
         kacas.load_text(encrypted.replace(group, "0" * 32))
     with pytest.raises(kacas.GroupNotFoundError, match="nobody"):
         kacas.encrypt_uri(contents.text, access_group="nobody")
+    with pytest.raises(kacas.InvalidSettingError, match="named by text"):
+        kacas.encrypt_uri(contents.text, access_group=None)  # type: ignore[arg-type]
 
 
 def test_a_uri_of_one_group_is_nothing_to_another_and_can_be_encrypted_again_for_it(
