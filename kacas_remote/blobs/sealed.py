@@ -250,9 +250,13 @@ class SealedBlobs:
             return self._keys.refresh()
         except GroupAccessError:
             raise
-        except (StoreError, InvalidSettingError):
+        except (StoreError, InvalidSettingError) as exc:
             if self._strict:
-                raise
+                raise StoreError(
+                    f"nothing was changed in {self.name}: the record of its group cannot be looked at, and perhaps a new epoch "
+                    f"began. {exc}",
+                    path=self.name,
+                ) from exc
             return False
 
     def _remember(self, key: str, epoch: EpochKeys, epochs: int) -> None:
