@@ -31,6 +31,13 @@ def remote() -> None:
     """
 
 
+def _group(ctx: click.Context, param: click.Parameter, name: str | None) -> str:
+    """An empty one would make the remote a plain one, and what is pushed lie open."""
+    if name == "":
+        raise click.BadParameter("the name of the group is empty; is a variable not set?", ctx=ctx, param=param)
+    return name or ""
+
+
 @click.command(
     cls=ExampleCommand,
     examples=[
@@ -45,7 +52,9 @@ def remote() -> None:
 @click.option("--region", default="", help="The region of the bucket.")
 @click.option("--profile", default="", help="The profile of ~/.aws to use.")
 @click.option("--plain", is_flag=True, help="Push whole objects, for browsers and kachery clients.")
-@click.option("--private", default="", metavar="GROUP", help="Seal all that is pushed there for this access group.")
+@click.option(
+    "--private", metavar="GROUP", callback=_group, help="Seal all that is pushed there for this access group."
+)
 @click.option("--trusted", is_flag=True, help="Believe whoever can write there, as in the lab's own bucket.")
 @click.option("--read-only", is_flag=True, help="Change nothing there: no push, no rm, no gc.")
 @click.option("--anonymous", is_flag=True, help="Ask without credentials, as of public buckets.")

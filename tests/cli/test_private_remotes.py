@@ -80,6 +80,15 @@ def test_two_members_share_what_the_bucket_does_not_tell(
     assert b"removed you" in answer.err
 
 
+def test_an_empty_variable_for_the_group_does_not_make_a_plain_remote(
+    person: Callable[[str], Person], bucket: str
+) -> None:
+    anna = person("anna")
+    answer = anna("remote", "add", "vault", bucket, "--private", "")
+    assert (answer.code, "is a variable not set?" in answer.error) == (2, True)
+    assert anna("remote", "list").text == ""
+
+
 def test_a_plain_bucket_is_refused_before_there_is_a_group_for_it(person: Callable[[str], Person], bucket: str) -> None:
     anna = person("anna")
     anna("remote", "add", "open", bucket)
