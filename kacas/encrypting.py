@@ -30,7 +30,7 @@ def decrypt_uri(uri: str) -> str:
     >>> decrypt_uri(encrypt_uri(store_text("for us"), access_group="lab", hide_label=True))
     'sha1://8536e319836d83a2a116280fb2627a5eae409ae7'
 
-    Raises InvalidUriError if it was altered, GroupAccessError if you are no member of its group, GroupNotFoundError if you do
-    not know that, MissingPackageError.
+    Raises InvalidUriError if it was altered, GroupAccessError if you are no member of its group, or did not join it,
+    MissingPackageError.
     """
     return any_uri(uri).plain

@@ -14,8 +14,8 @@ _ENCRYPTED = "sha1-enc://"
 def any_uri(text: str) -> Uri | DirectoryUri:
     """Parse a URI of content, or of a directory or something in it, encrypted or not.
 
-    Raises InvalidUriError; for an encrypted one GroupAccessError if this user is no member, GroupNotFoundError,
-    MissingPackageError, DamagedGroupError.
+    Raises InvalidUriError; for an encrypted one GroupAccessError if this user is no member, MissingPackageError,
+    DamagedGroupError.
     """
     return parse_any_uri(text) if not is_encrypted(text) else any_uris([text])[0]
 

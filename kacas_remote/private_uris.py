@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from kacas.errors import InvalidSettingError, InvalidUriError, StoreError
 from kacas.model.uri import DirectoryUri, Uri, shown
-from kacas_remote.errors import GroupAccessError
+from kacas_remote.errors import GroupAccessError, GroupNotFoundError
 from kacas_remote.groups import keys_of
 from kacas_remote.sealing.epoch_keys import Keys
 from kacas_remote.sealing.sealed_uri import SealedUri, opened_uri, parse_sealed_uri, sealed_uri
 
 
 def open_uris(texts: Sequence[str]) -> list[Uri | DirectoryUri]:
-    """What encrypted URIs name. Raises InvalidUriError for one that is none or was altered, and as `keys_of` and `Keys.epochs`;
-    StoreError for one that no known key opens while the record is away."""
+    """What encrypted URIs name. Raises InvalidUriError for one that is none or was altered, GroupAccessError for one of a group
+    that this user did not join, and as `Keys.epochs`; StoreError for one that no known key opens while the record is away."""
     several = list(map(parse_sealed_uri, texts))
     groups = {group_id: Opening(group_id) for group_id in dict.fromkeys(one.group_id for one in several)}
     return [groups[one.group_id].open(one) for one in several]
@@ -30,7 +30,10 @@ class Opening:
     """Opens URIs of one group. Its record is looked at once more, at most, for one that no known epoch opens."""
 
     def __init__(self, group_id: bytes) -> None:
-        self._keys: Keys = keys_of(f"ag_{group_id.hex()}")
+        try:
+            self._keys: Keys = keys_of(f"ag_{group_id.hex()}")
+        except GroupNotFoundError as exc:  # of what this user named, it was not found; of what others made, it is closed to them
+            raise GroupAccessError(f"this URI is only for the members of an access group: {exc}") from exc
         self._epochs = self._keys.epochs()
         self._is_fresh = False
 
