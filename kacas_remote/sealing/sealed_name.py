@@ -53,6 +53,8 @@ def sealed_name(epoch: EpochKeys, key: str) -> str:
 
 def opened_name(epoch: EpochKeys, name: str) -> str | None:
     """The inverse of `sealed_name`; None for what is no such name, to the last character."""
+    if not name.isascii():  # somebody else put it there; what is compared in constant time must be ASCII
+        return None
     parts = name.split("/")
     at = 1
     while at <= _DEPTH and at < len(parts) and len(parts[at]) == 2 * _DIRECTORY_SIZE:

@@ -106,3 +106,10 @@ def test_a_member_cannot_seal_what_is_no_text() -> None:
             return str.encode(self, "latin-1")
 
     assert opened_name(EPOCH, sealed_name(EPOCH, Latin("\xff\xfe"))) is None
+
+
+def test_a_name_that_somebody_else_put_there_is_refused_whatever_is_in_it() -> None:
+    top, directory, *text = sealed_name(EPOCH, "packs/1.pack").split("/")
+    for other in ("é" * 20, "\udce9" * 20, "é" * 10):
+        for parts in ((top, other, *text), (other, directory, *text), (top, directory, other, *text)):
+            assert opened_name(EPOCH, "/".join(parts)) is None
