@@ -111,7 +111,8 @@ def check_name(name: str, of_what: str) -> None:
     """Raises InvalidSettingError."""
     if not is_name(name):
         raise InvalidSettingError(
-            f"{name[:80]!r} is no name for {of_what}: letters, digits and . _ @ -, at most 64, none of the signs first"
+            f"{name[:80]!r} is no name for {of_what}: letters, digits and . _ @ -, at most 64, none of the signs first, and "
+            "not as an id of a group"
         )
 
 

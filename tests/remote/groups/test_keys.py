@@ -79,18 +79,66 @@ def test_another_identity_has_other_keys(group: Group, ana: Person, tmp_path: Pa
 def test_the_record_is_looked_at_again_after_a_while_or_when_asked(
     group: Group, ana: Person, ben: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys, other = ben.keys("ours"), ben.keys("ours")
+    keys = ben.keys("ours")
     before = keys.epochs()
-    other.epochs()
+    for cem in (Person(name, ana.home.parent / name) for name in ("cem", "cem2")):
+        add_members(group, [cem.member()], ana.environment)
+        remove_members(group, [cem.name], ana.environment)
+        assert keys.epochs() == before
+        if cem.name == "cem":
+            assert keys.refresh()
+            assert not keys.refresh()
+            before = keys.epochs()
+            assert [one.epoch for one in before] == [2, 1]
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.0)
+    assert [one.epoch for one in keys.epochs()] == [3, 2, 1]
+
+
+def test_what_one_process_of_a_user_changes_or_learns_counts_in_all_of_them_at_once(
+    group: Group, ana: Person, ben: Person
+) -> None:
+    (anas, same), (bens, other) = ([one.keys(name) for _ in range(2)] for one, name in ((ana, "lab"), (ben, "ours")))
+    for keys in (anas, same, bens, other):
+        assert [one.epoch for one in keys.epochs()] == [1]
     add_members(group, [Person("cem", ana.home.parent / "cem").member()], ana.environment)
     remove_members(group, ["cem"], ana.environment)
-    assert keys.epochs() == before
-    assert keys.refresh()
-    assert not keys.refresh()
-    assert [one.epoch for one in keys.epochs()] == [2, 1]
-    assert other.epochs() == before
-    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.0)
-    assert [one.epoch for one in other.epochs()] == [2, 1]
+    assert [keys.epochs()[0].epoch for keys in (anas, same, bens, other)] == [2, 2, 1, 1]
+    bens.refresh()
+    assert [keys.epochs()[0].epoch for keys in (bens, other)] == [2, 2]
+    remove_members(group, ["ben"], ana.environment)
+    with pytest.raises(GroupAccessError):
+        bens.refresh()
+    with pytest.raises(GroupAccessError):
+        other.epochs()
+
+
+def test_keys_are_given_or_refused_while_other_threads_look(group: Group, ana: Person, ben: Person) -> None:
+    """Never none at all."""
+    keys, ended = ben.keys("ours"), threading.Event()
+    found: list[int] = []
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                found.append(len(keys.epochs()))
+            except GroupAccessError:
+                continue
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(4):
+            remove_members(group, ["ben"], ana.environment)
+            with pytest.raises(GroupAccessError):
+                keys.refresh()
+            add_members(group, [ben.member()], ana.environment)
+            keys.refresh()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert min(found) > 0
 
 
 def test_who_is_removed_has_no_keys_from_the_next_look_on(
