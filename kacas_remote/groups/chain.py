@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from kacas_remote.errors import DamagedGroupError
@@ -71,22 +71,31 @@ def read_chain(group_id: bytes, texts: Iterable[bytes], so_far: Chain | None = N
 
     Raises RecordFormatError, whose `number` is that of the version that cannot stand there, and NewerRecordError.
     """
-    chain = so_far
+    newest = so_far.newest if so_far else None
+    # Lists, as a record can have many thousand versions.
+    digests = list(so_far.digests) if so_far else []
+    commitments = list(so_far.commitments) if so_far else []
+    changes = list(so_far.changes) if so_far else []
     for text in texts:
         try:
             version = decode_version(text)
-            if chain is None:
-                chain = _first(group_id, version)
+            if newest is None:
+                change = _first(group_id, version)
             else:
-                check_successor(chain.newest, version)
-                chain = _extended(chain, version)
+                check_successor(newest, version)
+                change = _change(newest, version)
         except RecordFormatError as exc:
-            exc.number = 1 if chain is None else chain.number + 1
+            exc.number = len(digests) + 1
             raise
-    return chain
+        newest = version
+        digests.append(version.digest)
+        changes.append(change)
+        if change.began_epoch:
+            commitments.append(version.commitment)
+    return Chain(newest, tuple(digests), tuple(commitments), tuple(changes)) if newest else None
 
 
-def _first(group_id: bytes, version: Version) -> Chain:
+def _first(group_id: bytes, version: Version) -> Change:
     if version.number != 1 or version.previous != NO_DIGEST or version.epoch != 1:
         raise RecordFormatError("it is not a first version")
     if version.group_id != group_id or group_id_of(version.signer, version.salt) != group_id:
@@ -96,8 +105,7 @@ def _first(group_id: bytes, version: Version) -> Chain:
     founder = _person(version, version.signer)
     added = tuple(Person(one.key, one.name) for one in version.members)
     admins = tuple(Person(one.key, one.name) for one in version.admins)
-    change = Change(1, version.time, founder, added, (), admins, (), 1, True)
-    return Chain(version, (version.digest,), (version.commitment,), (change,))
+    return Change(1, version.time, founder, added, (), admins, (), 1, True)
 
 
 def check_successor(before: Version, after: Version) -> None:
@@ -124,11 +132,10 @@ def check_successor(before: Version, after: Version) -> None:
         raise RecordFormatError("its epoch is not the next one")
 
 
-def _extended(chain: Chain, version: Version) -> Chain:
-    before = chain.newest
+def _change(before: Version, version: Version) -> Change:
     there = {one.key: one for one in before.members}
     now = {one.key: one for one in version.members}
-    change = Change(
+    return Change(
         version.number,
         version.time,
         _person(before, version.signer),
@@ -142,14 +149,6 @@ def _extended(chain: Chain, version: Version) -> Chain:
         ),
         epoch=version.epoch,
         began_epoch=version.epoch > before.epoch,
-    )
-    commitments = (*chain.commitments, version.commitment) if change.began_epoch else chain.commitments
-    return replace(
-        chain,
-        newest=version,
-        digests=(*chain.digests, version.digest),
-        commitments=commitments,
-        changes=(*chain.changes, change),
     )
 
 
