@@ -89,7 +89,12 @@ class Group:
 
     def seen(self) -> Chain | None:
         """What this host has seen; None if nothing. Raises DamagedGroupError, NewerFormatError, StoreError."""
-        return self._read(self._kept.name, self._kept.read(1) if self._kept.is_there else iter(()), None)
+        return self._read(self._kept.name, self.seen_texts(), None)
+
+    def seen_texts(self) -> Iterator[bytes]:
+        """Of all versions that this host has seen; none is read before it is asked for."""
+        if self._kept.is_there:
+            yield from self._kept.read(1)
 
     def seen_mark(self) -> object:
         """Another one when this host has seen more, in whatever process. A microsecond: the record itself is not read."""

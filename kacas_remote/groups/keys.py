@@ -70,7 +70,7 @@ class GroupKeys:
         public = bytes(own.verify_key)
         if chain.newest.member(public) is None:
             raise no_member(self._group, chain, public)
-        self._known = open_epochs(chain, own)
+        self._known = open_epochs(chain, own, self._group.seen_texts())
         self._looked_s, self._seen = time.monotonic(), self._group.seen_mark()
 
     def _is_fresh(self) -> bool:

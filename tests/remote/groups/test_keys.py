@@ -16,11 +16,14 @@ import pytest
 from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError
 from kacas_remote.groups import keys as module
 from kacas_remote.groups import keys_of
+from kacas_remote.groups.chain import Chain
+from kacas_remote.groups.edits import NewMember, without_members
 from kacas_remote.groups.group import Group
 from kacas_remote.groups.record import Version, group_text, signed
 from kacas_remote.groups.verbs import add_members, create_group, join_group, remove_members
 from kacas_remote.sealing.epoch_keys import EpochKeys, Keys
 from kacas_remote.sealing.wrapping import wrap
+from kacas_remote.signing import PrivateKey, public_key
 from tests.remote.groups.people import Person
 
 
@@ -222,3 +225,39 @@ def test_who_got_another_secret_than_the_others_is_told_by_whom(group: Group, an
     remove_members(group, ["cem"], ana.environment)
     add_members(group, [cem.member()], ana.environment)
     assert cem.keys("lab").epochs() == ana.keys("lab").epochs()
+
+
+def test_an_admin_who_publishes_rings_that_nobody_opens_locks_out_no_older_member_and_can_be_removed(
+    group: Group, ana: Person, ben: Person
+) -> None:
+    dan, eve = (Person(name, ana.home.parent / name) for name in ("dan", "eve"))
+    add_members(
+        group,
+        [eve.member(admin=True), *(NewMember(public_key(PrivateKey(bytes([n]) * 32)), f"x{n}") for n in (1, 2))],
+        ana.environment,
+    )
+    group_id, at = group_text(group.joined.group_id), group.joined.place
+    eves, _ = join_group("lab", group_id, at=at, environment=eve.environment)
+    first = ben.keys("ours").epochs()
+    for gone in ("x1", "x2"):
+
+        def edit(chain: Chain, gone: str = gone) -> Version:
+            honest = without_members(chain, eve.key, [gone], "2026-11-27T01:30:00Z", eves.seen_texts())
+            return signed(replace(honest, ring=os.urandom(len(honest.ring))), eve.key)
+
+        eves.change(edit)
+        for keys in (ana.keys("lab"), ben.keys("ours"), eve.keys("lab")):
+            epochs = keys.epochs()
+            assert [one.epoch for one in epochs] == list(range(len(epochs), 0, -1))
+            assert epochs[-1:] == first
+    with pytest.raises(
+        DamagedGroupError, match=r"ring of older secrets .* its epoch began with version 4, signed by eve"
+    ):
+        add_members(group, [dan.member()], ana.environment)
+    remove_members(group, ["eve"], ana.environment)
+    add_members(group, [dan.member()], ana.environment)
+    join_group("lab", group_id, at=at, environment=dan.environment)
+    dans = dan.keys("lab").epochs()
+    assert [one.epoch for one in dans] == [4, 3, 2, 1]
+    assert dans == ben.keys("ours").epochs() == ana.keys("lab").epochs()
+    assert dans[-1:] == first
