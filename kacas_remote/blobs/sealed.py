@@ -250,6 +250,7 @@ class SealedBlobs:
             raise
         except (StoreError, InvalidSettingError):
             if self._strict:
+                self._refreshed_s = float("-inf")  # it was not looked at: nor is the next list made without
                 raise
             return False
 
