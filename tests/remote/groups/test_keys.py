@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -156,6 +157,20 @@ def test_who_is_removed_has_no_keys_from_the_next_look_on(
         keys.epochs()  # not those of before
     add_members(group, [ben.member()], ana.environment)
     assert [one.epoch for one in keys.epochs()] == [2, 1]
+
+
+def test_who_is_removed_has_no_keys_either_where_nothing_can_be_noted(group: Group, ana: Person, ben: Person) -> None:
+    shutil.rmtree(ben.home / "state")
+    (ben.home / "state").write_text("in the way")
+    keys = ben.keys("ours")
+    with pytest.warns(RuntimeWarning, match="will not be noticed"):
+        keys.epochs()
+    remove_members(group, ["ben"], ana.environment)
+    with pytest.warns(RuntimeWarning, match="will not be noticed"), pytest.raises(GroupAccessError):
+        keys.refresh()
+    (ana.home.parent / "lab.group").unlink()
+    with pytest.raises(GroupNotFoundError):
+        keys.epochs()  # not those of before
 
 
 def test_keys_are_not_pickled_and_another_process_opens_them_for_itself(group: Group, ana: Person) -> None:
