@@ -160,7 +160,10 @@ class Group:
     def _way_out(self, where: str) -> str:
         if where == self._kept.name:
             return f"Move {where} away: it is made anew from the record, and what was seen before is forgotten"
-        return "Is that the place of this group? If so, somebody altered it: restore it from a backup, or ask an admin"
+        return (
+            "Is that the place of this group? If so, somebody altered it: remove there what is not the group's, then, or to take "
+            f"another place, put what this host has seen there: kacas group move {self.joined.name} --at PLACE"
+        )
 
     def _check_seen(self, seen: Chain, text: bytes | None, place: Place) -> None:
         """Raises if what is at the place now is not what this host saw there."""
