@@ -23,7 +23,7 @@ from kacas.settings import Settings, state_directory
 from kacas_remote.errors import DamagedGroupError, GroupNotFoundError
 from kacas_remote.groups.chain import Chain, read_chain
 from kacas_remote.groups.joined import JoinedGroup, open_place
-from kacas_remote.groups.places import FilePlace, Place, highest
+from kacas_remote.groups.places import MAX_FILE_SIZE, FilePlace, Place, highest
 from kacas_remote.groups.record import NewerRecordError, RecordFormatError, Version, group_text
 
 _ATTEMPTS, _PAUSE_S = 50, 0.05
@@ -78,7 +78,7 @@ class Group:
         if seen:
             self._check_seen(seen, next(texts, None), place)
         found: list[bytes] = []
-        chain = self._read(place.name, _noted(texts, found), seen)
+        chain = self._read(place.name, self._noted(texts, found, place), seen)
         if chain is None:
             raise GroupNotFoundError(
                 f"there is no record of {self.words} at {place.name}; is that its place? Whoever let you in can tell"
@@ -183,6 +183,18 @@ class Group:
             f"{self.joined.name} --at {self.joined.place}"
         )
 
+    def _noted(self, texts: Iterator[bytes], found: list[bytes], place: Place) -> Iterator[bytes]:
+        size = 0
+        for text in texts:
+            size += len(text)
+            if size > MAX_FILE_SIZE:
+                raise DamagedGroupError(
+                    f"the record of {self.words} at {place.name} has more than {MAX_FILE_SIZE} bytes that this host has not seen, "
+                    "which none should have; nothing of it was used. Ask the admins, or make a new group"
+                )
+            found.append(text)
+            yield text
+
     def _keep(self, chain: Chain, found: list[bytes]) -> None:
         try:
             make_directory(Path(self._kept.name).parent, 0o700, sync=True)
@@ -204,9 +216,3 @@ class Group:
 
 def _agree(one: Chain, other: Chain) -> bool:
     return all(a == b for a, b in zip(one.digests, other.digests, strict=False))
-
-
-def _noted(texts: Iterator[bytes], found: list[bytes]) -> Iterator[bytes]:
-    for text in texts:
-        found.append(text)
-        yield text

@@ -10,6 +10,7 @@ import pytest
 
 from kacas.errors import StoreError
 from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError, RemoteNotFoundError
+from kacas_remote.groups import group as module
 from kacas_remote.groups.joined import groups_path, read_groups
 from kacas_remote.groups.verbs import add_members, move_group, remove_members
 from tests.remote.groups.people import MakePerson, joined, know_bucket, new_group
@@ -178,3 +179,17 @@ def test_a_version_that_a_stranger_planted_is_refused_until_the_record_is_moved_
     assert ana.keys("lab").epochs() == before
     planted.unlink()
     assert move_group("lab", at="lab-bucket", environment=ana.environment).look_there().number == 1
+
+
+def test_a_record_that_would_fill_the_memory_is_refused(
+    person: MakePerson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "place").mkdir()
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, "lab-bucket")
+    for name in ("ben", "cem", "dan"):
+        add_members(group, [(ben if name == "ben" else person(name)).member()], ana.environment)
+    monkeypatch.setattr(module, "MAX_FILE_SIZE", 3000)
+    with pytest.raises(DamagedGroupError, match="more than 3000 bytes"):
+        joined(ben, group, "lab-bucket")
+    assert ana.keys("lab").epochs()  # who has seen it goes on
