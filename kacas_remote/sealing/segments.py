@@ -5,16 +5,19 @@ salt (16) + XChaCha20-Poly1305 ciphertext of at most 65,536 bytes + tag (16); no
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 from blake3 import blake3
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as _decrypt
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as _encrypt
+from nacl.exceptions import CryptoError
 
-from kacas_remote.sealing.aead import TAG_SIZE, decrypt, encrypt
 from kacas_remote.sealing.epoch_keys import EpochKeys
 
 SEGMENT_SIZE = 65_536
 """Plain bytes of each but the last, which has what is left; that of an empty blob has none."""
-SALT_SIZE = 16
+SALT_SIZE, TAG_SIZE = 16, 16
 SEALED_SEGMENT_SIZE = SALT_SIZE + SEGMENT_SIZE + TAG_SIZE
 _ADDED = SALT_SIZE + TAG_SIZE
 _INDEX = struct.Struct("<Q")
@@ -73,7 +76,7 @@ class Sealer:
             stop = at + len(segment) + _ADDED
             index = self._index | (_LAST if last and start + len(segment) == len(plain) else 0)
             out[at : at + SALT_SIZE] = self._salt
-            encrypt(segment, out[at + SALT_SIZE : stop], self._salt + _INDEX.pack(index), self._key)
+            out[at + SALT_SIZE : stop] = _encrypt(bytes(segment), None, self._salt + _INDEX.pack(index), self._key)
             at = stop
             self._index += 1
         return at
@@ -115,8 +118,9 @@ class Opener:
         size = len(segment) - _ADDED
         if size < 0 or (not size and index):
             raise SealBrokenError("it ends within a segment: it was cut short")
+        sealed = bytes(segment[SALT_SIZE:])
         for flag in flags:
-            nonce = self._salt + _INDEX.pack(index | flag)
-            if decrypt(segment[SALT_SIZE:], out[:size], nonce, self._key):
+            with contextlib.suppress(CryptoError):
+                out[:size] = _decrypt(sealed, None, self._salt + _INDEX.pack(index | flag), self._key)
                 return
         raise SealBrokenError(f"segment {index} does not open: it was altered, or it is not what was sealed there")
