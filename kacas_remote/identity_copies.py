@@ -19,6 +19,10 @@ def bring(source: Path, environment: Mapping[str, str] | None = None) -> tuple[I
     Raises InvalidSettingError, also if there is another identity here: it is never replaced.
     """
     pair = _pair_at(source)
+    if pair is None and not source.exists():
+        raise InvalidSettingError(
+            f"{source} is not there; name a file that `kacas identity export` wrote, or a directory"
+        )
     if pair is None:
         raise InvalidSettingError(
             f"{source} holds no identity: neither is it a file that `kacas identity export` wrote, nor a directory with "

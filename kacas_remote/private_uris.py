@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kacas.errors import InvalidUriError
+from kacas.errors import InvalidSettingError, InvalidUriError, StoreError
 from kacas.model.uri import DirectoryUri, Uri, shown
+from kacas_remote.errors import GroupAccessError
 from kacas_remote.groups import keys_of
 from kacas_remote.sealing.epoch_keys import Keys
 from kacas_remote.sealing.sealed_uri import SealedUri, opened_uri, parse_sealed_uri, sealed_uri
 
 
 def open_uris(texts: Sequence[str]) -> list[Uri | DirectoryUri]:
-    """What encrypted URIs name. Raises InvalidUriError for one that is none or was altered, and as `keys_of` and `Keys.epochs`."""
+    """What encrypted URIs name. Raises InvalidUriError for one that is none or was altered, and as `keys_of` and `Keys.epochs`;
+    StoreError for one that no known key opens while the record is away."""
     several = list(map(parse_sealed_uri, texts))
     groups = {group_id: Opening(group_id) for group_id in dict.fromkeys(one.group_id for one in several)}
     return [groups[one.group_id].open(one) for one in several]
@@ -33,13 +35,13 @@ class Opening:
         self._is_fresh = False
 
     def open(self, sealed: SealedUri) -> Uri | DirectoryUri:
-        """Raises InvalidUriError."""
+        """Raises InvalidUriError, StoreError."""
         found = opened_uri(sealed, self._epochs)
         if found is None and not self._is_fresh:
-            self._is_fresh = True
-            if self._keys.refresh():
+            if self._refresh(sealed):
                 self._epochs = self._keys.epochs()
                 found = opened_uri(sealed, self._epochs)
+            self._is_fresh = True
         if found is None:
             raise InvalidUriError(
                 f"{shown(sealed.text)} cannot be opened with the keys of the group {self._keys.group_name}: it was altered, or "
@@ -47,3 +49,15 @@ class Opening:
                 uri=sealed.text,
             )
         return found
+
+    def _refresh(self, sealed: SealedUri) -> bool:
+        try:
+            return self._keys.refresh()
+        except GroupAccessError:
+            raise
+        except (StoreError, InvalidSettingError) as exc:
+            raise StoreError(
+                f"{shown(sealed.text)} cannot be opened with the keys of the group {self._keys.group_name} that this host has "
+                f"seen. It may be of a newer epoch, but the record of the group cannot be looked at: {exc}",
+                path=sealed.text,
+            ) from exc

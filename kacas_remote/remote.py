@@ -66,6 +66,11 @@ class Remote:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
         return self._id is not None or self._read_marker() is not None
 
+    def check_open(self) -> None:
+        """Raises InvalidRemoteError if all of it is sealed, and it was not added so. One round trip, until it has a marker."""
+        if not self.configuration.private:
+            self.marked  # noqa: B018
+
     def bucket(self) -> BlobStore:
         """Its blobs as they lie there, which are sealed if it is private. Raises then as `SealedBlobs.check`."""
         if not self.configuration.private:
@@ -73,6 +78,13 @@ class Remote:
         from kacas_remote.blobs.sealed import bucket_of
 
         return bucket_of(self.blobs)
+
+    def check_writable(self, what: str) -> None:
+        """what: would be done there, as in "pushed to it". Raises NotSupportedError if this user only reads there."""
+        if not self.configuration.writable:
+            raise NotSupportedError(
+                f"remote {self.name} can only be read: nothing can be {what}; name another one", path=self.blobs.name
+            )
 
     def check_plain(self) -> None:
         """Raises NotSupportedError if no plain objects can be there."""

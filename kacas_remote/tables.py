@@ -62,6 +62,7 @@ class Bucket(Protocol):
     def address(self) -> str: ...
     @property
     def remote_id(self) -> bytes: ...
+    def check_open(self) -> None: ...
 
 
 def known_of(remote: Bucket, cache: Path) -> Path:
@@ -95,7 +96,8 @@ class Tables:
     def refresh(self) -> Refreshed:
         """Read the tables of packs that are new in the bucket, forget those of packs that are gone.
 
-        A table that cannot be used is named in the result, and in `refused`, by the id of its pack. Raises what the bucket does.
+        A table that cannot be used is named in the result, and in `refused`, by the id of its pack. Raises what the bucket does,
+        and InvalidRemoteError for a private one that was not added as such: there seems to be nothing in it.
         """
         birth = self._database.read(HostDatabase.birth)
         with ThreadPoolExecutor(1, "kacas-removed") as pool:
@@ -109,6 +111,8 @@ class Tables:
         """How many are new, and gone."""
         infos = self._remote.blobs.list(PACKS)
         listed = {pack_id: info for info in infos if (pack_id := pack_id_of(info.key)) is not None}
+        if not listed:
+            self._remote.check_open()
         known = self._known()
         gone = {pack_id for pack_id, size in known.items() if pack_id not in listed or listed[pack_id].size != size}
         self._forget(gone)

@@ -187,6 +187,8 @@ def test_an_altered_uri_is_invalid_and_one_of_an_unknown_group_is_not_found(cont
         kacas.load_text(encrypted.replace(group, "0" * 32))
     with pytest.raises(kacas.GroupNotFoundError, match="nobody"):
         kacas.encrypt_uri(contents.text, access_group="nobody")
+    with pytest.raises(kacas.InvalidSettingError, match="named by text"):
+        kacas.encrypt_uri(contents.text, access_group=None)  # type: ignore[arg-type]
 
 
 def test_a_uri_of_one_group_is_nothing_to_another_and_can_be_encrypted_again_for_it(
@@ -234,6 +236,19 @@ def test_a_member_whose_kacas_saw_no_newer_epoch_looks_again_for_a_uri_that_does
     newer = kacas.encrypt_uri(contents.text, access_group="lab")
     become(BEN, monkeypatch)
     assert kacas.load_text(newer) == "for us"
+
+
+def test_while_the_record_is_away_what_does_not_open_may_be_newer_and_is_not_called_altered(
+    contents: Contents, tmp_path: Path
+) -> None:
+    encrypted = kacas.encrypt_uri(contents.text, access_group="lab")
+    (record,) = tmp_path.rglob("lab.group")
+    record.rename(record.with_name("away"))
+    assert kacas.load_text(encrypted) == "for us"
+    with pytest.raises(
+        kacas.StoreError, match=r"seen\. It may be of a newer epoch, but .* cannot be looked at: .* is gone"
+    ):
+        kacas.load_text(encrypted.replace("a.txt", "b.txt"))
 
 
 def test_the_names_of_kachery_cloud_are_there(contents: Contents) -> None:

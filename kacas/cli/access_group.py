@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +12,12 @@ from kacas.cli.command import CommandGroup, ExampleCommand, json_option
 from kacas.cli.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kacas_remote.groups.chain import Chain, Change, Person
     from kacas_remote.groups.edits import NewMember
     from kacas_remote.groups.group import Group
+    from kacas_remote.groups.record import Member
 
 _PERSON = "ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 _ID = "ag_0123456789abcdef0123456789abcdef"
@@ -119,15 +123,18 @@ def show(session: Session, name: str, as_json: bool) -> None:
         "members": len(chain.newest.members),
         "you_are": _own_part(chain),
         "is_now": is_now,
-        "join": f"kacas group join {chain.name} {_id_of(found)} --at {_as_named(found.joined.place)}",
+        "add_remote": _add_remote(session, found, chain.name),
+        "join": f"kacas group join {chain.name} {_id_of(found)} --at {shlex.quote(_as_named(found.joined.place))}",
     }
     if as_json:
         output.json_line(values)
         return
-    shown = {key: value for key, value in values.items() if key not in ("join", "is_now")}
+    shown = {key: value for key, value in values.items() if key not in ("add_remote", "join", "is_now")}
     output.fields((key.replace("_", " "), str(value)) for key, value in shown.items())
     output.line()
-    output.line(f"A new member runs: {values['join']}")
+    output.line("A new member runs:")
+    for command in filter(None, (values["add_remote"], values["join"])):
+        output.line(f"  {command}")
 
 
 @click.command(cls=ExampleCommand, examples=["kacas group members lab", "kacas group members lab --json"])
@@ -160,15 +167,16 @@ def members(session: Session, name: str, as_json: bool) -> None:
 def add_member(session: Session, name: str, who: tuple[str, ...], called: str | None, admin: bool) -> None:
     """Let somebody in; for admins.
 
-    WHO is a key, which its owner prints with `kacas identity show`, or the name of somebody in `kacas trust list`. A new
-    member can open all that was encrypted for the group since it began.
+    WHO is a key, which its owner prints with `kacas identity show`, or the name of somebody in `kacas trust list`, or, with
+    --admin, in the group. A new member can open all that was encrypted for the group since it began.
     """
     from kacas_remote.groups.verbs import add_members, open_group
 
     if called is not None and len(who) > 1:
         raise click.UsageError("--name goes with one new member")
     found = open_group(name)
-    chain = add_members(found, [_new_member(one, called, admin=admin) for one in who])
+    people = found.look_there().newest.members
+    chain = add_members(found, [_new_member(one, called, admin=admin, people=people) for one in who])
     output.note(f"the group {name} has {output.count(len(chain.newest.members), 'member')}; version {chain.number}")
 
 
@@ -251,23 +259,50 @@ def _place(session: Session, at: str | None) -> str | None:
     return at
 
 
+def _add_remote(session: Session, found: Group, name: str) -> str | None:
+    """How a new member, who calls the group so, adds the remote that the record is in. None if it is in none that all can add."""
+    from kacas_remote.configuration import read_remotes
+
+    place = found.joined.place
+    remote = next((one for one in read_remotes(session.settings()) if place == f"remote:{one.name}"), None)
+    if remote is None or remote.private not in ("", found.joined.name, _id_of(found)):
+        return None
+    options = [
+        ("--endpoint", remote.endpoint),
+        ("--region", remote.region),
+        ("--private", name if remote.private else ""),
+    ]
+    words = [word for option in options if option[1] for word in option] + ["--anonymous"] * remote.anonymous
+    return shlex.join(["kacas", "remote", "add", remote.name, remote.url, *words])
+
+
 def _as_named(place: str) -> str:
     """As --at takes it."""
     return place.removeprefix("remote:").removeprefix("file:")
 
 
-def _new_member(who: str, called: str | None, *, admin: bool) -> NewMember:
+def _new_member(who: str, called: str | None, *, admin: bool, people: Sequence[Member] = ()) -> NewMember:
+    """people: who is in the group already, and may be meant by name."""
     from kacas_remote.groups.edits import NewMember
-    from kacas_remote.signing import parse_publisher
+    from kacas_remote.signing import parse_publisher, publisher_text
     from kacas_remote.trust import read_publishers, trust_file
 
     trusted = read_publishers(trust_file())
-    key = next((key for key, name in trusted.items() if name == who), None)
-    if key is None:
+    keys = {key for key, name in trusted.items() if name == who} | {one.key for one in people if one.name == who}
+    if len(keys) > 1:
+        said = " or ".join(sorted(map(publisher_text, keys)))
+        raise click.UsageError(
+            f"{who} is one in the group, and another one in `kacas trust list`; name the key: {said}"
+        )
+    if not keys:
         try:
-            key = parse_publisher(who)
+            keys = {parse_publisher(who)}
         except ValueError as exc:
-            raise click.UsageError(f"{exc}, and nobody of that name is in `kacas trust list`") from exc
+            raise click.UsageError(
+                f"{who[:100]!r} is neither the key of a person, ed25519: and 64 lower-case hex digits, as "
+                "`kacas identity show` prints it to them, nor the name of somebody in the group or in `kacas trust list`"
+            ) from exc
+    (key,) = keys
     return NewMember(key, called or trusted.get(key) or key.hex()[:8], admin)
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from kacas.cli import output
 from kacas.cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,6 +78,13 @@ class CommandGroup(click.Group):
         self.examples = tuple(examples)
         self.exit_codes: Sequence[tuple[str, str]] = ()
         self._sections: dict[str, list[click.Command]] = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without a command the help is shown: click makes an error of it, all in one line."""
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            output.text_block(ctx.get_help())
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def add_section(self, title: str, *commands: click.Command) -> None:
         """Add commands under a title of the help."""

@@ -31,6 +31,13 @@ def remote() -> None:
     """
 
 
+def _group(ctx: click.Context, param: click.Parameter, name: str | None) -> str:
+    """An empty one would make the remote a plain one, and what is pushed lie open."""
+    if name == "":
+        raise click.BadParameter("the name of the group is empty; is a variable not set?", ctx=ctx, param=param)
+    return name or ""
+
+
 @click.command(
     cls=ExampleCommand,
     examples=[
@@ -45,9 +52,11 @@ def remote() -> None:
 @click.option("--region", default="", help="The region of the bucket.")
 @click.option("--profile", default="", help="The profile of ~/.aws to use.")
 @click.option("--plain", is_flag=True, help="Push whole objects, for browsers and kachery clients.")
-@click.option("--private", default="", metavar="GROUP", help="Seal all that is pushed there for this access group.")
+@click.option(
+    "--private", metavar="GROUP", callback=_group, help="Seal all that is pushed there for this access group."
+)
 @click.option("--trusted", is_flag=True, help="Believe whoever can write there, as in the lab's own bucket.")
-@click.option("--read-only", is_flag=True, help="Never push there.")
+@click.option("--read-only", is_flag=True, help="Change nothing there: no push, no rm, no gc.")
 @click.option("--anonymous", is_flag=True, help="Ask without credentials, as of public buckets.")
 @click.option("--no-probe", is_flag=True, help="Do not try now what the service can do.")
 @json_option("Print one JSON object, for programs.")
@@ -76,6 +85,8 @@ def add(session: Session, /, name: str, url: str, no_probe: bool, as_json: bool,
     if not as_json:
         output.note(f"added remote {name}{', the default' if new.default else ''}: {url}")
     _show_probed(new, as_json)
+    if not no_probe:
+        _warn_of_sealed(new)
 
 
 @click.command("list", cls=ExampleCommand, examples=["kacas remote list", "kacas remote list --json"])
@@ -193,6 +204,7 @@ def probe(session: Session, name: str, as_json: bool) -> None:
         lambda found: [dataclasses.replace(one, probed=seen.probed) if one.name == name else one for one in found]
     )
     _show_probed(remote_named(name, remotes), as_json)
+    _warn_of_sealed(seen)
 
 
 remote.add_section("Commands", add, list_, show, default, remove, probe)
@@ -203,6 +215,7 @@ def _can_write(one: RemoteConfiguration) -> bool:
 
 
 def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
+    from kacas_remote.blobs.claim import claimed_by
     from kacas_remote.errors import GroupNotFoundError
     from kacas_remote.opening import open_bucket
     from kacas_remote.probe import probe
@@ -212,15 +225,41 @@ def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
         opened = open_configured(configuration)
     except GroupNotFoundError:  # its record may come to be in this very bucket
         opened = Remote(configuration.name, open_bucket(configuration), configuration)
-        group = configuration.private
-        output.note(
-            f"there is no group {group} here yet: kacas group create {group} --at {configuration.name}, or "
-            f"kacas group join {group} ID --at {configuration.name}"
-        )
+        _note_of_group(configuration, claimed_by(opened.blobs, configuration.private))
     try:
         return dataclasses.replace(configuration, probed=probe(opened))
     finally:
         opened.close()
+
+
+def _note_of_group(configuration: RemoteConfiguration, claimed: tuple[str, str] | None) -> None:
+    """How the group comes to be here. claimed: whose the bucket says that it is, which only a person can confirm."""
+    name, group = configuration.name, configuration.private
+    if claimed is None:
+        output.note(
+            f"there is no group {group} here yet: kacas group create {group} --at {name}, or "
+            f"kacas group join {group} ID --at {name}"
+        )
+    else:
+        output.note(
+            f"there is no group {group} here yet, and the bucket says that it is private to {claimed[0]}. If that is the id which "
+            f"an admin told you: kacas group join {group} {claimed[0]} --at {name}"
+        )
+
+
+def _warn_of_sealed(one: RemoteConfiguration) -> None:
+    """If this user cannot open what is there, or not yet: a remote may be added before somebody lets them in."""
+    from kacas.errors import KacasError
+    from kacas_remote.errors import GroupNotFoundError
+    from kacas_remote.groups import keys_of
+
+    if one.private:
+        try:
+            keys_of(one.private).epochs()
+        except GroupNotFoundError:
+            pass  # that was said before
+        except KacasError as exc:
+            output.warn(str(exc))
 
 
 def _marks(one: RemoteConfiguration) -> list[str]:

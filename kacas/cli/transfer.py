@@ -84,6 +84,8 @@ def push(
     arrived is not sent again: --pending goes on.
     """
     given = [is_pending, from_stdin, bool(uris)].count(True)
+    if "" in uris:
+        raise click.UsageError("a URI or pattern is empty; is a variable not set?")
     if given != 1:
         raise click.UsageError("give URIs or patterns, or --stdin, or --pending")
     if is_pending and (dry_run or plain):

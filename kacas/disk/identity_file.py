@@ -50,7 +50,7 @@ def keep_key_pair(pair: KeyPair, path: Path) -> bool:
     there = read_identity(path)
     if there != pair:
         raise InvalidSettingError(
-            f"{path} holds another identity, {there.public}, which was kept; move it away to use another one"
+            f"{path} holds another identity, ed25519:{there.public}, which was kept; move it away to use another one"
         )
     return False
 

@@ -213,6 +213,8 @@ def _hint(text: str) -> str:
     stripped = text.strip()
     if stripped != text and _URI.fullmatch(stripped):
         return f"remove the white space around it: {stripped}"
+    if stripped != text and stripped.startswith("sha1-enc://"):
+        return "remove the white space around it"
     if _BARE_HEX.fullmatch(stripped):
         return f"did you mean sha1://{stripped.lower()} ?"
     lowered = stripped.lower()

@@ -15,14 +15,9 @@ def is_claimed(blobs: BlobStore, keys: Keys) -> bool:
 
     Raises InvalidRemoteError if it is a plain remote, GroupAccessError if it is another group's, NewerFormatError.
     """
-    try:
-        found = private_group(blobs.get(MARKER, MAX_MARKER_SIZE))
-    except BlobNotFoundError:
-        return False
-    except SizeLimitError:
-        found = None
+    found = claimed_by(blobs, keys.group_name)
     if found is None:
-        raise _not_private(blobs, keys)
+        return False
     group, scheme = found
     if group != f"ag_{keys.group_id.hex()}":
         raise GroupAccessError(
@@ -38,6 +33,22 @@ def is_claimed(blobs: BlobStore, keys: Keys) -> bool:
     return True
 
 
+def claimed_by(blobs: BlobStore, wanted: str) -> tuple[str, str] | None:
+    """The group to which the bucket is private, ag_<32 hex>, and the scheme; None if it has no marker. wanted: for messages.
+
+    Raises InvalidRemoteError if it is a plain remote.
+    """
+    try:
+        found = private_group(blobs.get(MARKER, MAX_MARKER_SIZE))
+    except BlobNotFoundError:
+        return None
+    except SizeLimitError:
+        found = None
+    if found is None:
+        raise _not_private(blobs, wanted)
+    return found
+
+
 def claim(blobs: BlobStore, keys: Keys) -> None:
     """Mark the bucket as private to this group, unless it is already. Raises as `is_claimed`, and if plain blobs are there."""
     if is_claimed(blobs, keys):
@@ -45,15 +56,15 @@ def claim(blobs: BlobStore, keys: Keys) -> None:
     for prefix in (PACKS, RECIPES, PLAIN):
         try:
             if next(iter(blobs.list(prefix)), None) is not None:
-                raise _not_private(blobs, keys)
+                raise _not_private(blobs, keys.group_name)
         except NotSupportedError:
             break  # what cannot be listed is not written, either
     if not blobs.put_if_absent(MARKER, encode_private_marker(keys.group_id)):
         is_claimed(blobs, keys)
 
 
-def _not_private(blobs: BlobStore, keys: Keys) -> InvalidRemoteError:
+def _not_private(blobs: BlobStore, group: str) -> InvalidRemoteError:
     return InvalidRemoteError(
-        f"{blobs.name} is a plain remote: what is there lies open, so it cannot be private to {keys.group_name}. Take another "
+        f"{blobs.name} is a plain remote: what is there lies open, so it cannot be private to {group}. Take another "
         "bucket or prefix for what is private, or add this one without --private"
     )

@@ -134,10 +134,10 @@ class Group:
 
         Raises as `change`.
         """
-        place = self.place()
-        if self.seen() is None:
+        place, seen = self.place(), self.seen()
+        if seen is None:
             raise GroupNotFoundError(f"this host has seen nothing of the record of {self.words}")
-        there = highest(place)
+        there = self._matching(seen, place)
         for number, text in enumerate(self._kept.read(1), start=1):
             if number > there:
                 place.create(number, text)
@@ -168,19 +168,32 @@ class Group:
     def _check_seen(self, seen: Chain, text: bytes | None, place: Place) -> None:
         """Raises if what is at the place now is not what this host saw there."""
         if text is None:
-            number = highest(place)
+            number = self._matching(seen, place)
             if number == 0:
                 raise GroupNotFoundError(f"the record of {self.words} is gone from {place.name}")
-            self._raise_rolled_back(seen, place, f"was rolled back: version {number} is the newest there")
-        if blake3(text).digest() != seen.digests[-1]:
-            self._raise_rolled_back(seen, place, f"was rewritten: another version {seen.number} is there")
+            what = f"was rolled back: version {number} is the newest there"
+            again = f"to put it there again: kacas group move {self.joined.name} --at {self.joined.place}"
+            self._raise_refused(seen, place, what, again)
+        self._check_one(seen, place, seen.number, text)
 
-    def _raise_rolled_back(self, seen: Chain, place: Place, what: str) -> NoReturn:
+    def _matching(self, seen: Chain, place: Place) -> int:
+        """How many of the versions that were seen are there. Raises as `_check_one`."""
+        number = min(highest(place), seen.number)
+        if number and (text := next(place.read(number), None)) is not None:
+            self._check_one(seen, place, number, text)
+        return number
+
+    def _check_one(self, seen: Chain, place: Place, number: int, text: bytes) -> None:
+        """Raises for a version that is another one than was seen. None is ever replaced, so that place is lost."""
+        if blake3(text).digest() != seen.digests[number - 1]:
+            elsewhere = f"to put it at another place: kacas group move {self.joined.name} --at PLACE"
+            self._raise_refused(seen, place, f"was rewritten: another version {number} is there", elsewhere)
+
+    def _raise_refused(self, seen: Chain, place: Place, what: str, way_out: str) -> NoReturn:
         raise DamagedGroupError(
             f"the record of {self.words} at {place.name} {what}, and this host has seen version {seen.number} of "
             f"{seen.newest.time}, by {seen.changes[-1].by.name}. Nothing of it was used. Ask the admins whether somebody put an "
-            f"older copy back. All that was seen here is in {self._kept.name}; to put it there again: kacas group move "
-            f"{self.joined.name} --at {self.joined.place}"
+            f"older copy back. All that was seen here is in {self._kept.name}; {way_out}"
         )
 
     def _noted(self, texts: Iterator[bytes], found: list[bytes], place: Place) -> Iterator[bytes]:

@@ -85,6 +85,10 @@ def change_groups(
 
 def joined_group(name_or_id: str, environment: Mapping[str, str] | None = None) -> JoinedGroup:
     """By this user's name of it, or ag_<32 hex>. Raises GroupNotFoundError, InvalidSettingError."""
+    if not isinstance(name_or_id, str):
+        raise InvalidSettingError(
+            f"an access group is named by text, as `kacas group list` shows it, not by {name_or_id!r:.80}"
+        )
     groups = read_groups(groups_path(environment))
     group_id = parse_group(name_or_id)
     for one in groups:

@@ -32,11 +32,7 @@ def push(
     all, if the remote fails. Raises NotSupportedError if it takes no pushes, or no plain objects; InvalidUriError, NotFoundError
     or WrongKindError, before anything is sent, for what cannot be pushed at all.
     """
-    if not remote.configuration.writable:
-        raise NotSupportedError(
-            f"remote {remote.name} can only be read: nothing can be pushed to it; name another one",
-            path=remote.blobs.name,
-        )
+    remote.check_writable("pushed to it")
     plan = plan_of(store.repository, uris)
     if plain is None:
         plain = remote.configuration.plain

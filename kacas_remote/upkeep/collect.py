@@ -65,7 +65,9 @@ def collect(
     remote: Remote, settings: CollectSettings | None = None, *, dry_run: bool = False, progress: Progress = silent
 ) -> CollectReport:
     """Raises CollectorBusyError, DamagedRemoteError or NewerFormatError if anything cannot be read: then nothing is deleted. Nor
-    if it is private and the record of its group cannot be looked at."""
+    if it is private and the record of its group cannot be looked at. Raises NotSupportedError if this user only reads there."""
+    if not dry_run:
+        remote.check_writable("deleted from it")
     return _Collection(remote.through(strict_of(remote.blobs)), settings or CollectSettings(), progress).run(dry_run)
 
 

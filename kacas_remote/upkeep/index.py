@@ -58,8 +58,10 @@ class IndexReport:
 
 def index(remote: Remote, *, dry_run: bool = False, progress: Progress = silent) -> IndexReport:
     """Make the recipes. Those that are made stay if it is ended half-way. Raises what the service raises, and
-    NotSupportedError for a private remote."""
+    NotSupportedError for a private remote, and if this user only reads there."""
     remote.check_plain()
+    if not dry_run:
+        remote.check_writable("put there")
     report = IndexReport()
     for info in without_recipe(remote.blobs):
         report.objects += 1

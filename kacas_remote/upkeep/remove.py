@@ -46,8 +46,10 @@ def remove(
     """Remove contents and directories. None if `confirm`, which is shown what would go, says no.
 
     Raises NotFoundError for what is not there: nothing is removed then. Raises as reading all tables and recipes does, and if
-    it is private and the record of its group cannot be looked at.
+    it is private and the record of its group cannot be looked at. Raises NotSupportedError if this user only reads there.
     """
+    if not dry_run:
+        remote.check_writable("removed from it")
     remote = remote.through(strict_of(remote.blobs))
     wanted = any_uris(list(uris))
     with _surveyed(remote, progress) as survey:

@@ -69,6 +69,12 @@ def test_every_help_has_a_purpose_and_examples(kacas: Runner, path: tuple[str, .
     assert all("kacas " in example for example in examples)
 
 
+@pytest.mark.parametrize("group", [path for path, command in TREE.items() if command.no_args_is_help])
+def test_a_group_of_commands_alone_shows_its_help(kacas: Runner, group: tuple[str, ...]) -> None:
+    answer, helped = kacas(*group), kacas(*group, "--help")
+    assert (answer.code, answer.err, answer.out) == (2, b"", helped.out)
+
+
 def test_examples_are_command_lines_that_are_understood(path: tuple[str, ...]) -> None:
     command = TREE[path]
     assert isinstance(command, ExampleCommand | CommandGroup)

@@ -111,8 +111,9 @@ def test_another_identity_is_never_replaced_by_an_import(kacas: Runner, file: Pa
     kachery.keys()
     answer = kacas("identity", "import", kachery.path)
     assert answer.code == 2
-    assert "another identity" in answer.error
+    assert f"another identity, {kacas('identity', 'show').lines[0]}, which was kept" in answer.error
     assert file.read_bytes() == before
+    assert "is not there" in kacas("identity", "import", tmp_path / "nowhere").error
 
 
 @pytest.mark.parametrize("text", ["", "format = 2", f'format = 1\npublic_key = "{PUBLIC}"\nprivate_key = "{"1" * 64}"'])

@@ -61,7 +61,9 @@ def test_two_members_share_what_the_bucket_does_not_tell(
     uri = anna("store", "notes.txt").text.strip()
     assert anna("push", uri, "--to", "vault").code == 0
 
-    assert bert("remote", "add", "vault", bucket, "--private", "lab").code == 0
+    added = bert("remote", "add", "vault", bucket, "--private", "lab")
+    assert (added.code, f"kacas group join lab {group} --at vault".encode() in added.err) == (0, True)
+    assert b"group create" not in added.err
     assert bert("group", "join", "lab", group, "--at", "vault").code == 0
     assert bert("remote", "probe", "vault").code == 0
     assert bert("cat", uri).text == "the animal is called Konstantin"
@@ -77,6 +79,23 @@ def test_two_members_share_what_the_bucket_does_not_tell(
     answer = bert("cat", later)
     assert (answer.code, answer.out) == (15, b"")
     assert b"removed you" in answer.err
+
+
+def test_an_empty_variable_for_the_group_does_not_make_a_plain_remote(
+    person: Callable[[str], Person], bucket: str
+) -> None:
+    anna = person("anna")
+    answer = anna("remote", "add", "vault", bucket, "--private", "")
+    assert (answer.code, "is a variable not set?" in answer.error) == (2, True)
+    assert anna("remote", "list").text == ""
+
+
+def test_a_plain_bucket_is_refused_before_there_is_a_group_for_it(person: Callable[[str], Person], bucket: str) -> None:
+    anna = person("anna")
+    anna("remote", "add", "open", bucket)
+    assert anna("push", anna("store", "notes.txt").text.strip(), "--to", "open").code == 0
+    answer = anna("remote", "add", "vault", bucket, "--private", "lab")
+    assert (answer.code, "cannot be private to lab" in answer.error) == (2, True)
 
 
 def test_what_a_private_remote_has_not_is_said_in_words(person: Callable[[str], Person], bucket: str) -> None:

@@ -48,6 +48,13 @@ def test_a_pattern_names_what_is_kept_under_such_labels(kacas: Runner, lab: Remo
     assert "nothing that you keep has a label like 'run8-*.dat'" in refused.error
 
 
+def test_an_empty_variable_does_not_push_what_has_no_label(kacas: Runner, lab: Remote) -> None:
+    assert kacas("store", "-", stdin=b"only for me").code == 0
+    refused = kacas("push", "")
+    assert (refused.code, "is a variable not set?" in refused.error) == (2, True)
+    assert list(lab.blobs.list("")) == []
+
+
 def test_sync_sends_all_that_is_kept_and_lacking(kacas: Runner, lab: Remote, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "a.txt").write_bytes(b"in a directory")

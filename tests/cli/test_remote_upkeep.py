@@ -40,6 +40,20 @@ def test_what_is_removed_is_freed_by_gc(kacas: Runner, bucket: Path, tmp_path: P
     assert kacas("remote", "gc", "--json", "lab").object["deleted"] == 0  # it is younger than a day
 
 
+def test_nothing_is_changed_in_a_remote_that_was_added_as_read_only(
+    kacas: Runner, bucket: Path, tmp_path: Path
+) -> None:
+    uri = pushed(kacas, tmp_path, b"some bytes" * 100)
+    kacas("remote", "add", "look", f"file://{bucket}", "--read-only", "--no-probe")
+    before = {path: path.stat().st_mtime_ns for path in bucket.rglob("*")}
+    for command in (("rm", "--yes", "look", uri), ("gc", "--grace", "0", "look"), ("index", "look")):
+        answer = kacas("remote", *command)
+        assert (answer.code, "remote look can only be read" in answer.error) == (9, True)
+    assert kacas("remote", "rm", "--dry-run", "look", uri).code == 0
+    assert kacas("remote", "gc", "--dry-run", "look").code == 0
+    assert {path: path.stat().st_mtime_ns for path in bucket.rglob("*")} == before
+
+
 def test_verify_ends_with_5_and_says_what_to_do(kacas: Runner, bucket: Path, tmp_path: Path) -> None:
     pushed(kacas, tmp_path, b"some bytes" * 100)
     (pack,) = (bucket / "packs").iterdir()

@@ -25,6 +25,9 @@ class Bucket:
     remote_id: bytes = REMOTE_ID
     name: str = "lab"
 
+    def check_open(self) -> None:
+        """It is."""
+
     @property
     def address(self) -> str:
         return self.blobs.name

@@ -238,6 +238,17 @@ class TestWhatDoesNotFit:
             push(store, Remote("lab", memory), [store.store_text("other")])
         assert [info.key for info in memory.list("")] == before
 
+    def test_nor_does_what_is_there_seem_not_to_be(
+        self, store: kacas.Store, memory: CountingBlobs, group: str, tmp_path: Path
+    ) -> None:
+        uri = store.store_text("text")
+        with host(tmp_path / "other", Remote("lab", memory)) as other:
+            assert not other.exists(uri)
+            push(store, private_remote(memory, group), [uri])
+            for ask in (other.load_text, other.exists, other.find):
+                with pytest.raises(InvalidRemoteError, match="--private GROUP"):
+                    ask(uri)
+
     def test_it_takes_no_plain_objects(self, store: kacas.Store, memory: CountingBlobs, group: str) -> None:
         remote = private_remote(memory, group)
         with pytest.raises(NotSupportedError, match="without --plain"):
@@ -259,6 +270,24 @@ def test_what_comes_in_parts_goes_in_parts_that_services_take(memory: CountingBl
         sent = [one.size for one in memory.asked if one.call == "put"]
         assert all(size >= 8 * MIB for size in sent[:-1])
         assert blobs.get("parts", 64 * MIB) == b"".join(parts)
+
+
+def test_every_object_has_a_salt_of_its_own(memory: CountingBlobs, group: str) -> None:
+    """However it is put, and though it is put again: with the number of the segment it is the nonce."""
+    blobs = private_remote(memory, group).blobs
+    salts = []
+    for number in range(30):
+        for put in (
+            lambda number=number: blobs.put("a", bytes([number])),
+            lambda number=number: blobs.put_parts("a", [bytes([number])]),
+            lambda number=number: blobs.put_if_absent(f"b/{number}", b"the same"),
+            lambda: blobs.put("a", bytes(2 * MIB)),
+        ):
+            before = {info.key: info.e_tag for info in memory.list("")}
+            put()
+            changed = [info.key for info in memory.list("") if before.get(info.key) != info.e_tag]
+            salts += [memory.get(key, 1 << 30)[:16] for key in changed if key != MARKER]
+    assert len(salts) == len(set(salts)) == 120
 
 
 def test_nothing_is_read_of_what_is_too_large(memory: CountingBlobs, group: str) -> None:

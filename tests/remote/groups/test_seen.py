@@ -73,6 +73,30 @@ def test_a_history_that_an_admin_rewrote_is_noticed_by_who_saw_the_other(
         ben.keys("lab").epochs()
 
 
+def test_what_was_rewritten_is_not_mixed_with_what_was_seen_and_the_way_out_is_another_place(
+    person: MakePerson, place: str, tmp_path: Path
+) -> None:
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, place)
+    older = saved(tmp_path / "place")
+    add_members(group, [ben.member()], ana.environment)
+    add_members(group, [person("cem").member()], ana.environment)
+    bens = joined(ben, group, place)
+    restore(tmp_path / "place", older)
+    ana.seen_file(group.joined.group_id).unlink()
+    add_members(group, [person("eve").member()], ana.environment)
+    rewritten = saved(tmp_path / "place")
+    for attempt in (bens.look, lambda: move_group("lab", at=place, environment=ben.environment)):
+        with pytest.raises(
+            DamagedGroupError,
+            match=r"rewritten: another version 2 is there, .* at another place: kacas group move lab --at PLACE",
+        ):
+            attempt()
+    assert saved(tmp_path / "place") == rewritten
+    move_group("lab", at=str(tmp_path / "elsewhere.group"), environment=ben.environment)
+    assert [one.epoch for one in ben.keys("lab").epochs()] == [1]
+
+
 def test_any_member_restores_what_they_have_seen_or_moves_it(person: MakePerson, place: str, tmp_path: Path) -> None:
     ana, ben = person("ana"), person("ben")
     group = new_group(ana, place)
