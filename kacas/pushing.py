@@ -62,7 +62,8 @@ class Outgoing:
 
         for remote, uris in self._uris.items():
             try:
-                self._notes[remote] = write_down(PendingPush(str(self._store.path), remote.name, tuple(uris)))
+                push = PendingPush(str(self._store.path), remote.name, tuple(uris), private=remote.private)
+                self._notes[remote] = write_down(push)
             except KacasError as exc:
                 self._notes[remote] = exc
 

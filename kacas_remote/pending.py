@@ -27,12 +27,14 @@ _NAME_SIZE = 16
 
 @dataclass(frozen=True)
 class PendingPush:
-    """store: its path. remote: name. plain: as it was asked for."""
+    """store: its path. remote: name. plain: as it was asked for. private: the group for which the remote was to seal it, "" for
+    none: another remote may have the name by the time when it is sent."""
 
     store: str
     remote: str
     uris: tuple[str, ...]
     plain: bool | None = None
+    private: str = ""
 
     def belongs_with(self, other: PendingPush) -> bool:
         """Whether it is the same work on other URIs."""
@@ -164,9 +166,8 @@ def _read(path: Path) -> PendingPush:
         if told["format"] != _FORMAT:
             raise ValueError("it has another format")
         uris = tuple(str(uri) for uri in told["uris"])
-        return PendingPush(
-            str(told["store"]), str(told["remote"]), uris, None if told["plain"] is None else bool(told["plain"])
-        )
+        plain = None if told["plain"] is None else bool(told["plain"])
+        return PendingPush(str(told["store"]), str(told["remote"]), uris, plain, str(told.get("private", "")))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:

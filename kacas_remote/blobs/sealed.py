@@ -252,6 +252,7 @@ class SealedBlobs:
             raise
         except (StoreError, InvalidSettingError) as exc:
             if self._strict:
+                self._refreshed_s = float("-inf")  # it was not looked at: nor is the next list made without
                 raise StoreError(
                     f"nothing was changed in {self.name}: the record of its group cannot be looked at, and perhaps a new epoch "
                     f"began. {exc}",

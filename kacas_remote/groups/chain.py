@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from kacas_remote.errors import DamagedGroupError
@@ -71,22 +71,31 @@ def read_chain(group_id: bytes, texts: Iterable[bytes], so_far: Chain | None = N
 
     Raises RecordFormatError, whose `number` is that of the version that cannot stand there, and NewerRecordError.
     """
-    chain = so_far
+    newest = so_far.newest if so_far else None
+    # Lists, as a record can have many thousand versions.
+    digests = list(so_far.digests) if so_far else []
+    commitments = list(so_far.commitments) if so_far else []
+    changes = list(so_far.changes) if so_far else []
     for text in texts:
         try:
             version = decode_version(text)
-            if chain is None:
-                chain = _first(group_id, version)
+            if newest is None:
+                change = _first(group_id, version)
             else:
-                check_successor(chain.newest, version)
-                chain = _extended(chain, version)
+                check_successor(newest, version)
+                change = _change(newest, version)
         except RecordFormatError as exc:
-            exc.number = 1 if chain is None else chain.number + 1
+            exc.number = len(digests) + 1
             raise
-    return chain
+        newest = version
+        digests.append(version.digest)
+        changes.append(change)
+        if change.began_epoch:
+            commitments.append(version.commitment)
+    return Chain(newest, tuple(digests), tuple(commitments), tuple(changes)) if newest else None
 
 
-def _first(group_id: bytes, version: Version) -> Chain:
+def _first(group_id: bytes, version: Version) -> Change:
     if version.number != 1 or version.previous != NO_DIGEST or version.epoch != 1:
         raise RecordFormatError("it is not a first version")
     if version.group_id != group_id or group_id_of(version.signer, version.salt) != group_id:
@@ -96,8 +105,7 @@ def _first(group_id: bytes, version: Version) -> Chain:
     founder = _person(version, version.signer)
     added = tuple(Person(one.key, one.name) for one in version.members)
     admins = tuple(Person(one.key, one.name) for one in version.admins)
-    change = Change(1, version.time, founder, added, (), admins, (), 1, True)
-    return Chain(version, (version.digest,), (version.commitment,), (change,))
+    return Change(1, version.time, founder, added, (), admins, (), 1, True)
 
 
 def check_successor(before: Version, after: Version) -> None:
@@ -124,11 +132,10 @@ def check_successor(before: Version, after: Version) -> None:
         raise RecordFormatError("its epoch is not the next one")
 
 
-def _extended(chain: Chain, version: Version) -> Chain:
-    before = chain.newest
+def _change(before: Version, version: Version) -> Change:
     there = {one.key: one for one in before.members}
     now = {one.key: one for one in version.members}
-    change = Change(
+    return Change(
         version.number,
         version.time,
         _person(before, version.signer),
@@ -143,14 +150,6 @@ def _extended(chain: Chain, version: Version) -> Chain:
         epoch=version.epoch,
         began_epoch=version.epoch > before.epoch,
     )
-    commitments = (*chain.commitments, version.commitment) if change.began_epoch else chain.commitments
-    return replace(
-        chain,
-        newest=version,
-        digests=(*chain.digests, version.digest),
-        commitments=commitments,
-        changes=(*chain.changes, change),
-    )
 
 
 def _person(version: Version, key: bytes) -> Person:
@@ -158,20 +157,43 @@ def _person(version: Version, key: bytes) -> Person:
     return Person(key, member.name if member else "")
 
 
-def open_epochs(chain: Chain, own: PrivateKey) -> tuple[EpochKeys, ...]:
-    """The keys of all epochs, the newest first, for a member of the newest version.
+def open_epochs(chain: Chain, own: PrivateKey, texts: Iterable[bytes] = ()) -> tuple[EpochKeys, ...]:
+    """The keys of all epochs, the newest first, for a member of the newest version. texts: of its versions; with them an admin
+    who published a ring that nobody opens locks out nobody who had older secrets, nor other admins who remove that one.
 
     Raises DamagedGroupError if what the record holds for this member is not what was announced.
     """
     try:
         return _opened(chain, own)
     except UnopenedError as exc:
+        if found := _pieced_together(chain, own, texts):
+            return found
         version = chain.newest
+        began = next(one for one in reversed(chain.changes) if one.began_epoch)
         raise DamagedGroupError(
             f"version {version.number} of the record of the group {chain.name} ({group_text(chain.group_id)}) gives you no keys: "
-            f"{exc}. The version was signed by {chain.changes[-1].by.name} ({publisher_text(version.signer)}): ask an admin to "
-            "remove you and to add you again"
+            f"{exc}. The version was signed by {chain.changes[-1].by.name} ({publisher_text(version.signer)}), its epoch began "
+            f"with version {began.number}, signed by {began.by.name}: ask an admin to remove you and to add you again"
         ) from exc
+
+
+def _pieced_together(chain: Chain, own: PrivateKey, texts: Iterable[bytes]) -> tuple[EpochKeys, ...]:
+    """As `open_epochs`, from whatever opens in any version and is what was announced; () if one is missing."""
+    found: dict[int, EpochKeys] = {}
+    for version in map(decode_version, texts):
+        member = version.member(public_key(own))
+        if member is None or version.epoch in found or version.number > chain.number:
+            continue
+        try:
+            newest = unwrap(member.box, own, chain.group_id, version.epoch)
+            _check(newest, chain)
+            found[newest.epoch] = newest
+            for keys in open_ring(newest, version.ring):
+                _check(keys, chain)
+                found[keys.epoch] = keys
+        except UnopenedError:
+            continue
+    return tuple(found[epoch] for epoch in range(chain.newest.epoch, 0, -1)) if len(found) == chain.newest.epoch else ()
 
 
 def _opened(chain: Chain, own: PrivateKey) -> tuple[EpochKeys, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -67,8 +67,11 @@ def with_members(chain: Chain, own: PrivateKey, added: Sequence[NewMember], time
     return _signed(chain, _next(chain, own, time, members=members), own)
 
 
-def without_members(chain: Chain, own: PrivateKey, removed: Sequence[str], time: str) -> Version:
-    """The next version, without these members, in a new epoch. removed: their names, or ed25519:<64 hex>.
+def without_members(
+    chain: Chain, own: PrivateKey, removed: Sequence[str], time: str, texts: Iterable[bytes] = ()
+) -> Version:
+    """The next version, without these members, in a new epoch. removed: their names, or ed25519:<64 hex>. texts: of the versions
+    that there are, see `open_epochs`.
 
     Raises GroupAccessError, InvalidSettingError.
     """
@@ -81,7 +84,7 @@ def without_members(chain: Chain, own: PrivateKey, removed: Sequence[str], time:
         raise InvalidSettingError(
             f"the group {chain.name} has had {MAX_EPOCHS} epochs, and no more are possible; make a new group"
         )
-    known = open_epochs(chain, own)
+    known = open_epochs(chain, own, texts)
     keys = EpochKeys(chain.group_id, chain.newest.epoch + 1, new_secret())
     staying = tuple(replace(one, box=wrap(keys, one.key)) for one in chain.newest.members if one.key not in gone)
     version = _next(
@@ -111,7 +114,8 @@ def check_name(name: str, of_what: str) -> None:
     """Raises InvalidSettingError."""
     if not is_name(name):
         raise InvalidSettingError(
-            f"{name[:80]!r} is no name for {of_what}: letters, digits and . _ @ -, at most 64, none of the signs first"
+            f"{name[:80]!r} is no name for {of_what}: letters, digits and . _ @ -, at most 64, none of the signs first, and "
+            "not as an id of a group"
         )
 
 

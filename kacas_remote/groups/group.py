@@ -7,6 +7,7 @@ An older record that somebody put back is noticed by all who saw the newer one. 
 
 from __future__ import annotations
 
+import os
 import random
 import time
 import warnings
@@ -22,7 +23,7 @@ from kacas.settings import Settings, state_directory
 from kacas_remote.errors import DamagedGroupError, GroupNotFoundError
 from kacas_remote.groups.chain import Chain, read_chain
 from kacas_remote.groups.joined import JoinedGroup, open_place
-from kacas_remote.groups.places import FilePlace, Place, highest
+from kacas_remote.groups.places import MAX_FILE_SIZE, FilePlace, Place, highest
 from kacas_remote.groups.record import NewerRecordError, RecordFormatError, Version, group_text
 
 _ATTEMPTS, _PAUSE_S = 50, 0.05
@@ -77,7 +78,7 @@ class Group:
         if seen:
             self._check_seen(seen, next(texts, None), place)
         found: list[bytes] = []
-        chain = self._read(place.name, _noted(texts, found), seen)
+        chain = self._read(place.name, self._noted(texts, found, place), seen)
         if chain is None:
             raise GroupNotFoundError(
                 f"there is no record of {self.words} at {place.name}; is that its place? Whoever let you in can tell"
@@ -88,7 +89,20 @@ class Group:
 
     def seen(self) -> Chain | None:
         """What this host has seen; None if nothing. Raises DamagedGroupError, NewerFormatError, StoreError."""
-        return self._read(self._kept.name, self._kept.read(1) if self._kept.is_there else iter(()), None)
+        return self._read(self._kept.name, self.seen_texts(), None)
+
+    def seen_texts(self) -> Iterator[bytes]:
+        """Of all versions that this host has seen; none is read before it is asked for."""
+        if self._kept.is_there:
+            yield from self._kept.read(1)
+
+    def seen_mark(self) -> object:
+        """Another one when this host has seen more, in whatever process. A microsecond: the record itself is not read."""
+        try:
+            found = os.stat(self._kept.name)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def change(self, edit: Callable[[Chain], Version]) -> Chain:
         """Add the version that `edit` makes of the record; again, if somebody else was faster.
@@ -146,7 +160,10 @@ class Group:
     def _way_out(self, where: str) -> str:
         if where == self._kept.name:
             return f"Move {where} away: it is made anew from the record, and what was seen before is forgotten"
-        return "Is that the place of this group? If so, somebody altered it: restore it from a backup, or ask an admin"
+        return (
+            "Is that the place of this group? If so, somebody altered it: remove there what is not the group's, then, or to take "
+            f"another place, put what this host has seen there: kacas group move {self.joined.name} --at PLACE"
+        )
 
     def _check_seen(self, seen: Chain, text: bytes | None, place: Place) -> None:
         """Raises if what is at the place now is not what this host saw there."""
@@ -179,6 +196,18 @@ class Group:
             f"older copy back. All that was seen here is in {self._kept.name}; {way_out}"
         )
 
+    def _noted(self, texts: Iterator[bytes], found: list[bytes], place: Place) -> Iterator[bytes]:
+        size = 0
+        for text in texts:
+            size += len(text)
+            if size > MAX_FILE_SIZE:
+                raise DamagedGroupError(
+                    f"the record of {self.words} at {place.name} has more than {MAX_FILE_SIZE} bytes that this host has not seen, "
+                    "which none should have; nothing of it was used. Ask the admins, or make a new group"
+                )
+            found.append(text)
+            yield text
+
     def _keep(self, chain: Chain, found: list[bytes]) -> None:
         try:
             make_directory(Path(self._kept.name).parent, 0o700, sync=True)
@@ -200,9 +229,3 @@ class Group:
 
 def _agree(one: Chain, other: Chain) -> bool:
     return all(a == b for a, b in zip(one.digests, other.digests, strict=False))
-
-
-def _noted(texts: Iterator[bytes], found: list[bytes]) -> Iterator[bytes]:
-    for text in texts:
-        found.append(text)
-        yield text

@@ -31,6 +31,7 @@ class GroupKeys:
         self._lock = PerProcess(threading.Lock)
         self._known: tuple[EpochKeys, ...] = ()
         self._looked_s = 0.0  # by the monotonic clock
+        self._seen: object = None  # what this host had seen of the record by then
 
     def __repr__(self) -> str:
         return f"<the keys of {self._group.words}>"
@@ -48,13 +49,13 @@ class GroupKeys:
 
     def epochs(self) -> Sequence[EpochKeys]:
         """See `Keys`. Raises, too, InvalidSettingError if this user has no identity, and what the place raises."""
-        known, looked_s = self._known, self._looked_s
-        if not known or time.monotonic() - looked_s >= LOOK_AGAIN_S:
-            with self._lock.get():
-                if self._looked_s == looked_s:  # else another thread did it just now
-                    self._open(self._group.look()[0])
-                known = self._known
-        return known
+        known = self._known
+        if known and self._is_fresh():
+            return known
+        with self._lock.get():
+            if not self._known or not self._is_fresh():  # else another thread did it just now
+                self._open(self._group.look()[0])
+            return self._known
 
     def refresh(self) -> bool:
         """See `Keys`."""
@@ -69,8 +70,13 @@ class GroupKeys:
         public = bytes(own.verify_key)
         if chain.newest.member(public) is None:
             raise no_member(self._group, chain, public)
-        self._known = open_epochs(chain, own)
-        self._looked_s = time.monotonic()
+        self._known = open_epochs(chain, own, self._group.seen_texts())
+        self._looked_s, self._seen = time.monotonic(), self._group.seen_mark()
+
+    def _is_fresh(self) -> bool:
+        """Whether the record was looked at a short while ago, and nothing of it was seen on this host since: what a process of this
+        user changed, or learned of, counts in all of them at once."""
+        return time.monotonic() - self._looked_s < LOOK_AGAIN_S and self._group.seen_mark() == self._seen
 
 
 def no_member(group: Group, chain: Chain, public: bytes) -> GroupAccessError:

@@ -141,8 +141,9 @@ def parse_group(text: str) -> bytes | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether a group or a member can be called so: letters, digits and . _ @ -, at most 64, none of the signs first."""
-    return _NAME.fullmatch(text) is not None
+    """Whether a group or a member can be called so: letters, digits and . _ @ -, at most 64, none of the signs first; not as
+    the id of a group, which would be taken for that one."""
+    return _NAME.fullmatch(text) is not None and parse_group(text) is None
 
 
 def group_id_of(founder: bytes, salt: bytes) -> bytes:

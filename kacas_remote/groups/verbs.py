@@ -105,7 +105,7 @@ def add_members(group: Group, members: Sequence[NewMember], environment: Environ
 def remove_members(group: Group, members: Sequence[str], environment: Environment = None) -> Chain:
     """Keep them out from now on: a new epoch begins. members: their names there, or keys. Raises GroupAccessError."""
     own = identity.own(environment)
-    return group.change(lambda chain: without_members(chain, own, members, time_text(time.time())))
+    return group.change(lambda chain: without_members(chain, own, members, time_text(time.time()), group.seen_texts()))
 
 
 def usual_name(owner: str, key: bytes) -> str:

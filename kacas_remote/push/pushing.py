@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kacas.errors import KacasError, NotFoundError
 from kacas.store import Store
-from kacas_remote.errors import PushError
+from kacas_remote.errors import NotSupportedError, PushError
 from kacas_remote.pending import Note, PendingPush, written_down
 from kacas_remote.push.delivery import Delivery
 from kacas_remote.push.plan import plan_of
@@ -41,7 +41,8 @@ def push(
     work = Delivery(store.repository, remote, plan, plain, limit_bytes_s, progress or Silent())
     if dry_run:
         return work.dry_run()
-    with written_down(PendingPush(str(store.path), remote.name, tuple(plan.uris), plain)) as note:
+    pending = PendingPush(str(store.path), remote.name, tuple(plan.uris), plain, remote.configuration.private)
+    with written_down(pending) as note:
         return finish(work, note)
 
 
@@ -51,8 +52,15 @@ def push_pending(
     """Do what was noted, by this process or by one that is dead, and strike it out: see `taken`.
 
     Returns the URIs, too, that are in no store of this host any more: they are struck out, as nobody can push them.
-    Raises as `push`.
+    Raises as `push`, and NotSupportedError for what was to be sealed for a group by a remote that does not any more.
     """
+    if note.push.private not in ("", remote.configuration.private):
+        now = f"private to {remote.configuration.private}" if remote.configuration.private else "not private"
+        raise NotSupportedError(
+            f"it was to be sealed for the group {note.push.private}, and the remote {remote.name} is {now}: another one "
+            "has its name",
+            path=remote.blobs.name,
+        )
     plain = remote.configuration.plain if note.push.plain is None else note.push.plain
     if plain:
         remote.check_plain()

@@ -47,17 +47,19 @@ def sealed_name(epoch: EpochKeys, key: str) -> str:
     plain = key.encode("ascii")
     nonce = _nonce(epoch, plain)
     sealed = nonce + crypto_aead_chacha20poly1305_ietf_encrypt(plain, _DOMAIN, nonce, epoch.name)
-    text = base64.b32encode(sealed).decode("ascii").rstrip("=").lower()
-    return sealed_directory(epoch, key) + "/".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+    return sealed_directory(epoch, key) + _in_pieces(base64.b32encode(sealed).decode("ascii").rstrip("=").lower())
 
 
 def opened_name(epoch: EpochKeys, name: str) -> str | None:
     """The inverse of `sealed_name`; None for what is no such name, to the last character."""
+    if not name.isascii():  # somebody else put it there; what is compared in constant time must be ASCII
+        return None
     parts = name.split("/")
     at = 1
     while at <= _DEPTH and at < len(parts) and len(parts[at]) == 2 * _DIRECTORY_SIZE:
         at += 1
-    sealed = _bytes("".join(parts[at:]))
+    text = "".join(parts[at:])
+    sealed = _bytes(text)
     if sealed is None:
         return None
     try:
@@ -67,7 +69,10 @@ def opened_name(epoch: EpochKeys, name: str) -> str | None:
         key = plain.decode("ascii")
     except (CryptoError, UnicodeDecodeError):
         return None
-    return key if hmac.compare_digest(sealed_name(epoch, key), name) else None
+    # What opens with a nonce is what was sealed with it: so this is the name that is made of the key, without making it.
+    is_its_nonce = hmac.compare_digest(_nonce(epoch, plain), sealed[:_NONCE_SIZE])
+    is_its_name = hmac.compare_digest(sealed_directory(epoch, key) + _in_pieces(text), name)
+    return key if is_its_nonce and is_its_name else None
 
 
 def _directory(epoch: EpochKeys, path: str) -> str:
@@ -78,9 +83,15 @@ def _nonce(epoch: EpochKeys, plain: bytes) -> bytes:
     return blake3(plain, key=epoch.name_nonce).digest(_NONCE_SIZE)
 
 
+def _in_pieces(text: str) -> str:
+    return "/".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+
+
 def _bytes(text: str) -> bytes | None:
-    """Of base32 without padding. The bits that are left over are not looked at: the name is made again, and compared."""
+    """Of base32 without padding. There is one text for them: of the bits that are left over none is set."""
     size = len(text) * 5 // 8
-    if not _BASE32.fullmatch(text) or size < _NONCE_SIZE + 16:
+    left_over = len(text) * 5 - size * 8
+    if not _BASE32.fullmatch(text) or size < _NONCE_SIZE + 16 or left_over >= 5:
         return None
-    return (int(text.translate(_DIGITS), 32) >> (len(text) * 5 - size * 8)).to_bytes(size, "big")
+    number = int(text.translate(_DIGITS), 32)
+    return None if number & ((1 << left_over) - 1) else (number >> left_over).to_bytes(size, "big")

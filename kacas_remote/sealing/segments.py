@@ -5,16 +5,19 @@ salt (16) + XChaCha20-Poly1305 ciphertext of at most 65,536 bytes + tag (16); no
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 from blake3 import blake3
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as _decrypt
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as _encrypt
+from nacl.exceptions import CryptoError
 
-from kacas_remote.sealing.aead import TAG_SIZE, Buffer, decrypt, encrypt
 from kacas_remote.sealing.epoch_keys import EpochKeys
 
 SEGMENT_SIZE = 65_536
 """Plain bytes of each but the last, which has what is left; that of an empty blob has none."""
-SALT_SIZE = 16
+SALT_SIZE, TAG_SIZE = 16, 16
 SEALED_SEGMENT_SIZE = SALT_SIZE + SEGMENT_SIZE + TAG_SIZE
 _ADDED = SALT_SIZE + TAG_SIZE
 _INDEX = struct.Struct("<Q")
@@ -68,14 +71,14 @@ class Sealer:
         plain = memoryview(data).cast("B")
         assert last or not len(plain) % SEGMENT_SIZE
         at = 0
-        with Buffer(plain) as source, Buffer(out) as target:
-            for start in range(0, len(plain) or last, SEGMENT_SIZE):
-                size = min(SEGMENT_SIZE, len(plain) - start)
-                index = self._index | (_LAST if last and start + size == len(plain) else 0)
-                out[at : at + SALT_SIZE] = self._salt
-                encrypt(source, start, size, target, at + SALT_SIZE, self._salt + _INDEX.pack(index), self._key)
-                at += size + _ADDED
-                self._index += 1
+        for start in range(0, len(plain) or last, SEGMENT_SIZE):
+            segment = plain[start : start + SEGMENT_SIZE]
+            stop = at + len(segment) + _ADDED
+            index = self._index | (_LAST if last and start + len(segment) == len(plain) else 0)
+            out[at : at + SALT_SIZE] = self._salt
+            out[at + SALT_SIZE : stop] = _encrypt(bytes(segment), None, self._salt + _INDEX.pack(index), self._key)
+            at = stop
+            self._index += 1
         return at
 
 
@@ -98,27 +101,26 @@ class Opener:
             return memoryview(b"")
         self._salt = self._salt or bytes(sealed[:SALT_SIZE])
         out = memoryview(bytearray(opened_size(len(sealed))))
-        with Buffer(sealed) as source, Buffer(out) as target:
-            for number, at in enumerate(range(0, len(sealed), SEALED_SEGMENT_SIZE)):
-                size = min(SEALED_SEGMENT_SIZE, len(sealed) - at)
-                if sealed[at : at + SALT_SIZE] != self._salt:
-                    raise SealBrokenError(
-                        "its segments are not of one object: they were swapped, or it was replaced meanwhile"
-                    )
-                # Whether it is the last one of its object is known, unless it is the last that was asked for.
-                is_final = at + size == len(sealed)
-                flags = (0, _LAST) if is_final and not at_end else (_LAST,) if is_final else (0,)
-                self._open(source, at, size, target, number * SEGMENT_SIZE, first + number, flags)
+        for number, at in enumerate(range(0, len(sealed), SEALED_SEGMENT_SIZE)):
+            segment = sealed[at : at + SEALED_SEGMENT_SIZE]
+            if segment[:SALT_SIZE] != self._salt:
+                raise SealBrokenError(
+                    "its segments are not of one object: they were swapped, or it was replaced meanwhile"
+                )
+            # Whether it is the last one of its object is known, unless it is the last that was asked for.
+            is_final = at + len(segment) == len(sealed)
+            flags = (0, _LAST) if is_final and not at_end else (_LAST,) if is_final else (0,)
+            self._open(segment, out[number * SEGMENT_SIZE :], first + number, flags)
         return out.toreadonly()
 
-    def _open(
-        self, source: Buffer, at: int, size: int, target: Buffer, to: int, index: int, flags: tuple[int, ...]
-    ) -> None:
-        """One segment, with any of these flags."""
-        if size < _ADDED or (size == _ADDED and index):
+    def _open(self, segment: memoryview, out: memoryview, index: int, flags: tuple[int, ...]) -> None:
+        """One segment into the beginning of `out`, with any of these flags."""
+        size = len(segment) - _ADDED
+        if size < 0 or (not size and index):
             raise SealBrokenError("it ends within a segment: it was cut short")
+        sealed = bytes(segment[SALT_SIZE:])
         for flag in flags:
-            nonce = self._salt + _INDEX.pack(index | flag)
-            if decrypt(source, at + SALT_SIZE, size - SALT_SIZE, target, to, nonce, self._key):
+            with contextlib.suppress(CryptoError):
+                out[:size] = _decrypt(sealed, None, self._salt + _INDEX.pack(index | flag), self._key)
                 return
         raise SealBrokenError(f"segment {index} does not open: it was altered, or it is not what was sealed there")

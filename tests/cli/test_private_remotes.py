@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -116,3 +117,25 @@ def test_what_a_private_remote_has_not_is_said_in_words(person: Callable[[str], 
     answer = anna("remote", "add", "theirs", bucket, "--private", "others")
     assert (answer.code, "not to others" in answer.error) == (15, True)
     assert anna("remote", "verify", "vault").text.endswith("clean\n")
+
+
+def test_what_was_to_be_sealed_is_not_pushed_open_to_another_remote_of_that_name(
+    person: Callable[[str], Person], bucket: str, tmp_path: Path
+) -> None:
+    anna = person("anna")
+    anna("remote", "add", "vault", bucket, "--private", "lab")
+    assert anna("group", "create", "lab", "--at", "vault").code == 0
+    uri = anna("store", "notes.txt").text.strip()
+    (tmp_path / "bucket").rename(tmp_path / "away")
+    assert anna("push", uri, "--to", "vault").code == 14
+    assert anna("remote", "remove", "vault").code == 0
+    (tmp_path / "bucket").mkdir()
+    assert anna("remote", "add", "vault", bucket).code == 0
+    answer = anna("push", "--pending")
+    assert (answer.code, "was to be sealed for the group lab" in answer.error) == (14, True)
+    assert not [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
+    shutil.rmtree(tmp_path / "bucket")
+    (tmp_path / "away").rename(tmp_path / "bucket")
+    assert anna("remote", "remove", "vault").code == 0
+    assert anna("remote", "add", "vault", bucket, "--private", "lab").code == 0
+    assert anna("push", "--pending").code == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kacas
-from kacas_remote.blobs.sealed import LIST_S
+from kacas_remote.blobs.sealed import LIST_S, SealedBlobs
 from kacas_remote.errors import GroupAccessError
 from kacas_remote.layout import MARKER
 from kacas_remote.push import push
@@ -122,6 +122,23 @@ def test_nothing_is_deleted_or_pushed_while_the_record_of_the_group_is_away(
     assert push(store, remote, [uri]).sent_size == 0
     with host(tmp_path / "other", remote) as other:  # what is known of it will do for reading
         assert other.load_text(uri) == "kept"
+
+
+def test_who_must_know_of_all_epochs_lists_nothing_until_the_record_was_looked_at(
+    memory: CountingBlobs, group: str
+) -> None:
+    keys = FixedKeys(group)
+    sealed = SealedBlobs(memory, keys)
+    sealed.put("leases/1", b"old")
+    strict = sealed.strictly()
+    rotate(group)
+    SealedBlobs(memory, FixedKeys(group)).put("leases/2", b"of the epoch that is not known yet")
+    keys.is_away = True
+    for _ in range(2):
+        with pytest.raises(kacas.StoreError, match="is away"):
+            list(strict.list("leases/"))
+    keys.is_away = False
+    assert [info.key for info in strict.list("leases/")] == ["leases/1", "leases/2"]
 
 
 def test_a_collector_waits_longer_than_a_new_epoch_goes_unseen() -> None:

@@ -249,9 +249,14 @@ def test_a_box_or_ring_with_another_secret_is_noticed_by_who_opens_it() -> None:
         with pytest.raises(DamagedGroupError, match="signed by ana"):
             open_epochs(chain, BEN)
     for ring in (bytes(72), seal_ring(KEYS_2, [new_secret()]), seal_ring(lie, [new_secret()])):
-        chain = chain_of([*TEXTS[:2], signed(next_version(**good | {"ring": ring}), ANA).text])
-        with pytest.raises(DamagedGroupError):
-            open_epochs(chain, BEN)
+        texts = [*TEXTS[:2], signed(next_version(**good | {"ring": ring}), ANA).text]
+        chain = chain_of(texts)
+        for others in ([], texts[:1], texts[2:]):
+            with pytest.raises(DamagedGroupError, match=r"epoch began with version 3, signed by ana"):
+                open_epochs(chain, BEN, others)
+        for me in (ANA, BEN):  # who had the older secret has it still, and no other
+            assert [one.commitment for one in open_epochs(chain, me, texts)] == [*reversed(chain.commitments)]
+        assert open_epochs(chain, BEN, texts)[0] == KEYS_2
 
 
 def test_a_group_of_as_many_as_can_be_is_made_and_no_more() -> None:

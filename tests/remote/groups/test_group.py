@@ -20,6 +20,7 @@ from kacas_remote.groups.places import FilePlace
 from kacas_remote.groups.record import group_text
 from kacas_remote.groups.verbs import (
     add_members,
+    create_group,
     forget_group,
     join_group,
     open_group,
@@ -279,3 +280,14 @@ def test_a_group_in_memory_of_the_file_is_found_by_id(person: MakePerson, tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert by_id.look()[0].number == 1
+
+
+def test_no_group_is_called_as_the_id_of_another(tmp_path: Path, person: MakePerson) -> None:
+    """Who joined it as that would encrypt for it what is meant for the other one."""
+    ana, eve, at = person("ana"), person("eve"), str(tmp_path / "lab.group")
+    meant = group_text(create_group("lab", at=at, environment=ana.environment).joined.group_id)
+    with pytest.raises(InvalidSettingError, match="no name for an access group"):
+        create_group(meant, at=str(tmp_path / "trap.group"), environment=eve.environment)
+    trap = create_group("trap", at=str(tmp_path / "trap.group"), environment=eve.environment)
+    with pytest.raises(InvalidSettingError, match="no name for an access group"):
+        join_group(meant, group_text(trap.joined.group_id), at=trap.joined.place, environment=ana.environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,11 +17,14 @@ import pytest
 from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError
 from kacas_remote.groups import keys as module
 from kacas_remote.groups import keys_of
+from kacas_remote.groups.chain import Chain
+from kacas_remote.groups.edits import NewMember, without_members
 from kacas_remote.groups.group import Group
 from kacas_remote.groups.record import Version, group_text, signed
 from kacas_remote.groups.verbs import add_members, create_group, join_group, remove_members
 from kacas_remote.sealing.epoch_keys import EpochKeys, Keys
 from kacas_remote.sealing.wrapping import wrap
+from kacas_remote.signing import PrivateKey, public_key
 from tests.remote.groups.people import Person
 
 
@@ -79,18 +83,66 @@ def test_another_identity_has_other_keys(group: Group, ana: Person, tmp_path: Pa
 def test_the_record_is_looked_at_again_after_a_while_or_when_asked(
     group: Group, ana: Person, ben: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys, other = ben.keys("ours"), ben.keys("ours")
+    keys = ben.keys("ours")
     before = keys.epochs()
-    other.epochs()
+    for cem in (Person(name, ana.home.parent / name) for name in ("cem", "cem2")):
+        add_members(group, [cem.member()], ana.environment)
+        remove_members(group, [cem.name], ana.environment)
+        assert keys.epochs() == before
+        if cem.name == "cem":
+            assert keys.refresh()
+            assert not keys.refresh()
+            before = keys.epochs()
+            assert [one.epoch for one in before] == [2, 1]
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.0)
+    assert [one.epoch for one in keys.epochs()] == [3, 2, 1]
+
+
+def test_what_one_process_of_a_user_changes_or_learns_counts_in_all_of_them_at_once(
+    group: Group, ana: Person, ben: Person
+) -> None:
+    (anas, same), (bens, other) = ([one.keys(name) for _ in range(2)] for one, name in ((ana, "lab"), (ben, "ours")))
+    for keys in (anas, same, bens, other):
+        assert [one.epoch for one in keys.epochs()] == [1]
     add_members(group, [Person("cem", ana.home.parent / "cem").member()], ana.environment)
     remove_members(group, ["cem"], ana.environment)
-    assert keys.epochs() == before
-    assert keys.refresh()
-    assert not keys.refresh()
-    assert [one.epoch for one in keys.epochs()] == [2, 1]
-    assert other.epochs() == before
-    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.0)
-    assert [one.epoch for one in other.epochs()] == [2, 1]
+    assert [keys.epochs()[0].epoch for keys in (anas, same, bens, other)] == [2, 2, 1, 1]
+    bens.refresh()
+    assert [keys.epochs()[0].epoch for keys in (bens, other)] == [2, 2]
+    remove_members(group, ["ben"], ana.environment)
+    with pytest.raises(GroupAccessError):
+        bens.refresh()
+    with pytest.raises(GroupAccessError):
+        other.epochs()
+
+
+def test_keys_are_given_or_refused_while_other_threads_look(group: Group, ana: Person, ben: Person) -> None:
+    """Never none at all."""
+    keys, ended = ben.keys("ours"), threading.Event()
+    found: list[int] = []
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                found.append(len(keys.epochs()))
+            except GroupAccessError:
+                continue
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(4):
+            remove_members(group, ["ben"], ana.environment)
+            with pytest.raises(GroupAccessError):
+                keys.refresh()
+            add_members(group, [ben.member()], ana.environment)
+            keys.refresh()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert min(found) > 0
 
 
 def test_who_is_removed_has_no_keys_from_the_next_look_on(
@@ -105,6 +157,20 @@ def test_who_is_removed_has_no_keys_from_the_next_look_on(
         keys.epochs()  # not those of before
     add_members(group, [ben.member()], ana.environment)
     assert [one.epoch for one in keys.epochs()] == [2, 1]
+
+
+def test_who_is_removed_has_no_keys_either_where_nothing_can_be_noted(group: Group, ana: Person, ben: Person) -> None:
+    shutil.rmtree(ben.home / "state")
+    (ben.home / "state").write_text("in the way")
+    keys = ben.keys("ours")
+    with pytest.warns(RuntimeWarning, match="will not be noticed"):
+        keys.epochs()
+    remove_members(group, ["ben"], ana.environment)
+    with pytest.warns(RuntimeWarning, match="will not be noticed"), pytest.raises(GroupAccessError):
+        keys.refresh()
+    (ana.home.parent / "lab.group").unlink()
+    with pytest.raises(GroupNotFoundError):
+        keys.epochs()  # not those of before
 
 
 def test_keys_are_not_pickled_and_another_process_opens_them_for_itself(group: Group, ana: Person) -> None:
@@ -174,3 +240,39 @@ def test_who_got_another_secret_than_the_others_is_told_by_whom(group: Group, an
     remove_members(group, ["cem"], ana.environment)
     add_members(group, [cem.member()], ana.environment)
     assert cem.keys("lab").epochs() == ana.keys("lab").epochs()
+
+
+def test_an_admin_who_publishes_rings_that_nobody_opens_locks_out_no_older_member_and_can_be_removed(
+    group: Group, ana: Person, ben: Person
+) -> None:
+    dan, eve = (Person(name, ana.home.parent / name) for name in ("dan", "eve"))
+    add_members(
+        group,
+        [eve.member(admin=True), *(NewMember(public_key(PrivateKey(bytes([n]) * 32)), f"x{n}") for n in (1, 2))],
+        ana.environment,
+    )
+    group_id, at = group_text(group.joined.group_id), group.joined.place
+    eves, _ = join_group("lab", group_id, at=at, environment=eve.environment)
+    first = ben.keys("ours").epochs()
+    for gone in ("x1", "x2"):
+
+        def edit(chain: Chain, gone: str = gone) -> Version:
+            honest = without_members(chain, eve.key, [gone], "2026-11-27T01:30:00Z", eves.seen_texts())
+            return signed(replace(honest, ring=os.urandom(len(honest.ring))), eve.key)
+
+        eves.change(edit)
+        for keys in (ana.keys("lab"), ben.keys("ours"), eve.keys("lab")):
+            epochs = keys.epochs()
+            assert [one.epoch for one in epochs] == list(range(len(epochs), 0, -1))
+            assert epochs[-1:] == first
+    with pytest.raises(
+        DamagedGroupError, match=r"ring of older secrets .* its epoch began with version 4, signed by eve"
+    ):
+        add_members(group, [dan.member()], ana.environment)
+    remove_members(group, ["eve"], ana.environment)
+    add_members(group, [dan.member()], ana.environment)
+    join_group("lab", group_id, at=at, environment=dan.environment)
+    dans = dan.keys("lab").epochs()
+    assert [one.epoch for one in dans] == [4, 3, 2, 1]
+    assert dans == ben.keys("ours").epochs() == ana.keys("lab").epochs()
+    assert dans[-1:] == first

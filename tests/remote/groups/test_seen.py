@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from kacas.errors import StoreError
 from kacas_remote.errors import DamagedGroupError, GroupAccessError, GroupNotFoundError, RemoteNotFoundError
+from kacas_remote.groups import group as module
 from kacas_remote.groups.joined import groups_path, read_groups
 from kacas_remote.groups.verbs import add_members, move_group, remove_members
 from tests.remote.groups.people import MakePerson, joined, know_bucket, new_group
@@ -181,3 +183,37 @@ def test_what_was_seen_is_believed_only_as_it_was_signed(person: MakePerson, tmp
                 ana.keys("lab").epochs()
         else:
             assert ana.keys("lab").epochs()
+
+
+def test_a_version_that_a_stranger_planted_is_refused_until_the_record_is_moved_or_it_is_removed(
+    person: MakePerson, tmp_path: Path
+) -> None:
+    (tmp_path / "place").mkdir()
+    ana = person("ana")
+    group = new_group(ana, "lab-bucket")
+    before = ana.keys("lab").epochs()
+    planted = tmp_path / "place" / "groups" / group.joined.group_id.hex() / "00000002"
+    for data in (b"", b"x\ny\n", os.urandom(1000), (planted.parent / "00000001").read_bytes()):
+        planted.write_bytes(data)
+        for call in (ana.keys("lab").epochs, lambda: remove_members(group, ["ben"], ana.environment)):
+            with pytest.raises(DamagedGroupError, match=r"version 2 of .* kacas group move lab --at PLACE"):
+                call()
+    moved = move_group("lab", at=str(tmp_path / "lab.group"), environment=ana.environment)
+    assert moved.look_there().number == 1
+    assert ana.keys("lab").epochs() == before
+    planted.unlink()
+    assert move_group("lab", at="lab-bucket", environment=ana.environment).look_there().number == 1
+
+
+def test_a_record_that_would_fill_the_memory_is_refused(
+    person: MakePerson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "place").mkdir()
+    ana, ben = person("ana"), person("ben")
+    group = new_group(ana, "lab-bucket")
+    for name in ("ben", "cem", "dan"):
+        add_members(group, [(ben if name == "ben" else person(name)).member()], ana.environment)
+    monkeypatch.setattr(module, "MAX_FILE_SIZE", 3000)
+    with pytest.raises(DamagedGroupError, match="more than 3000 bytes"):
+        joined(ben, group, "lab-bucket")
+    assert ana.keys("lab").epochs()  # who has seen it goes on

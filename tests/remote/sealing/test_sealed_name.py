@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.bindings import crypto_aead_chacha20poly1305_ietf_encrypt
 
 from kacas_remote.blobs.keys import check_key
 from kacas_remote.layout import other_recipe_key, pack_key, plain_key, recipe_key
@@ -106,3 +108,29 @@ def test_a_member_cannot_seal_what_is_no_text() -> None:
             return str.encode(self, "latin-1")
 
     assert opened_name(EPOCH, sealed_name(EPOCH, Latin("\xff\xfe"))) is None
+
+
+def test_a_name_that_somebody_else_put_there_is_refused_whatever_is_in_it() -> None:
+    top, directory, *text = sealed_name(EPOCH, "packs/1.pack").split("/")
+    for other in ("é" * 20, "\udce9" * 20, "é" * 10):
+        for parts in ((top, other, *text), (other, directory, *text), (top, directory, other, *text)):
+            assert opened_name(EPOCH, "/".join(parts)) is None
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_name_has_one_text(key: str) -> None:
+    """Whatever else is read as the same bytes is no name: more pieces, fewer, bits that are left over."""
+    name = sealed_name(EPOCH, key)
+    others = {f"{name[:at]}/{name[at:]}" for at in range(1, len(name))}
+    others |= {name + more for more in ("a", "aa", "aaa", "aaaaaaaa", "/a", "/")}
+    others |= {name[:-1] + chr(ord(name[-1]) + step) for step in range(-3, 4) if step}
+    others |= {name.replace("/", "", 1), name.replace("/", "//", 1), "/" + name, name.upper()}
+    assert not [other for other in others - {name} if opened_name(EPOCH, other) is not None]
+    assert opened_name(EPOCH, name) == key
+
+
+def test_a_member_cannot_make_a_second_name_by_another_nonce() -> None:
+    plain, nonce = b"packs/1.pack", b"x" * 12
+    sealed = nonce + crypto_aead_chacha20poly1305_ietf_encrypt(plain, b"kacas-name-1\0", nonce, EPOCH.name)
+    text = base64.b32encode(sealed).decode().rstrip("=").lower()
+    assert opened_name(EPOCH, sealed_directory(EPOCH, plain.decode()) + text) is None
