@@ -32,7 +32,7 @@ class Opening:
     def __init__(self, group_id: bytes) -> None:
         try:
             self._keys: Keys = keys_of(f"ag_{group_id.hex()}")
-        except GroupNotFoundError as exc:  # of what this user named, it was not found; of what others made, it is closed to them
+        except GroupNotFoundError as exc:  # no wrong name: others named the group
             raise GroupAccessError(f"this URI is only for the members of an access group: {exc}") from exc
         self._epochs = self._keys.epochs()
         self._is_fresh = False
