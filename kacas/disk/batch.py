@@ -9,7 +9,7 @@ from functools import partial
 
 from kacas.disk.leaving import Leaving
 from kacas.disk.lookup import Lookup
-from kacas.disk.pack_writer import PackWriter, Payload
+from kacas.disk.pack_writer import Framed, PackWriter, Payload, framed
 from kacas.disk.volume import Volume
 from kacas.errors import StoreClosedError, WriteError
 from kacas.model.entry import Action, Entry, decode_entry
@@ -79,12 +79,16 @@ class Batch:
             self._relied.update(pack_ids)
 
     def append(self, payloads: Sequence[Payload], *, lasting: bool = False) -> None:
-        """Take payloads; their buffers are free when this returns, unless they are lasting: see `PackWriter.append`."""
+        """As `append_framed`, for payloads without their headers."""
+        self.append_framed(framed(payloads), lasting=lasting)
+
+    def append_framed(self, payloads: Sequence[Framed], *, lasting: bool = False) -> None:
+        """Take payloads; their buffers are free when this returns, unless they are lasting: see `PackWriter.append_framed`."""
         with self._lock:
             self._check_open()
             try:
                 writer = self._open_writer()
-                records = writer.append(payloads, lasting=lasting)
+                records = writer.append_framed(payloads, lasting=lasting)
             except BaseException as exc:
                 # A pack with a hole is never published, even if the caller goes on with other puts.
                 self._fail(exc)
