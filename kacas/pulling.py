@@ -9,8 +9,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kacas.ahead import Ahead
 from kacas.content import Content
@@ -23,9 +24,9 @@ from kacas.ingest import Ingest
 from kacas.layouts import open_content
 from kacas.model.codec import MIB, DecodeError, Decoder
 from kacas.model.cuts import Cutter
-from kacas.model.digest import ID_SIZE, PayloadKind, new_sha1, payload_digest
+from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest, new_sha1, payload_digest
 from kacas.model.encoder import Encoder
-from kacas.model.entry import Action, Entry, Kind, Origin
+from kacas.model.entry import Action, Entry, Kind, Origin, encode_members
 from kacas.model.location import Piece
 from kacas.model.manifest import Child
 from kacas.model.pack_format import (
@@ -38,6 +39,9 @@ from kacas.model.pack_format import (
 from kacas.model.uri import Uri
 from kacas.read_through import IN_FLIGHT, ChunkSource
 from kacas.upstream import Plain, Upstream
+
+if TYPE_CHECKING:
+    from kacas.model.digest import Buffer
 
 _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread decodes before it takes more
 _ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's work for a request is that of 1 MiB
@@ -147,15 +151,25 @@ class Pull:
         return done
 
     def _take_small(self, group: list[tuple[bytes, Child]], found: dict[bytes, memoryview], kind: Kind) -> set[bytes]:
-        pieces = [Piece(root, size, 0, memoryview(bytearray(size))) for _, (root, size) in group]
-        good = self._filled(found, pieces)
-        self._append(list(good.values()))
-        entries: dict[bytes, Entry] = {}
-        for (sha1, _), piece in zip(group, pieces, strict=True):
-            if piece.digest in good and _sha1(piece.out) == sha1:
-                entries[sha1] = _fetched(sha1, piece.digest, piece.size, kind, b"")
-        self._batch.add_entries(entries.values())
-        return set(entries)
+        came: dict[bytes, tuple[PayloadHeader, memoryview]] = {}
+        for _, (root, size) in group:
+            if (data := found.get(root)) is not None:
+                with suppress(PackFormatError):
+                    came[root] = _checked(data, root, size, PayloadKind.CHUNK)
+        raws = self._decoder().decode_many(
+            [(header.codec, header.parameters, payload, header.raw_size) for header, payload in came.values()]
+        )
+        good = {
+            root: raw for root, raw in zip(came, raws, strict=True) if raw is not None and chunk_digest(raw) == root
+        }
+        self._append([(came[root][0], (found[root],)) for root in good])
+        layouts = [
+            (sha1, *child) for sha1, child in group if child.digest in good and _sha1(good[child.digest]) == sha1
+        ]
+        ids = secrets.token_bytes(ID_SIZE * len(layouts))
+        entries = encode_members(layouts, kind, time.time_ns(), ids, Origin.FETCHED)
+        self._batch.add_members({sha1: entry for (sha1, *_), entry in zip(layouts, entries, strict=True)})
+        return {sha1 for sha1, *_ in layouts}
 
     def _copy_tree(self, content: Content) -> None:
         """Manifest and nodes, each verified as it was read."""
@@ -303,7 +317,7 @@ def _groups(chunks: Iterable[tuple[T, Child]], most: int, first: int = 0) -> Ite
         yield group
 
 
-def _sha1(raw: memoryview) -> bytes:
+def _sha1(raw: Buffer) -> bytes:
     found = new_sha1()
     found.update(raw)
     return found.digest()
@@ -311,17 +325,23 @@ def _sha1(raw: memoryview) -> bytes:
 
 def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind) -> Framed:
     """Fill the piece from a payload with its header. Raises PackFormatError or DecodeError if it is not the piece's."""
+    header, payload = _checked(data, piece.digest, piece.size, kind)
+    decoder.decode_into(header.codec, header.parameters, payload, piece.out)
+    if payload_digest(kind, piece.out) != piece.digest:
+        raise PackFormatError("its bytes do not have the digest that they are stored under")
+    return header, (data,)
+
+
+def _checked(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
+    """Header and payload, which are as they were written, of so many raw bytes. Raises PackFormatError if they are another's."""
     header = decode_payload_header(data)
-    if (header.digest, header.kind, header.raw_size) != (piece.digest, kind, piece.size):
+    if (header.digest, header.kind, header.raw_size) != (digest, kind, size):
         raise PackFormatError("another payload is there")
     payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
     if len(payload) != header.payload_size:
         raise PackFormatError("the payload's size is not what was expected")
     check_payload(header, data, payload)
-    decoder.decode_into(header.codec, header.parameters, payload, piece.out)
-    if payload_digest(kind, piece.out) != piece.digest:
-        raise PackFormatError("its bytes do not have the digest that they are stored under")
-    return header, (data,)
+    return header, payload
 
 
 def _encoded(digest: bytes, kind: PayloadKind, raw: memoryview) -> Framed:
