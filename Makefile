@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Extra arguments, e.g.  make test ARGS="-k uri -x"   make bench ARGS=--quick
 ARGS ?=
 
-.PHONY: help demo test test-heavy lint format bench bench-all bench-arrays bench-directories bench-growth bench-hdf5 bench-remote bench-peers clean
+.PHONY: help demo test test-heavy lint format bench bench-all bench-arrays bench-directories bench-growth bench-hdf5 bench-remote bench-private bench-peers clean
 
 KACHERY := --kachery-python .venv-kachery/bin/python
 ARRAYS := --peers-python .venv-peers/bin/python
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-directories    the same: directories and edited files"
 	@echo "make bench-hdf5           the same: HDF5 files that grow, and one dataset of a large one"
 	@echo "make bench-remote         the same: a bucket, near and 50 ms away"
+	@echo "make bench-private        the same: a private remote beside a plain one, and encrypted URIs"
 	@echo "make bench-growth         the same: stores of ten thousand to ten million chunks"
 	@echo "make clean        remove the virtual environments and all that was generated"
 
@@ -76,6 +77,9 @@ bench-hdf5: $(STAMP)
 
 bench-remote: $(STAMP)
 	$(BIN)/python -m bench.remote $(ARRAYS) $(ARGS)
+
+bench-private: $(STAMP)
+	$(BIN)/python -m bench.private $(ARGS)
 
 bench-growth: $(STAMP)
 	$(BIN)/python -m bench.growth $(ARGS)

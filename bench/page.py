@@ -12,6 +12,8 @@ from bench.growth import ROWS as GROWTH
 from bench.keeper_report import SECONDS, trees_table, versions_table
 from bench.keepers import KEEPERS
 from bench.measure import figure
+from bench.private_report import tables as private_tables
+from bench.private_report import targets as private_targets
 from bench.remote_report import promises
 from bench.remote_report import tables as remote_tables
 from bench.remote_report import targets as remote_targets
@@ -156,6 +158,13 @@ def _remote(results: Results) -> list[str]:
     return [*remote_tables(figures), promises(remote_targets(figures))]
 
 
+def _private(results: Results) -> list[str]:
+    if "private" not in results.parts:
+        return []
+    figures = results.parts["private"].figures
+    return [*private_tables(figures), promises(private_targets(figures))]
+
+
 def _durations(results: Results) -> str:
     rows = [(name, figure(part.seconds / 60)) for name, part in results.parts.items()]
     return table(
@@ -171,6 +180,7 @@ SECTIONS: dict[str, Callable[[Results], list[str]]] = {
     "documents": _documents,
     "growth": _growth,
     "remote": _remote,
+    "private": _private,
 }
 TITLES: dict[str, tuple[str, dict[str, str]]] = {
     "arrays": (
@@ -187,4 +197,5 @@ TITLES: dict[str, tuple[str, dict[str, str]]] = {
     "documents": ("Small documents", {}),
     "growth": ("Growth", {"growth": "Times by the number of chunks"}),
     "remote": ("Remotes", {}),
+    "private": ("Private remotes and encrypted URIs", {}),
 }

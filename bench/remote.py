@@ -21,7 +21,7 @@ from bench import machine
 from bench.measure import Figures, PeakMemory, Series, paired
 from bench.remote_places import FAR, NEAR, Place, places
 from bench.remote_report import markdown, targets
-from bench.remote_systems import EVERYBODY, NEEDS
+from bench.remote_systems import EVERYBODY, NEEDS, OURS
 from bench.running import new_run, options_parser, peer, publish, require_disk, run_environment, say
 from bench.trees import make_tree
 from bench.worker import Worker
@@ -93,7 +93,7 @@ class Turns:
             machine.touch_memory(2 * self._plan.size)
             figures = self._timed(system, "push", stored_size=self._stored)
             new_size = self._place.stored(bucket)
-            if system == "kacas":
+            if system in OURS:
                 self._stored = new_size
             figures |= {"stored": new_size}
             if system not in ("bare obstore", "boto3"):
@@ -101,7 +101,7 @@ class Turns:
             worker.call("change")
             figures |= self._timed(system, "push", "changed", stored_size=self._changed)
             figures["changed_stored"] = self._place.stored(bucket) - new_size
-            if system == "kacas":
+            if system in OURS:
                 self._changed = max(1, int(figures["changed_stored"]))
             worker.call("cold")
             machine.touch_memory(2 * self._plan.size)
@@ -127,7 +127,7 @@ class Turns:
         """64 KiB of a large array by a store that knows nothing of it, then 64 KiB nearby, and 64 KiB far from them."""
         worker = self._workers[system]
         bucket = self._open(system)
-        if system == "kacas":
+        if system in OURS:
             worker.call("take", path=str(self._plan.small_array_path))
             period = REPEATED // (128 * 2)
             rows = int(worker.call("push_large", size=self._plan.large_size)["rows"])

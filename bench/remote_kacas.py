@@ -9,10 +9,13 @@ import numpy as np
 
 import kacas
 from bench.array_systems import Array
+from bench.private_worker import GROUP
 from bench.remote_systems import Bucket
 from kacas.settings import Settings
 from kacas_remote.blobs.open_blobs import open_blobs
+from kacas_remote.blobs.sealed import SealedBlobs
 from kacas_remote.configuration import RemoteConfiguration
+from kacas_remote.groups import keys_of
 from kacas_remote.pulling import pull
 from kacas_remote.push.pushing import push
 from kacas_remote.remote import Remote
@@ -20,9 +23,13 @@ from kacas_remote.upstream import RemoteUpstream
 
 
 class Kacas:
-    """The remote is trusted, as a lab's own bucket is: parts are read without the whole."""
+    """The remote is trusted, as a lab's own bucket is: parts are read without the whole.
 
-    def __init__(self) -> None:
+    private: what leaves the host is encrypted for the group `GROUP`, of which this user is a member.
+    """
+
+    def __init__(self, *, private: bool = False) -> None:
+        self._private = private
         self.version = f"kacas {kacas.__version__}"
         self._number = itertools.count()
         self._local: kacas.Store | None = None
@@ -38,6 +45,8 @@ class Kacas:
             credentials={"access_key_id": bucket.access_key_id, "secret_access_key": bucket.secret_access_key},
         )
         configuration = RemoteConfiguration("bench", bucket.url, endpoint=bucket.endpoint, trusted=True)
+        if self._private:
+            blobs = SealedBlobs(blobs, keys_of(GROUP))
         self._remote = Remote("bench", blobs, configuration)
         self._local = kacas.Store.open(directory / f"local-{next(self._number)}")
 

@@ -340,10 +340,10 @@ def check_tree(tree: Path, pulled: Path) -> None:
 
 
 def make_system(name: str) -> RemoteSystem:
-    if name == "kacas":
+    if name in OURS:
         from bench.remote_kacas import Kacas
 
-        return Kacas()
+        return Kacas(private=name == "private")
     made: RemoteSystem = SYSTEMS[name]()
     return made
 
@@ -356,4 +356,5 @@ SYSTEMS: dict[str, Callable[[], Any]] = {
     "one object": OneObject,
 }
 EVERYBODY = ("kacas", *SYSTEMS)
+OURS = ("kacas", "private")  # in a plain remote, and in a private one
 NEEDS = {"boto3": "boto3", "zarr with s3fs": "zarr, s3fs", "icechunk": "icechunk, zarr"}  # of the peers' Python

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         set_mutable,
     )
     from kacas.default import default_store
+    from kacas.encrypting import decrypt_uri, encrypt_uri
     from kacas.errors import (
         AccessDeniedError,
         AdoptedFileError,
@@ -117,6 +118,9 @@ if TYPE_CHECKING:
     )
     from kacas.transferring import pull, push, push_pending, sync
     from kacas_remote.errors import (
+        DamagedGroupError,
+        GroupAccessError,
+        GroupNotFoundError,
         InvalidRemoteError,
         PushError,
         RemoteNotFoundError,
@@ -149,6 +153,7 @@ _HOME = {
         "set_mutable",
     ),
     "kacas.default": ("default_store",),
+    "kacas.encrypting": ("decrypt_uri", "encrypt_uri"),
     "kacas.errors": (
         "AccessDeniedError",
         "AdoptedFileError",
@@ -236,6 +241,9 @@ _HOME = {
     ),
     "kacas.transferring": ("pull", "push", "push_pending", "sync"),
     "kacas_remote.errors": (
+        "DamagedGroupError",
+        "GroupAccessError",
+        "GroupNotFoundError",
         "InvalidRemoteError",
         "PushError",
         "RemoteNotFoundError",
@@ -262,19 +270,20 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AccessDeniedError", "AdoptedFileError", "ArrayStreamError", "Claim", "CollisionError", "DamagedContentError",
-    "DamagedError", "DamagedPackError", "DamagedRecordError", "Description", "DestinationError", "Difference",
-    "DirectoryItem", "ExternalDataError", "Feed", "FeedNotFoundError", "ForeignPackError", "Forgotten", "Hdf5Item",
-    "HistoryItem", "InvalidChunksError", "InvalidKeyError", "InvalidLabelError", "InvalidProfileError",
-    "InvalidRangeError", "InvalidRemoteError", "InvalidSettingError", "InvalidUriError", "KacasError", "LazyArray",
-    "LeaseLostError", "LeaseUnusableError", "MissingPackageError", "MutableChange", "MutableConflictError",
-    "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError", "NotFoundError", "NpyWriter",
-    "PushError", "ReadOnlyStoreError", "RemoteNotFoundError", "RemoteRefusedError", "RemoteUnavailableError",
-    "SegmentStats", "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store", "StoreClosedError",
-    "StoreError", "StoreNotFoundError", "StoreStats", "StrayError", "UnreadableSourceError", "UnsupportedDataError",
-    "UntrustedError", "WriteError", "WrongIdentityError", "WrongKindError", "batch", "create_feed", "default_store",
-    "delete_mutable", "delete_mutable_folder", "describe", "diff", "exists", "find", "forget", "get_mutable",
-    "history", "link_dir", "link_file", "list_dir", "list_mutables", "load_bytes", "load_dir", "load_feed",
-    "load_file", "load_json", "load_npy", "load_pkl", "load_text", "mutable_history", "npy_writer", "open_file",
-    "open_h5", "open_npy", "pull", "push", "push_pending", "set_mutable", "store_bytes", "store_dir", "store_file",
-    "store_json", "store_npy", "store_pkl", "store_text", "sync",
+    "DamagedError", "DamagedGroupError", "DamagedPackError", "DamagedRecordError", "Description", "DestinationError",
+    "Difference", "DirectoryItem", "ExternalDataError", "Feed", "FeedNotFoundError", "ForeignPackError", "Forgotten",
+    "GroupAccessError", "GroupNotFoundError", "Hdf5Item", "HistoryItem", "InvalidChunksError", "InvalidKeyError",
+    "InvalidLabelError", "InvalidProfileError", "InvalidRangeError", "InvalidRemoteError", "InvalidSettingError",
+    "InvalidUriError", "KacasError", "LazyArray", "LeaseLostError", "LeaseUnusableError", "MissingPackageError",
+    "MutableChange", "MutableConflictError", "MutableNotFoundError", "NewerFormatError", "NoLinksError", "NoSpaceError",
+    "NotFoundError", "NpyWriter", "PushError", "ReadOnlyStoreError", "RemoteNotFoundError", "RemoteRefusedError",
+    "RemoteUnavailableError", "SegmentStats", "SizeLimitError", "SkippedWarning", "SourceChangedError", "Store",
+    "StoreClosedError", "StoreError", "StoreNotFoundError", "StoreStats", "StrayError", "UnreadableSourceError",
+    "UnsupportedDataError", "UntrustedError", "WriteError", "WrongIdentityError", "WrongKindError", "batch",
+    "create_feed", "decrypt_uri", "default_store", "delete_mutable", "delete_mutable_folder", "describe", "diff",
+    "encrypt_uri", "exists", "find", "forget", "get_mutable", "history", "link_dir", "link_file", "list_dir",
+    "list_mutables", "load_bytes", "load_dir", "load_feed", "load_file", "load_json", "load_npy", "load_pkl",
+    "load_text", "mutable_history", "npy_writer", "open_file", "open_h5", "open_npy", "pull", "push", "push_pending",
+    "set_mutable", "store_bytes", "store_dir", "store_file", "store_json", "store_npy", "store_pkl", "store_text",
+    "sync",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import simplejson
@@ -36,6 +37,7 @@ from kacas.errors import (
     UnsupportedDataError,
 )
 from kacas.kachery_feeds import Feed
+from kacas.private_uris import any_uri, encrypted_uris
 from kacas.pushing import pushed
 from kacas.settings import identity_file
 from kacas.store import Store
@@ -126,7 +128,7 @@ def _push(local: bool) -> str | bool:
 
 
 def _store_file(store: Store, filename: str, label: str | None) -> str:
-    if filename.startswith("sha1://"):
+    if filename.startswith(("sha1://", "sha1-enc://")):
         filename = str(store.load_file(filename))
     return store.store_file(filename, label=label or "")
 
@@ -224,6 +226,25 @@ def _local_store() -> Iterator[Store]:
         yield store
 
 
+# --- for a group ----------------------------------------------------------------------------
+
+
+def encrypt_uri(uri: str, *, access_group: str, label: str | None = None) -> str:
+    """A URI that only the members of an access group can load. label: another one than it has; anybody can read it.
+
+    Those that kachery-cloud encrypted on its server are not understood. `kacas.encrypt_uri` can hide the label as well.
+    """
+    named = any_uri(uri)
+    if label is not None:
+        named = replace(named, label=label, given="")
+    return encrypted_uris([named], access_group)[0]
+
+
+def decrypt_uri(uri: str) -> str:
+    """The sha1:// URI that was encrypted."""
+    return any_uri(uri).plain
+
+
 # --- what changes ---------------------------------------------------------------------------
 
 
@@ -298,11 +319,11 @@ def get_client_id(generate_if_missing: bool = False) -> str:
 
     generate_if_missing: make a pair then, in ~/.config/kacas/identity.toml. `kacas import-kachery --keys` takes over an old one.
     """
-    from kacas_remote.trust import own_private_key, own_publisher
+    from kacas_remote import identity
 
     if generate_if_missing:
-        own_private_key()
-    public = own_publisher()
+        identity.own_or_new()
+    public = identity.own_public()
     if public is None:
         raise InvalidSettingError(
             f"you have no key pair, {identity_file()}; take over that of kachery-cloud with kacas import-kachery --keys, or "

@@ -84,7 +84,7 @@ class Outgoing:
         self, configuration: RemoteConfiguration, note: Note | KacasError, progress: Watcher | None
     ) -> PushError | None:
         from kacas_remote.errors import PushError
-        from kacas_remote.remote import packages_for
+        from kacas_remote.opening import packages_for
 
         uris, name = self._uris[configuration], configuration.name
         try:

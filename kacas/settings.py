@@ -6,7 +6,7 @@ import getpass
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,31 @@ _NAMES = {
 }
 _REMOTE = "KACAS_REMOTE"
 _INPUTS = (*_NAMES.values(), _REMOTE, "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGNAME", "USER")
-_WATCHED = ("kacas.toml", "remotes.toml", "credentials.toml")
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_PROFILE", "KACAS_CLIENT_ID", "KACAS_PRIVATE_KEY")
+_WATCHED = ("kacas.toml", "remotes.toml", "credentials.toml", "identity.toml")
 Fingerprint = tuple[object, ...]
+
+
+class Environment(Mapping[str, str]):
+    """Environment variables that do not show themselves: private keys and credentials are among them, and tools that report errors
+    show the variables of every function."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> str:
+        return self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+
+def environment_of(given: Mapping[str, str] | None) -> Environment:
+    """That of the process, unless another one is given."""
+    return Environment(os.environ if given is None else given)
 
 
 @dataclass(frozen=True)
@@ -67,7 +90,7 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Environment variables first, then the user's kacas.toml, then defaults. Raises InvalidSettingError."""
-        env = os.environ if environment is None else environment
+        env = environment_of(environment)
         home = _home(env)
         config = user_file("kacas.toml", env)
         remotes_file = user_file("remotes.toml", env)
@@ -102,7 +125,7 @@ class Settings:
         """What `from_environment` depends on, and which state the user's files are in: cheap enough to ask at every call."""
         get = os.environ.get
         configuration = get("XDG_CONFIG_HOME") or f"{get('HOME') or Path.home()}/.config"
-        keys = hash((get("AWS_ACCESS_KEY_ID"), get("AWS_SESSION_TOKEN"), get("AWS_PROFILE")))  # no secret lies about
+        keys = hash(tuple(map(get, _KEYS)))  # no secret lies about
         return (*map(get, _INPUTS), keys, *(_state(f"{configuration}/kacas/{name}") for name in _WATCHED))
 
 
@@ -117,7 +140,7 @@ def _state(path: str) -> tuple[int, int, int] | None:
 
 def user_file(name: str, environment: Mapping[str, str] | None = None) -> Path:
     """A file of the user's own configuration, ~/.config/kacas/<name>: never in a store."""
-    return _user_directory(os.environ if environment is None else environment) / name
+    return _user_directory(environment_of(environment)) / name
 
 
 def identity_file(environment: Mapping[str, str] | None = None) -> Path:
@@ -127,7 +150,7 @@ def identity_file(environment: Mapping[str, str] | None = None) -> Path:
 
 def state_directory(environment: Mapping[str, str] | None = None) -> Path:
     """Where this user's unfinished work is noted on this host."""
-    env = os.environ if environment is None else environment
+    env = environment_of(environment)
     return Path(env.get("XDG_STATE_HOME") or _home(env) / ".local" / "state") / "kacas"
 
 

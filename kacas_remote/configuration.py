@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from kacas.disk.small_file import read_small
 from kacas.errors import InvalidSettingError, NewerFormatError
-from kacas.interop.kachery_directory import read_small
 from kacas.settings import Settings, user_file
 from kacas_remote.errors import InvalidRemoteError, RemoteNotFoundError
 from kacas_remote.own_file import change_file
@@ -58,6 +58,7 @@ class RemoteConfiguration:
     endpoint: of a service that is not Amazon's. default: the one that is meant where none is named. push: stores push to it
     without being asked. plain: push whole objects, for browsers and kachery clients. trusted: whoever can write there is
     believed. read_only: nothing is pushed there. anonymous: requests are not signed. profile: of ~/.aws, "" for the usual one.
+    private: the access group, as the user calls it, for whose members all that is there is sealed; "" for nobody's.
     """
 
     name: str
@@ -71,6 +72,7 @@ class RemoteConfiguration:
     read_only: bool = False
     anonymous: bool = False
     profile: str = ""
+    private: str = ""
     probed: Probed | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +84,13 @@ class RemoteConfiguration:
         _check_url("the URL", self.name, self.url, SCHEMES)
         if self.endpoint:
             _check_url("the endpoint", self.name, self.endpoint, ("https", "http"))
+        if self.private and not self.private.isprintable():
+            raise InvalidRemoteError(f"the group of remote {self.name} is no name of one; see: kacas group list")
+        if self.private and self.plain:
+            raise InvalidRemoteError(
+                f"remote {self.name} cannot be both plain and private: plain objects are for who has no key of the group. Add "
+                "two remotes, with a prefix each"
+            )
         if self.push and not self.default:
             raise InvalidRemoteError(
                 f"remote {self.name} has push but is not the default; only the default may have it"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from kacas.errors import KacasError
 from kacas.settings import Settings
 from kacas_remote.configuration import RemoteConfiguration, read_remotes, remote_named
-from kacas_remote.remote import Remote, open_configured, packages_for
+from kacas_remote.opening import packages_for
+from kacas_remote.remote import Remote, open_configured
 
 if TYPE_CHECKING:
     from kacas_remote.upstream import RemoteUpstream

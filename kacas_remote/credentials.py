@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kacas.errors import InvalidSettingError
-from kacas.settings import user_file
+from kacas.settings import environment_of, user_file
 from kacas_remote.configuration import RemoteConfiguration
 
 _S3 = ("access_key_id", "secret_access_key", "session_token")
@@ -34,7 +34,7 @@ def credentials_of(remote: RemoteConfiguration, environment: Mapping[str, str] |
 
     Raises InvalidSettingError, which quotes no secret.
     """
-    env = os.environ if environment is None else environment
+    env = environment_of(environment)
     keys = KEYS.get(remote.scheme, ())
     if not keys:
         return None
@@ -48,7 +48,7 @@ def credentials_of(remote: RemoteConfiguration, environment: Mapping[str, str] |
 
 def region_of(remote: RemoteConfiguration, environment: Mapping[str, str] | None = None) -> str | None:
     """The region to ask in: the remote's own, else that of the environment or profile for Amazon's S3. None: the usual one."""
-    env = os.environ if environment is None else environment
+    env = environment_of(environment)
     if remote.region or remote.scheme != "s3" or remote.endpoint:
         return remote.region or None
     return env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _aws_profile(remote, env).get("region")

@@ -74,6 +74,9 @@ class GroupAccessError(AccessDeniedError):
 
     exit_code = 15
 
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message, path=path)
+
 
 class DamagedGroupError(DamagedError):
     """The record of an access group is not what its admins signed: it was altered, rewritten or rolled back. It was not used."""

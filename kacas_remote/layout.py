@@ -9,6 +9,9 @@ leases/<id>, leases/<id>.beat  somebody is pushing just now
 condemned/<id>                 packs that a collector is about to delete
 probes/<id>/                   what `kacas remote probe` tries; it goes at once
 removed/<sha1>.<id>            somebody removed this SHA-1: the entries that it names do not count
+groups/<id>/<number>           the record of an access group; also in a bucket whose content is sealed
+
+In a private remote the marker, probes/ and groups/ are as here. All else is sealed, and below directories that name an epoch.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import re
 
 MARKER = "kacas-remote.json"
 PROBES = "probes/"
+GROUPS = "groups/"
 PACKS, RECIPES, PLAIN, LEASES, CONDEMNED, REMOVED = "packs/", "recipes/", "sha1/", "leases/", "condemned/", "removed/"
 _PACK = re.compile(r"packs/([0-9a-f]{32})\.pack", re.ASCII)
 

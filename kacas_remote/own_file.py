@@ -1,4 +1,4 @@
-"""A file of the user's own, 0600, that is replaced as a whole: who reads it sees the old or the new one."""
+"""A file of the user's own, mostly 0600, that is replaced as a whole: who reads it sees the old or the new one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kacas.disk.durable import Temporary, make_directory
 from kacas.errors import InvalidSettingError, StoreError
 
 
-def change_file(path: Path, edit: Callable[[], str]) -> None:
+def change_file(path: Path, edit: Callable[[], str], mode: int = 0o600) -> None:
     """Replace the file by the text that `edit` makes of what is there; of several who do so at once each sees what the one before
     made. Raises what `edit` raises, and InvalidSettingError if the file cannot be written.
 
@@ -23,7 +23,7 @@ def change_file(path: Path, edit: Callable[[], str]) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             text = edit()
-            written = Temporary(path.parent, path.name, mode=0o600, sync=True)
+            written = Temporary(path.parent, path.name, mode=mode, sync=True)
             try:
                 written.append([text.encode()])
                 written.replace()

@@ -8,13 +8,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from kacas.errors import NewerFormatError
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.configuration import READ_ONLY_SCHEMES, Probed, RemoteConfiguration
-from kacas_remote.errors import NotSupportedError, RemoteRefusedError
+from kacas_remote.errors import DamagedRemoteError, NotSupportedError, RemoteRefusedError
 from kacas_remote.layout import MARKER, PACKS, PROBES
 from kacas_remote.remote import Remote
 
@@ -29,13 +31,18 @@ _LOCAL = ("file", "memory")
 def probe(remote: Remote) -> Probed:
     """Try it; 17 MiB are moved if it can be written. Nothing of it stays, if it lets us delete.
 
-    Raises RemoteUnavailableError, RemoteNotFoundError, and RemoteRefusedError if it lets us do nothing at all.
+    A private one is tried as its service sees it: nothing of what is tried is worth sealing.
+    Raises RemoteUnavailableError, RemoteNotFoundError, RemoteRefusedError if it lets us do nothing at all, InvalidRemoteError if
+    it is private and was not said to be, or the other way round, and GroupAccessError if it is another group's.
     """
-    blobs, scheme = remote.blobs, remote.configuration.scheme
+    blobs, scheme = remote.bucket(), remote.configuration.scheme
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     listing, why = _lists(blobs)
-    if why is not None and not _reads(remote):
+    if why is not None and not _reads(blobs):
         raise why
+    if not remote.configuration.private:
+        with suppress(DamagedRemoteError, NewerFormatError, RemoteRefusedError):  # who uses it is told so
+            bool(remote.marked)
     seen = Probed(at=now, listing=listing, writable=False)
     if scheme in READ_ONLY_SCHEMES or remote.configuration.read_only:
         return _by_reading(blobs, seen)
@@ -73,9 +80,9 @@ def _lists(blobs: BlobStore) -> tuple[bool, RemoteRefusedError | None]:
         return False, None
 
 
-def _reads(remote: Remote) -> bool:
+def _reads(blobs: BlobStore) -> bool:
     try:
-        return remote.marked
+        return blobs.head(MARKER) is not None
     except RemoteRefusedError:
         return False
 

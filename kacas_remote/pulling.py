@@ -11,7 +11,8 @@ from functools import partial
 from kacas.ahead import Ahead
 from kacas.errors import KacasError, NotFoundError
 from kacas.formats.tree import Trees
-from kacas.model.uri import DirectoryUri, Uri, parse_any_uri
+from kacas.model.uri import DirectoryUri, Uri
+from kacas.private_uris import any_uris
 from kacas.read_through import IN_FLIGHT
 from kacas.store import Store
 from kacas_remote.push.summary import Silent, Watcher
@@ -43,7 +44,8 @@ def pull(store: Store, uris: Iterable[str], *, dry_run: bool = False, progress: 
     """
     begun = time.monotonic()
     watcher = progress or Silent()
-    wanted = {uri: parse_any_uri(uri) for uri in uris}
+    texts = list(dict.fromkeys(uris))
+    wanted = dict(zip(texts, any_uris(texts), strict=True))
     summary = PullSummary(dry_run=dry_run, contents=len(wanted))
     here = {text for text, uri in wanted.items() if isinstance(uri, Uri) and store.repository.tiers.is_here(uri)}
     if not dry_run:

@@ -1,6 +1,7 @@
 """A remote: a bucket, or a web server, that is known by a name, and the id that it has.
 
-kacas-remote.json    {"format": 1, "id": "<32 hex>", "created": "<UTC>"}; created once, by the first push
+kacas-remote.json    {"format": 1, "id": "<32 hex>", "created": "<UTC>"}; created once, by the first push. That of a private
+                     remote is sealed, as all else; see sealing/private_marker.py for the one that everybody sees there.
 """
 
 from __future__ import annotations
@@ -9,22 +10,21 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from kacas.errors import MissingPackageError, NewerFormatError, SizeLimitError
+from kacas.errors import NewerFormatError, SizeLimitError
 from kacas.settings import Settings
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.configuration import RemoteConfiguration, read_remotes, remote_named
-from kacas_remote.credentials import credentials_of, region_of
-from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
+from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError, InvalidRemoteError, NotSupportedError
+from kacas_remote.groups import keys_of
 from kacas_remote.layout import MARKER
+from kacas_remote.opening import open_bucket, packages_for
+from kacas_remote.sealing.private_marker import private_group
 
 REMOTE_FORMAT = 1
 _MOST = 16 << 10  # bytes of the marker
-_PACKAGES = ("obstore", "httpx", "tenacity", "nacl")
 
 
 class Remote:
@@ -66,6 +66,23 @@ class Remote:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
         return self._id is not None or self._read_marker() is not None
 
+    def bucket(self) -> BlobStore:
+        """Its blobs as they lie there, which are sealed if it is private. Raises then as `SealedBlobs.check`."""
+        if not self.configuration.private:
+            return self.blobs
+        from kacas_remote.blobs.sealed import bucket_of
+
+        return bucket_of(self.blobs)
+
+    def check_plain(self) -> None:
+        """Raises NotSupportedError if no plain objects can be there."""
+        if self.configuration.private:
+            raise NotSupportedError(
+                f"remote {self.name} is private to the group {self.configuration.private}: it has no plain objects, which are for "
+                "who has no key. Push without --plain, or what all may see to a remote that is not private",
+                path=self.blobs.name,
+            )
+
     def through(self, blobs: BlobStore) -> Remote:
         """The same remote, asked through other blobs, as such that count."""
         remote = Remote(self.name, blobs, self.configuration)
@@ -99,7 +116,12 @@ class Remote:
 
 
 def parse_marker(data: bytes, where: str) -> bytes:
-    """The id in a marker. Raises NewerFormatError, DamagedRemoteError."""
+    """The id in a marker. Raises NewerFormatError, DamagedRemoteError, InvalidRemoteError if it says that all is sealed."""
+    if (private := private_group(data)) is not None:
+        raise InvalidRemoteError(
+            f"{where} says that this remote is private to the access group {private[0]}: what is there is sealed. Its members add "
+            "it so: kacas remote add NAME URL --private GROUP (after kacas remote remove NAME, if it was added without)"
+        )
     try:
         marker = json.loads(data.decode("utf-8"))
         version, remote_id = marker["format"], marker.get("id")
@@ -125,33 +147,16 @@ def open_remote(name: str, settings: Settings | None = None) -> Remote:
 
 
 def open_configured(configuration: RemoteConfiguration) -> Remote:
-    """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError."""
-    with packages_for(configuration.name):
-        from kacas_remote.blobs.open_blobs import open_blobs
+    """Raises InvalidSettingError if its credentials cannot be read, MissingPackageError, GroupNotFoundError."""
+    blobs = open_bucket(configuration)
+    if configuration.private:
+        with packages_for(configuration.name):
+            from kacas_remote.blobs.sealed import SealedBlobs
 
-        blobs = open_blobs(
-            configuration.url,
-            endpoint=configuration.endpoint or None,
-            region=region_of(configuration),
-            credentials=credentials_of(configuration),
-        )
+            blobs = SealedBlobs(blobs, keys_of(configuration.private))
     remote = Remote(configuration.name, blobs, configuration)
     remote._by_configuration = True
     return remote
-
-
-@contextmanager
-def packages_for(name: str) -> Iterator[None]:
-    """What is imported in here needs the packages for remotes. Raises MissingPackageError."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise MissingPackageError(
-            f"remote {name} needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'",
-            package="kacas[remote]",
-        ) from exc
 
 
 def _unpickled(name: str, configuration: RemoteConfiguration, blobs: BlobStore | None) -> Remote:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
@@ -18,6 +18,18 @@ SIGNATURE_SIZE = 64
 _DOMAIN = b"kacas 2026-11 recipe statement v1\0"  # fixed for ever
 _STATEMENT = struct.Struct("<20s32sQB")
 _PUBLISHER = re.compile(r"ed25519:([0-9a-f]{64})", re.ASCII)
+
+
+class PrivateKey(SigningKey):
+    """Made of the 32 bytes of the seed. Nothing that shows objects shows it, such as a traceback with locals; never pickled."""
+
+    def __repr__(self) -> str:
+        return f"<the private key of {publisher_text(bytes(self.verify_key))}>"
+
+    __str__ = __repr__
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a private key is neither pickled nor copied: each process reads it for itself")
 
 
 class Signature(NamedTuple):
@@ -32,10 +44,8 @@ def statement(sha1: bytes, root: bytes, size: int, kind: int) -> bytes:
     return _DOMAIN + _STATEMENT.pack(sha1, root, size, kind)
 
 
-def sign(private_key: bytes, message: bytes) -> Signature:
-    """private_key: the 32 bytes of the seed."""
-    key = SigningKey(private_key)
-    return Signature(bytes(key.verify_key), key.sign(message).signature)
+def sign(key: PrivateKey, message: bytes) -> Signature:
+    return Signature(public_key(key), key.sign(message).signature)
 
 
 def is_signed(message: bytes, given: Signature) -> bool:
@@ -48,13 +58,12 @@ def is_signed(message: bytes, given: Signature) -> bool:
     return True
 
 
-def new_private_key() -> bytes:
-    """32 bytes, random."""
-    return bytes(SigningKey.generate())
+def new_private_key() -> PrivateKey:
+    return PrivateKey(bytes(SigningKey.generate()))
 
 
-def public_key(private_key: bytes) -> bytes:
-    return bytes(SigningKey(private_key).verify_key)
+def public_key(key: PrivateKey) -> bytes:
+    return bytes(key.verify_key)
 
 
 def publisher_text(publisher: bytes) -> str:

@@ -1,12 +1,10 @@
 """Trust: whose word is taken for the root of a SHA-1, before all of the content was read here.
 
-~/.config/kacas/trust.toml       publishers by the names that this user gave them
-~/.config/kacas/identity.toml    one's own key pair, 0600; `kacas trust key` makes it, and pushes are signed from then on
+~/.config/kacas/trust.toml    publishers by the names that this user gave them
 """
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -15,19 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from kacas.errors import InvalidSettingError
-from kacas.interop.key_pair import KeyPair, keep_key_pair, read_identity
 from kacas.settings import identity_file
+from kacas_remote import identity
 from kacas_remote.errors import UntrustedError
 from kacas_remote.own_file import change_file
-from kacas_remote.signing import (
-    Signature,
-    is_signed,
-    new_private_key,
-    parse_publisher,
-    public_key,
-    publisher_text,
-    statement,
-)
+from kacas_remote.signing import Signature, is_signed, parse_publisher, publisher_text, statement
 
 TRUST_FORMAT = 1
 _MAX_SIZE = 1 << 20
@@ -59,7 +49,7 @@ class Trust:
     @classmethod
     def of_user(cls, environment: Mapping[str, str] | None = None) -> Trust:
         """What this user's files say. Raises InvalidSettingError."""
-        return cls(read_publishers(trust_file(environment)), own_publisher(environment))
+        return cls(read_publishers(trust_file(environment)), identity.own_public(environment))
 
     def is_trusted(self, publisher: bytes) -> bool:
         return publisher == self.own or publisher in self.publishers
@@ -73,8 +63,8 @@ class Trust:
         return None
 
 
-def untrusted(claim: Claimed, remote: str) -> UntrustedError:
-    """The error for a part of content that nobody vouches for. remote: its name."""
+def untrusted(claim: Claimed, remote: str, uri: str) -> UntrustedError:
+    """The error for a part of content that nobody vouches for. remote: its name. uri: what was asked for."""
     message = statement(claim.sha1, claim.root, claim.size, claim.kind)
     signers = [publisher_text(one.publisher) for one in claim.signatures if is_signed(message, one)]
     who = f"signed by {', '.join(signers[:3])}, whom you do not trust" if signers else "signed by nobody"
@@ -82,34 +72,10 @@ def untrusted(claim: Claimed, remote: str) -> UntrustedError:
         f"trust the publisher: kacas trust add NAME {signers[0]}" if signers else "let somebody you trust push it"
     )
     return UntrustedError(
-        f"a part of sha1://{claim.sha1.hex()} cannot be checked against its SHA-1, and its recipe in the remote {remote} is "
-        f"{who}. Fetch all of it, which is checked: kacas pull sha1://{claim.sha1.hex()}; or {trusting}; or, if everybody "
+        f"a part of {uri} cannot be checked against its SHA-1, and its recipe in the remote {remote} is "
+        f"{who}. Fetch all of it, which is checked: kacas pull {uri}; or {trusting}; or, if everybody "
         f"who can write to that remote is to be believed: kacas remote add {remote} --trusted"
     )
-
-
-def own_publisher(environment: Mapping[str, str] | None = None) -> bytes | None:
-    """The user's own public key, None if there is none yet. Raises InvalidSettingError."""
-    path = identity_file(environment)
-    return bytes.fromhex(read_identity(path).public) if os.path.lexists(path) else None
-
-
-def own_private_key(environment: Mapping[str, str] | None = None) -> bytes:
-    """32 bytes. The pair is made, 0600, if there is none. Raises InvalidSettingError."""
-    path = identity_file(environment)
-    if not os.path.lexists(path):
-        private = new_private_key()
-        try:
-            keep_key_pair(KeyPair(public_key(private).hex(), private.hex()), path)
-        except InvalidSettingError:
-            if not path.exists():
-                raise
-            # another process made one meanwhile
-    pair = read_identity(path)
-    private = bytes.fromhex(pair.private)
-    if public_key(private).hex() != pair.public:
-        raise InvalidSettingError(f"the two keys in {path} do not belong together; correct it or move it away")
-    return private
 
 
 def trust_file(environment: Mapping[str, str] | None = None) -> Path:

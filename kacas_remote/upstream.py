@@ -199,13 +199,13 @@ class RemoteUpstream:
             if (plain := self.plain(uri)) is None:
                 raise
             if plain.size > WHOLE_BELOW:
-                raise untrusted(Claim(uri.sha1, b"", plain.size, 0, b"", 0), self.remote.name) from None
+                raise untrusted(Claim(uri.sha1, b"", plain.size, 0, b"", 0), self.remote.name, _asked(uri)) from None
             return []
         if not doubtful:
             assert refused is not None
             raise refused
         if min(one.entry.size for one in doubtful) > WHOLE_BELOW:
-            raise untrusted(doubtful[0].claim, self.remote.name)
+            raise untrusted(doubtful[0].claim, self.remote.name, _asked(uri))
         return []
 
     def _is_believed(self, uri: Uri, one: _Found) -> bool:
@@ -326,3 +326,8 @@ class _Others:
         except KacasError:
             pass
         return False
+
+
+def _asked(uri: Uri) -> str:
+    """As a command takes it: without a query, whose & the shell would take for its own."""
+    return uri.given or f"sha1://{uri.sha1.hex()}"

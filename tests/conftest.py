@@ -29,6 +29,8 @@ def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "KACAS_UPSTREAM",
         "KACAS_STORE_IN",
         "KACAS_REMOTE",
+        "KACAS_CLIENT_ID",
+        "KACAS_PRIVATE_KEY",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KACAS_DIR", str(tmp_path / "default-store"))

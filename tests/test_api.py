@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import kacas
-from kacas import asking, changing, loading, storing, transferring
+from kacas import asking, changing, encrypting, loading, storing, transferring
 from kacas_remote.configuration import RemoteConfiguration, change_remotes
+from tests.access_group import make_group
 
 PUBLIC = sorted(kacas.__all__)
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(kacas, name))]
-MODULES = (asking, changing, loading, storing, transferring)
+MODULES = (asking, changing, encrypting, loading, storing, transferring)
 
 
 def examples_of(subject: object, module: ModuleType) -> list[doctest.DocTest]:
@@ -41,6 +42,8 @@ def test_every_function_has_an_example_and_it_works(name: str, tmp_path: Path, m
     if function.__module__ == transferring.__name__:
         (tmp_path / "bucket").mkdir()
         change_remotes(lambda _: [RemoteConfiguration("lab", f"file://{tmp_path}/bucket", default=True)])
+    if function.__module__ == encrypting.__name__:
+        make_group(tmp_path)
     tests = examples_of(function, sys.modules[function.__module__])
     assert tests, f"kacas.{name} has no >>> example"
     run(tests)

@@ -23,6 +23,7 @@ SAYS_NOTHING = {
     "lib",
     "stuff",
 }
+SECRET = {"secret", "secrets", "private_key", "nonce", "tag", "mac", "password"}
 
 MODULES = sorted(
     path.relative_to(ROOT)
@@ -52,6 +53,27 @@ def test_a_name_says_what_the_thing_is(module: Path) -> None:
 def test_a_module_says_what_it_is_for(module: Path) -> None:
     docstring = ast.get_docstring(ast.parse((ROOT / module).read_text(encoding="utf-8")))
     assert docstring, f"{module} has no docstring"
+
+
+@pytest.mark.parametrize("module", [path for path in MODULES if path.parts[0] == "kacas_remote"], ids=str)
+def test_what_is_secret_or_proves_something_is_compared_in_constant_time(module: Path) -> None:
+    """By hmac.compare_digest, or by libsodium: == tells by its time how many bytes were right. Of sizes it may be said."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare) and any(isinstance(how, ast.Eq | ast.NotEq) for how in node.ops):
+            sides = [side for side in (node.left, *node.comparators) if not _is_size(side)]
+            names = {name for side in sides for part in ast.walk(side) for name in _names(part)}
+            assert not SECRET & names, f"{module}:{node.lineno} compares {SECRET & names} by == or !="
+
+
+def _is_size(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len"
+
+
+def _names(node: ast.AST) -> set[str]:
+    """A name, and its words."""
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    is_public = name == "e_tag" or name.lower().endswith("_size")
+    return set() if is_public else {name, *name.lower().split("_")}
 
 
 def test_the_tests_mirror_the_house() -> None:

@@ -218,6 +218,8 @@ def test_the_arguments_are_those_of_kachery_cloud() -> None:
         "set_mutable_local": ["key", "value"],
         "get_mutable_local": ["key", "default_value"],
         "get_client_id": ["generate_if_missing"],
+        "encrypt_uri": ["uri", "access_group", "label"],
+        "decrypt_uri": ["uri"],
     }
     for name, arguments in known.items():
         assert list(inspect.signature(getattr(kcl, name)).parameters) == arguments, name

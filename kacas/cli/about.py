@@ -28,7 +28,8 @@ def config(session: Session, as_json: bool) -> None:
 
     Settings come from the environment (KACAS_DIR, KACAS_CACHE_DIR, KACAS_OWNER, KACAS_THREADS,
     KACAS_CACHE_SIZE, KACAS_MEMORY, KACAS_UPSTREAM, KACAS_STORE_IN, KACAS_REMOTE), else from ~/.config/kacas/kacas.toml (directory,
-    cache_directory, ...), else they are defaults. A store has settings of its own, chosen by init.
+    cache_directory, ...), else they are defaults. A store has settings of its own, chosen by init. Who you are (KACAS_CLIENT_ID and
+    KACAS_PRIVATE_KEY) is shown by: kacas identity show.
     """
     from kacas.errors import StoreNotFoundError
 

@@ -79,10 +79,9 @@ def find(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
 
     Missing ones are named on stderr, and the exit code is 3 if there are any.
     """
-    from kacas.model.uri import parse_any_uri
+    from kacas.private_uris import any_uris
 
-    for uri in uris:
-        parse_any_uri(uri)
+    any_uris(uris)  # one that is wrong is refused before the first answer
     missing = 0
     with session.open_store() as store:
         for uri in uris:
@@ -109,10 +108,9 @@ def forget(session: Session, uris: tuple[str, ...], as_json: bool) -> None:
     All or none: if one URI is not here, none is forgotten. The bytes stay readable until the store is
     collected; storing the content again claims it again.
     """
-    from kacas.model.uri import parse_any_uri
+    from kacas.private_uris import any_uris
 
-    for uri in uris:
-        parse_any_uri(uri)
+    any_uris(uris)  # one that is wrong is refused before the first answer
     with session.open_store() as store, store.batch():
         answers = [store.forget(uri) for uri in dict.fromkeys(uris)]
     for answer in answers:

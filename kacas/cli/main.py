@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -14,16 +15,19 @@ import click
 
 from kacas.cli import (
     about,
+    access_group,
     ask,
     bench,
     directory,
     doctor,
     feed,
+    identity,
     link,
     load,
     moving,
     mutable,
     output,
+    private_uris,
     pull,
     remote,
     remote_upkeep,
@@ -73,6 +77,9 @@ commands.add_section("Look into directories", directory.ls, directory.diff)
 commands.add_section("Share what changes", mutable.mutable, feed.feed)
 remote.remote.add_section("Look after a remote", *remote_upkeep.COMMANDS)
 commands.add_section("Share with the world", remote.remote, transfer.push, pull.pull, transfer.sync, trust.trust)
+commands.add_section(
+    "Keep private", identity.identity, access_group.group, private_uris.encrypt_uri, private_uris.decrypt_uri
+)
 commands.add_section("Move in", moving.import_kachery)
 commands.add_section("Look after the store", upkeep.verify, doctor.doctor, upkeep.index, bench.bench)
 commands.add_section("kacas itself", about.config, about.version, about.completion)
@@ -82,6 +89,7 @@ def main() -> None:
     """The program: runs the command line of this process and ends it."""
     _open_closed_streams()
     _end_on_signals()
+    _leave_no_core()
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -112,6 +120,11 @@ def _open_closed_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for good
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _leave_no_core() -> None:
+    """A crash of native code must not write private keys, or what they opened, to a disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _end_on_signals() -> None:

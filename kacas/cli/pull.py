@@ -9,7 +9,8 @@ import click
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
-from kacas.cli.transfer import rate, stdin_lines, watcher
+from kacas.cli.stdin import lines
+from kacas.cli.transfer import rate, watcher
 
 if TYPE_CHECKING:
     from kacas_remote.pulling import PullSummary
@@ -50,7 +51,7 @@ def pull(
         raise click.UsageError("give URIs, or --stdin")
     from kacas_remote.pulling import pull as run
 
-    wanted = [*stdin_lines()] if from_stdin else uris
+    wanted = [*lines("URIs")] if from_stdin else uris
     told = watcher(session, as_json)
     with session.open_store(name, limit, told if as_json else None) as store:
         summary = run(store, wanted, dry_run=dry_run, progress=told)

@@ -34,7 +34,7 @@ def remote() -> None:
 @click.command(
     cls=ExampleCommand,
     examples=[
-        f"{_ADD} --trusted",
+        f"{_ADD} --private lab",
         "kacas remote add wasabi s3://lab-bucket --endpoint https://s3.eu-central-1.wasabisys.com --region eu-central-1",
         "kacas remote add published https://data.example.org/kacas",
     ],
@@ -45,6 +45,7 @@ def remote() -> None:
 @click.option("--region", default="", help="The region of the bucket.")
 @click.option("--profile", default="", help="The profile of ~/.aws to use.")
 @click.option("--plain", is_flag=True, help="Push whole objects, for browsers and kachery clients.")
+@click.option("--private", default="", metavar="GROUP", help="Seal all that is pushed there for this access group.")
 @click.option("--trusted", is_flag=True, help="Believe whoever can write there, as in the lab's own bucket.")
 @click.option("--read-only", is_flag=True, help="Never push there.")
 @click.option("--anonymous", is_flag=True, help="Ask without credentials, as of public buckets.")
@@ -202,10 +203,20 @@ def _can_write(one: RemoteConfiguration) -> bool:
 
 
 def _probed(configuration: RemoteConfiguration) -> RemoteConfiguration:
+    from kacas_remote.errors import GroupNotFoundError
+    from kacas_remote.opening import open_bucket
     from kacas_remote.probe import probe
-    from kacas_remote.remote import open_configured
+    from kacas_remote.remote import Remote, open_configured
 
-    opened = open_configured(configuration)
+    try:
+        opened = open_configured(configuration)
+    except GroupNotFoundError:  # its record may come to be in this very bucket
+        opened = Remote(configuration.name, open_bucket(configuration), configuration)
+        group = configuration.private
+        output.note(
+            f"there is no group {group} here yet: kacas group create {group} --at {configuration.name}, or "
+            f"kacas group join {group} ID --at {configuration.name}"
+        )
     try:
         return dataclasses.replace(configuration, probed=probe(opened))
     finally:
@@ -216,6 +227,7 @@ def _marks(one: RemoteConfiguration) -> list[str]:
     marks = [
         name.replace("_", "-") for name in ("default", "push", "plain", "trusted", "anonymous") if getattr(one, name)
     ]
+    marks += [f"private to {one.private}"] if one.private else []
     return marks if _can_write(one) else [*marks, "read-only"]
 
 

@@ -98,6 +98,8 @@ def verify(session: Session, name: str | None, deep: bool, as_json: bool) -> Non
             output.line(f"{problem.kind}: {problem.message}")
         for package, count in sorted(report.unchecked.items()):
             output.line(f"not checked: {output.count(count, 'payload')} that only the package {package} decodes")
+        if report.strays:
+            output.line(f"not of the group, and left alone: {output.count(report.strays, 'blob')}")
         counted = (
             output.count(report.packs, "pack"),
             output.count(report.chunks, "payload"),

@@ -16,6 +16,8 @@ PROGRAM = "kacas"
 COMPLETION_VARIABLE = "_KACAS_COMPLETE"
 
 NO_MEMORY = 7
+_NO_PACKAGE = 6
+_OPTIONAL = ("nacl", "obstore", "httpx", "tenacity")  # of kacas[remote]
 CLOSED_PIPE = 128 + 13  # as a program that SIGPIPE ended
 
 EXIT_CODES = (
@@ -82,6 +84,8 @@ def _explained(exc: BaseException) -> tuple[str, int]:
         return exc.format_message(), exc.exit_code
     if isinstance(exc, KacasError):
         return str(exc), exc.exit_code
+    if isinstance(exc, ModuleNotFoundError) and (exc.name or "").partition(".")[0] in _OPTIONAL:
+        return f"this needs a package that is not installed ({exc.name}): pip install 'kacas[remote]'", _NO_PACKAGE
     if isinstance(exc, MemoryError):
         return "there is not enough memory; end other programs, or raise the limit (ulimit -v)", NO_MEMORY
     if isinstance(exc, OSError):

@@ -1,4 +1,4 @@
-"""Standard input as a stream to be stored."""
+"""Standard input, as a stream to be stored or as a list."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO, cast
 
+import click
+
 from kacas.errors import UnreadableSourceError
+
+_MOST = 1 << 30  # bytes of a list
 
 
 class Stdin:
@@ -47,3 +52,18 @@ class Stdin:
                     return os.read(self._number, size)
             except OSError as exc:
                 raise UnreadableSourceError(f"standard input cannot be read: {exc.strerror}", path="-") from exc
+
+
+def lines(of_what: str) -> Iterator[str]:
+    """What standard input lists, one in each line. of_what: for messages."""
+    with Stdin() as stdin:
+        parts: list[bytes] = []
+        size = 0
+        while part := stdin.read(1 << 16):
+            parts.append(part)
+            size += len(part)
+            if size > _MOST:
+                raise click.UsageError(f"standard input is no list of {of_what}: it is too long")
+    for line in b"".join(parts).decode("utf-8", "surrogateescape").splitlines():
+        if found := line.strip():
+            yield found

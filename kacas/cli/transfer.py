@@ -14,7 +14,7 @@ import click
 from kacas.cli import output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
-from kacas.cli.stdin import Stdin
+from kacas.cli.stdin import lines
 
 if TYPE_CHECKING:
     from kacas.store import Store
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kacas_remote.remote import Remote
 
 _EVERY_S = 1.0  # between two lines of progress for programs
-_MOST_STDIN = 1 << 30
 
 
 def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
@@ -93,7 +92,7 @@ def push(
         _push_pending(session, name, limit, as_json)
         return
     with session.open_store() as store:
-        wanted = [*stdin_lines()] if from_stdin else [*_matching(store, uris)]
+        wanted = [*lines("URIs")] if from_stdin else [*_matching(store, uris)]
         _push(session, store, name, wanted, plain, dry_run, limit, as_json)
 
 
@@ -194,19 +193,6 @@ def _remote(name: str | None) -> Remote:
             "no remote is the default; say which: --to NAME, or kacas remote default NAME, or add one: kacas remote add NAME URL"
         )
     return open_configured(chosen)
-
-
-def stdin_lines() -> Iterator[str]:
-    """What standard input lists, one in each line."""
-    with Stdin() as stdin:
-        text = b""
-        while part := stdin.read(1 << 16):
-            text += part
-            if len(text) > _MOST_STDIN:
-                raise click.UsageError("standard input is no list of URIs: it is too long")
-    for line in text.decode("utf-8", "surrogateescape").splitlines():
-        if uri := line.strip():
-            yield uri
 
 
 def _matching(store: Store, given: Sequence[str]) -> Iterator[str]:

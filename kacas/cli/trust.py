@@ -75,10 +75,10 @@ def key(session: Session) -> None:
     The pair is made if you have none, and pushes are signed from then on. Its private half is in identity.toml beside
     your settings: keep a copy where you keep passwords.
     """
-    from kacas_remote.signing import public_key, publisher_text
-    from kacas_remote.trust import own_private_key
+    from kacas_remote.identity import own_or_new
+    from kacas_remote.signing import publisher_text
 
-    output.line(publisher_text(public_key(own_private_key())))
+    output.line(publisher_text(own_or_new().public))
 
 
 trust.add_section("Commands", list_, add, remove, key)

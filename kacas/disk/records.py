@@ -1,4 +1,4 @@
-"""Sequences of records: the one primitive of mutables, feeds and leases.
+"""Sequences of records: the one primitive of mutables, feeds, leases and the records of access groups.
 
 A sequence is a directory of small files `1`, `2`, `3`, ..., each created once by link() and never changed. Whoever creates
 number n+1 has seen n, and says so: the record holds the digest of the one before it. Of many who create one number, one
@@ -254,7 +254,7 @@ class Sequence:
 
         Pruning is in order, the oldest first: as long as the very record is there that ours follows, no later one has gone.
         """
-        if self._kind is RecordKind.FEED:
+        if self._kind in (RecordKind.FEED, RecordKind.GROUP):
             return True  # of which nothing is pruned
         if self._kind is not RecordKind.MUTABLE or after.digest == NO_DIGEST:
             return False  # who may not remove an old record of a lease removes later ones all the same

@@ -25,7 +25,7 @@ SEGMENT_NAME = re.compile(r"([0-9a-f]{32})\.seg", re.ASCII)
 _SETTINGS_NAME = "kacas.toml"
 _MAX_SETTINGS_SIZE = 64 * 1024
 _LOOKS, _PAUSE_S = 20, 0.01
-PLACES = ("packs", "segments", "refs", "feeds", "leases")
+PLACES = ("packs", "segments", "refs", "feeds", "leases", "groups")
 """What a store keeps things in. Made with a shared one, by its owner: in a sticky store, who makes a directory can delete in it."""
 
 

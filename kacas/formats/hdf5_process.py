@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from kacas.model.codec import MIB
 from kacas.model.hdf5_cuts import Spans
 
 _PROGRAM = "kacas.formats.hdf5_extents"
+_SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _PATIENCE_S = 310.0  # for one file; the process ends itself earlier
 _MOST_HEAD = 64 * 1024  # bytes
 _MOST_SPANS = 1 << 20
@@ -82,7 +84,8 @@ class Hdf5Process:
         with theirs:
             self._connection = ours
             # h5py is to be the one that this process would import. Locks would refuse files that others have open.
-            environment = os.environ | {
+            # It reads what strangers made: what could be stolen there is not handed to it.
+            environment = {name: value for name, value in os.environ.items() if not _SECRET.search(name)} | {
                 "PYTHONPATH": os.pathsep.join(sys.path),
                 "HDF5_USE_FILE_LOCKING": "FALSE",
                 "HDF5_PLUGIN_PRELOAD": "::",  # no filter is needed, so none is looked for

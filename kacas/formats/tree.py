@@ -13,7 +13,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from kacas.errors import InvalidUriError, NewerFormatError, NotFoundError, WrongKindError
 from kacas.model.description import Description, Difference, DirectoryItem
 from kacas.model.tree import MAX_TREE_SIZE, EntryType, NewerTreeError, TreeEntry, TreeError, decode_tree
-from kacas.model.uri import DirectoryUri, Uri, label_text, parse_any_uri
+from kacas.model.uri import DirectoryUri, Uri, label_text
+from kacas.private_uris import any_uri
 from kacas.repository import Repository
 
 _KEPT_ENTRIES = 200_000  # of directories read last: some 100 MiB at most
@@ -74,7 +75,7 @@ class Trees:
         """What the path names; the directory itself has an empty name. Links are not followed."""
         found = TreeEntry(b"", EntryType.DIRECTORY, uri.sha1)
         for depth, name in enumerate(uri.path):
-            where = str(DirectoryUri(uri.sha1, "", uri.path[:depth]))
+            where = uri.given or str(DirectoryUri(uri.sha1, "", uri.path[:depth]))
             if found.type is EntryType.FILE:
                 raise NotFoundError(f"{where} is a file; nothing can be in it", sha1=uri.sha1.hex())
             if found.type is EntryType.LINK:
@@ -90,7 +91,7 @@ class Trees:
 
         Raises InvalidUriError, NotFoundError, and WrongKindError for a directory or a link.
         """
-        uri = parse_any_uri(text)
+        uri = any_uri(text)
         if isinstance(uri, Uri):
             return uri
         entry = self.entry(uri)
@@ -101,24 +102,25 @@ class Trees:
                 f"{text} is a directory; restore it with load_dir, look into it with list_dir, or add the path of a file",
                 sha1=uri.sha1.hex(),
             )
-        return Uri(entry.sha1, uri.label if not uri.path else label_text(entry.name))
+        return Uri(entry.sha1, uri.label if not uri.path else label_text(entry.name), given=uri.given)
 
     def directory(self, text: str, path: str = "") -> DirectoryUri:
         """The directory that a URI and a path in it name, as a URI with no path. Raises as `entry`, WrongKindError."""
-        uri = parse_any_uri(text)
+        uri = any_uri(text)
         if isinstance(uri, Uri):
-            uri = DirectoryUri(uri.sha1, uri.label)
+            uri = DirectoryUri(uri.sha1, uri.label, given=uri.given)
         try:
             names = tuple(name for name in path.encode("utf-8", "surrogateescape").split(b"/") if name)
         except UnicodeEncodeError as exc:
             raise InvalidUriError(f"the path {path!r} is not Unicode text: {exc.reason}", uri=text) from exc
-        whole = DirectoryUri(uri.sha1, uri.label, uri.path + names)
+        whole = uri.below(names)
         entry = self.entry(whole)
         if entry.type is EntryType.LINK:
             raise _link_error(str(whole), entry)
         if entry.type is EntryType.FILE:
             raise WrongKindError(f"{whole} is a file, not a directory", sha1=entry.sha1.hex())
-        return DirectoryUri(entry.sha1, label_text(whole.path[-1]) if whole.path else whole.label)
+        label = label_text(whole.path[-1]) if whole.path else whole.label
+        return DirectoryUri(entry.sha1, label, given=whole.given)
 
     def list(self, text: str, path: str = "") -> list[DirectoryItem]:
         """The entries of a directory, sorted by the bytes of their names."""
@@ -162,7 +164,7 @@ class Trees:
 
     def is_directory(self, text: str) -> bool:
         """Whether the URI names a directory. Raises as `entry` for a path that is not there."""
-        uri = parse_any_uri(text)
+        uri = any_uri(text)
         return isinstance(uri, DirectoryUri) and self.entry(uri).type is EntryType.DIRECTORY
 
     def differences(self, one: str, other: str) -> Iterator[Difference]:

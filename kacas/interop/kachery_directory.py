@@ -15,11 +15,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from kacas.disk.small_file import read_small
 from kacas.errors import UnreadableSourceError
 
 _PAIR = re.compile(r"[0-9a-f]{2}", re.ASCII)
@@ -29,7 +29,6 @@ _DEPTH = 3  # directories above a content, each named by two of its digits
 _MAX_RECORD_SIZE = 64 << 10  # bytes; a path has 4,096 at most
 _HASH_CACHE = "@compute_sha1_cache"  # what files were hashed to, as their size and mtime say
 _CONTENTS, _LINKS, _MUTABLES = "sha1", "linked_files", "mutables"
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Stored(NamedTuple):
@@ -140,22 +139,6 @@ class KacheryDirectory:
     def read_small(self, name: str, most: int) -> bytes:
         """The bytes of a file in the directory, at most so many. Raises OSError, ValueError if there are more."""
         return read_small(os.path.join(self.path, name), most)
-
-
-def read_small(path: str, most: int) -> bytes:
-    """Raises OSError, and ValueError for what is no regular file or larger."""
-    fd = os.open(path, _OPEN)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError("it is not a regular file")
-        data = b""
-        while len(data) <= most and (more := os.read(fd, most + 1 - len(data))):
-            data += more
-    finally:
-        os.close(fd)
-    if len(data) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return data
 
 
 def _files(top: Path) -> Iterator[os.DirEntry[str] | Strange]:

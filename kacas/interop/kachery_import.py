@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kacas.disk.identities import FileState, has_settled
+from kacas.disk.identity_file import keep_key_pair
 from kacas.errors import (
     CollisionError,
     InvalidSettingError,
@@ -27,7 +28,7 @@ from kacas.ingest import identify
 from kacas.interop.import_report import ImportReport
 from kacas.interop.kachery_directory import KacheryDirectory, Linked, Stored, Strange
 from kacas.interop.kachery_mutables import import_mutables
-from kacas.interop.key_pair import kachery_key_pair, keep_key_pair
+from kacas.interop.key_pair import kachery_key_pair
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.entry import Action, Kind, live
 from kacas.model.uri import label_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kacas.disk.small_file import read_small
 from kacas.errors import (
     DamagedRecordError,
     InvalidKeyError,
@@ -12,7 +13,7 @@ from kacas.errors import (
     UnsupportedDataError,
 )
 from kacas.interop.import_report import ImportReport
-from kacas.interop.kachery_directory import KacheryDirectory, Strange, read_small
+from kacas.interop.kachery_directory import KacheryDirectory, Strange
 from kacas.model.mutable import MAX_VALUE_LENGTH, check_key
 from kacas.store import Store
 

@@ -27,6 +27,7 @@ class RecordKind(IntEnum):
     MUTABLE = 1
     FEED = 2
     LEASE = 3
+    GROUP = 4
 
 
 class RecordFormatError(ValueError):

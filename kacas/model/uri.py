@@ -6,12 +6,14 @@
 
 Old URIs may also carry `location=` (the first holder's path), and name a directory with its label,
 sha1dir://<40 hex>.<label>/path: the former is accepted and dropped, the latter understood.
+
+Encrypted ones, sha1-enc://, are opened by `kacas.private_uris`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from kacas.errors import InvalidLabelError, InvalidUriError
@@ -50,13 +52,22 @@ def label_text(encoded: bytes) -> str:
 
 @dataclass(frozen=True)
 class Uri:
-    """A parsed URI. sha1: 20 bytes; label: "" if there is none; root: 32 bytes or None."""
+    """A parsed URI. sha1: 20 bytes; label: "" if there is none; root: 32 bytes or None.
+
+    given: the encrypted URI that it was, which is what messages and logs show; "" if it was none.
+    """
 
     sha1: bytes
     label: str = ""
     root: bytes | None = None
+    given: str = field(default="", compare=False)
 
     def __str__(self) -> str:
+        return self.given or self.plain
+
+    @property
+    def plain(self) -> str:
+        """Its text, whatever was given."""
         query = []
         if self.label:
             query.append("label=" + quote_from_bytes(label_bytes(self.label), safe=""))
@@ -67,16 +78,38 @@ class Uri:
 
 @dataclass(frozen=True)
 class DirectoryUri:
-    """A parsed sha1dir URI. sha1: of the tree document; path: names from there on, () for the directory itself."""
+    """A parsed sha1dir URI. sha1: of the tree document; path: names from there on, () for the directory itself.
+
+    given: as of `Uri`.
+    """
 
     sha1: bytes
     label: str = ""
     path: tuple[bytes, ...] = ()
+    given: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        path = "".join("/" + quote_from_bytes(name, safe="!$&'()*+,;=:@") for name in self.path)
+        return self.given or self.plain
+
+    @property
+    def plain(self) -> str:
+        """Its text, whatever was given."""
+        path = path_text(self.path)
         query = "?label=" + quote_from_bytes(label_bytes(self.label), safe="") if self.label else ""
         return f"sha1dir://{self.sha1.hex()}{path}{query}"
+
+    def below(self, names: tuple[bytes, ...]) -> DirectoryUri:
+        """What these names lead to from there."""
+        if not names:
+            return self
+        front, mark, query = self.given.partition("?")
+        given = front.rstrip("/") + path_text(names) + mark + query if self.given else ""
+        return DirectoryUri(self.sha1, self.label, self.path + names, given)
+
+
+def path_text(names: tuple[bytes, ...]) -> str:
+    """As it stands in a URI, each name behind a slash; "" for none."""
+    return "".join("/" + quote_from_bytes(name, safe="!$&'()*+,;=:@") for name in names)
 
 
 def parse_any_uri(text: str) -> Uri | DirectoryUri:
@@ -84,14 +117,14 @@ def parse_any_uri(text: str) -> Uri | DirectoryUri:
     match = _DIRECTORY.fullmatch(str(text)[: MAX_URI_SIZE + 1])
     if match is not None and len(text) <= MAX_URI_SIZE:
         if text[-1].isspace():
-            raise InvalidUriError(f"{_shown(text)} ends with white space; remove it", uri=text)
+            raise InvalidUriError(f"{shown(text)} ends with white space; remove it", uri=text)
         if "/" in (match[4] or ""):  # we write %2F: somebody put a path behind a URI that was printed
-            raise InvalidUriError(f"{_shown(text)}: the path of a directory's URI goes before ?label=", uri=text)
+            raise InvalidUriError(f"{shown(text)}: the path of a directory's URI goes before ?label=", uri=text)
         label, root = _label_and_root(text, match[4] or "")
         if root is not None:
-            raise InvalidUriError(f"{_shown(text)}: the URI of a directory carries no root", uri=text)
+            raise InvalidUriError(f"{shown(text)}: the URI of a directory carries no root", uri=text)
         old_label = _decoded(text, match[2] or "")
-        return DirectoryUri(bytes.fromhex(match[1]), label or old_label, _path(text, match[3] or ""))
+        return DirectoryUri(bytes.fromhex(match[1]), label or old_label, path_names(text, match[3] or ""))
     return parse_uri(text)
 
 
@@ -101,22 +134,28 @@ def _decoded(text: str, label: str) -> str:
         label_bytes(decoded)
         return decoded
     except (InvalidLabelError, UnicodeEncodeError) as exc:
-        raise InvalidUriError(f"{_shown(text)}: {exc}", uri=text) from exc
+        raise InvalidUriError(f"{shown(text)}: {exc}", uri=text) from exc
 
 
-def _path(text: str, path: str) -> tuple[bytes, ...]:
+def path_names(text: str, path: str) -> tuple[bytes, ...]:
+    """Inverse of `path_text`. text: the whole URI, for messages. Raises InvalidUriError."""
     try:
         names = tuple(
             unquote_to_bytes(name.encode("utf-8", "surrogateescape")) for name in path.rstrip("/").split("/")[1:]
         )
     except UnicodeEncodeError as exc:
-        raise InvalidUriError(f"{_shown(text)}: the path is not Unicode text: {exc.reason}", uri=repr(text)) from exc
+        raise InvalidUriError(f"{shown(text)}: the path is not Unicode text: {exc.reason}", uri=repr(text)) from exc
     for name in names:
-        if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        if not is_name(name):
             raise InvalidUriError(
-                f"{_shown(text)}: {name!r} is not a name in a directory; write the path as list_dir shows it", uri=text
+                f"{shown(text)}: {name!r} is not a name in a directory; write the path as list_dir shows it", uri=text
             )
     return names
+
+
+def is_name(name: bytes) -> bool:
+    """Whether something in a directory can have this name."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
 
 
 def parse_uri(text: str) -> Uri:
@@ -127,10 +166,10 @@ def parse_uri(text: str) -> Uri:
         raise InvalidUriError(f"a URI of {len(text)} characters is too long", uri=text[:200])
     match = _URI.fullmatch(text)
     if match is None:
-        raise InvalidUriError(f"{_shown(text)} is not a kacas URI: {_hint(text)}", uri=text)
+        raise InvalidUriError(f"{shown(text)} is not a kacas URI: {_hint(text)}", uri=text)
     if text[-1].isspace():
         raise InvalidUriError(
-            f"{_shown(text)} is not a kacas URI: remove the white space around it: {text.strip()}", uri=text
+            f"{shown(text)} is not a kacas URI: remove the white space around it: {text.strip()}", uri=text
         )
     label, root = _label_and_root(text, match[2] or "")
     return Uri(bytes.fromhex(match[1]), label, root)
@@ -143,7 +182,7 @@ def _label_and_root(text: str, query: str) -> tuple[str, bytes | None]:
             label = _decoded(text, value)
         elif key == "root":
             if not _ROOT.fullmatch(value):
-                raise InvalidUriError(f"{_shown(text)}: root must be 64 lower-case hex digits", uri=text)
+                raise InvalidUriError(f"{shown(text)}: root must be 64 lower-case hex digits", uri=text)
             root = bytes.fromhex(value)
     return label, root
 
@@ -154,17 +193,18 @@ def _query(text: str, query: str) -> list[tuple[str, str]]:
         key, equals, value = part.partition("=")
         if key not in _KNOWN or not equals:
             raise InvalidUriError(
-                f"{_shown(text)}: {part[:40]!r} is not known; a URI may carry label=, root= and location=", uri=text
+                f"{shown(text)}: {part[:40]!r} is not known; a URI may carry label=, root= and location=", uri=text
             )
         if key in (known for known, _ in pairs):
-            raise InvalidUriError(f"{_shown(text)}: {key} is given twice", uri=text)
+            raise InvalidUriError(f"{shown(text)}: {key} is given twice", uri=text)
         if key != "location" and not _QUERY_VALUE.fullmatch(value):
-            raise InvalidUriError(f"{_shown(text)}: the {key} is not percent-encoded", uri=text)
+            raise InvalidUriError(f"{shown(text)}: the {key} is not percent-encoded", uri=text)
         pairs.append((key, value))
     return pairs
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Quoted for a message, not too long."""
     return repr(text if len(text) <= 160 else text[:157] + "...")
 
 
@@ -178,7 +218,7 @@ def _hint(text: str) -> str:
     lowered = stripped.lower()
     for scheme, why in (
         ("sha1dir://", "what names a directory is sha1dir:// and 40 lower-case hex digits, then /path, then ?label="),
-        ("sha1-enc://", "encrypted URIs are not supported by this version of kacas"),
+        ("sha1-enc://", "it is an encrypted URI, which is taken where members of its group can open it, in lower case"),
         ("kachery:", "kachery-2 URIs name the SHA-1 inside; write it as sha1://<40 hex>"),
     ):
         if lowered.startswith(scheme):

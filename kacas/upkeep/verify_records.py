@@ -1,9 +1,11 @@
-"""Verify, the records: every generation of every mutable, every batch of every feed, and that no batch is missing."""
+"""Verify, the records: every generation of every mutable, every batch of every feed, every version of the record of an access
+group, and that no batch or version is missing. Who signed a version is judged by who uses the group, not here."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kacas.disk.records import BEGINNING, RecordKind, Sequence, Sequences
@@ -30,6 +32,7 @@ def check_records(volume: Volume) -> Iterator[RecordProblem | None]:
     sequences = Sequences(volume)
     yield from _going_on("refs", "", _check_mutables(sequences))
     yield from _going_on("feeds", "", _check_feeds(sequences))
+    yield from _going_on("groups", "", _check_groups(sequences))
 
 
 def _going_on(name: str, uri: str, checks: Iterator[RecordProblem | None]) -> Iterator[RecordProblem | None]:
@@ -51,7 +54,14 @@ def _check_mutables(sequences: Sequences) -> Iterator[RecordProblem | None]:
 
 def _check_feeds(sequences: Sequences) -> Iterator[RecordProblem | None]:
     for uri, sequence in Feeds(sequences, "").all():
-        yield from _going_on(sequence.name, uri, _check_feed(sequence, uri))
+        yield from _going_on(sequence.name, uri, _check_chain(sequence, uri, _BatchCheck()))
+
+
+def _check_groups(sequences: Sequences) -> Iterator[RecordProblem | None]:
+    for name in sequences.names("groups"):
+        if re.fullmatch(r"[0-9a-f]{32}", name, re.ASCII):
+            sequence = sequences.sequence(f"groups/{name}", RecordKind.GROUP)
+            yield from _going_on(sequence.name, "", _check_chain(sequence, "", _anything))
 
 
 def _check_mutable(sequence: Sequence) -> Iterator[RecordProblem | None]:
@@ -66,7 +76,32 @@ def _check_mutable(sequence: Sequence) -> Iterator[RecordProblem | None]:
             yield None
 
 
-def _check_feed(sequence: Sequence, uri: str) -> Iterator[RecordProblem | None]:
+class _BatchCheck:
+    """Shown the bodies of a feed's records in order; None in place of one that cannot be read."""
+
+    def __init__(self) -> None:
+        self._stop: int | None = 0
+
+    def __call__(self, body: bytes | None) -> bool:
+        """Whether it follows the one before. Raises BatchFormatError."""
+        before, self._stop = self._stop, None
+        if body is None:
+            return True
+        batch = decode_batch(body)
+        for message in batch.messages:
+            decode_message(message)
+        self._stop = batch.stop
+        return before is None or batch.first == before
+
+
+def _anything(body: bytes | None) -> bool:
+    return True
+
+
+def _check_chain(
+    sequence: Sequence, uri: str, follows: Callable[[bytes | None], bool]
+) -> Iterator[RecordProblem | None]:
+    """Of a sequence of which nothing is removed. follows: whether the body of a record may be behind the one before."""
     numbers = sequence.numbers()
     missing = sorted(set(range(1, numbers[-1])) - set(numbers)) if numbers else []
     if missing:
@@ -76,21 +111,21 @@ def _check_feed(sequence: Sequence, uri: str) -> Iterator[RecordProblem | None]:
     for number in missing:
         name = f"{sequence.name}/{number}"
         yield RecordProblem("missing", name, uri, f"{name} is missing; restore that file from a backup")
-    before: tuple[bytes, int] | None = (BEGINNING.digest, 0)
+    before: bytes | None = BEGINNING.digest
     for number in numbers:
+        if number - 1 in missing:
+            before = None
+            follows(None)
         try:
             record = sequence.read(number)
             if record is None:
                 raise sequence.damaged(number, "a listing shows it, but it cannot be opened")
-            batch = decode_batch(record.body)
-            for message in batch.messages:
-                decode_message(message)
-            follows = (record.previous, batch.first)
-            if before is not None and number - 1 not in missing and follows != before:
+            if not follows(record.body) or before not in (None, record.previous):
                 raise sequence.damaged(number, "it does not follow the one before it, or that is not what was written")
-            before = (record.digest, batch.stop)
+            before = record.digest
         except (DamagedRecordError, NewerFormatError, BatchFormatError, StoreError) as exc:
             before = None
+            follows(None)
             yield _problem(sequence, number, uri, exc)
         else:
             yield None

@@ -16,7 +16,8 @@ from kacas.model.digest import PayloadKind
 from kacas.model.entry import Action, Entry, Kind
 from kacas.model.location import Location
 from kacas.model.tree import EntryType
-from kacas.model.uri import DirectoryUri, Uri, label_bytes, parse_any_uri
+from kacas.model.uri import DirectoryUri, Uri, label_bytes
+from kacas.private_uris import any_uris
 from kacas.repository import Repository
 
 CHUNK = int(PayloadKind.CHUNK)
@@ -78,8 +79,7 @@ def plan_of(repository: Repository, uris: Iterable[str]) -> Plan:
     trees = Trees(repository, _KEPT_ENTRIES)
     few = len(plan.uris) <= MOST_ASKED
     files: dict[int, Uri] = {}
-    for index, text in enumerate(plan.uris):
-        uri = parse_any_uri(text)
+    for index, uri in enumerate(any_uris(plan.uris)):
         if isinstance(uri, DirectoryUri):
             entry = trees.entry(uri)
             if entry.type is EntryType.DIRECTORY:
@@ -87,7 +87,7 @@ def plan_of(repository: Repository, uris: Iterable[str]) -> Plan:
                 repository.bring_tree(entry.sha1)
                 _add_directory(plan, repository, trees, index, entry.sha1, label)
                 continue
-            uri = trees.content_uri(text)
+            uri = trees.content_uri(plan.uris[index])
         files[index] = uri
     _add_files(plan, repository, files, few)
     return plan

@@ -29,8 +29,8 @@ def push(
     uris: sha1:// and sha1dir://, with paths in directories too. plain: as plain objects; None: as the remote's default is.
     dry_run: only find out what would be sent. What is to be pushed is noted durably first, and struck out at the end.
     Raises PushError, which has the URIs that are not there: of content that is damaged here, when all else is pushed; of
-    all, if the remote fails. Raises InvalidUriError, NotFoundError or WrongKindError, before anything is sent, for what
-    cannot be pushed at all.
+    all, if the remote fails. Raises NotSupportedError if it takes no pushes, or no plain objects; InvalidUriError, NotFoundError
+    or WrongKindError, before anything is sent, for what cannot be pushed at all.
     """
     if not remote.configuration.writable:
         raise NotSupportedError(
@@ -40,6 +40,8 @@ def push(
     plan = plan_of(store.repository, uris)
     if plain is None:
         plain = remote.configuration.plain
+    if plain:
+        remote.check_plain()
     work = Delivery(store.repository, remote, plan, plain, limit_bytes_s, progress or Silent())
     if dry_run:
         return work.dry_run()
@@ -55,13 +57,15 @@ def push_pending(
     Returns the URIs, too, that are in no store of this host any more: they are struck out, as nobody can push them.
     Raises as `push`.
     """
+    plain = remote.configuration.plain if note.push.plain is None else note.push.plain
+    if plain:
+        remote.check_plain()
     gone: list[str] = []
     try:
         plan = plan_of(store.repository, note.push.uris)
     except NotFoundError:
         gone = [uri for uri in note.push.uris if not store.exists(uri)]
         plan = plan_of(store.repository, [uri for uri in note.push.uris if uri not in set(gone)])
-    plain = remote.configuration.plain if note.push.plain is None else note.push.plain
     work = Delivery(store.repository, remote, plan, plain, limit_bytes_s, progress or Silent())
     return finish(work, note), gone
 

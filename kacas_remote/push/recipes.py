@@ -8,8 +8,7 @@ from pathlib import Path
 
 from kacas.content import Content
 from kacas.errors import NewerFormatError
-from kacas.interop.key_pair import read_identity
-from kacas.settings import identity_file
+from kacas_remote import identity
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.errors import BlobNotFoundError
 from kacas_remote.layout import other_recipe_key, recipe_key
@@ -34,9 +33,8 @@ class Recipes:
         """cache: a host-local directory."""
         self._blobs = blobs
         self._cache = cache
-        path = identity_file()
-        # Who signs is found out before anything is sent.
-        self._key = bytes.fromhex(read_identity(path).private) if path.exists() else None
+        me = identity.find()  # before anything is sent: it may be damaged
+        self._key = None if me is None else me.key
 
     def is_there(self, sha1: bytes, roots: Collection[bytes], *, as_member: bool) -> bool:
         """Whether a recipe of one of these roots is in the bucket; as_member: also one that was made for a directory only."""

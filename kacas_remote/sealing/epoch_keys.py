@@ -94,5 +94,8 @@ class Keys(Protocol):
         ...
 
     def refresh(self) -> bool:
-        """Look at the record now; True if there are epochs that were not known. Raises as `epochs`."""
+        """Look at the record now; True if there are epochs that were not known.
+
+        Raises as `epochs`, and if the record cannot be looked at, as its place is away: StoreError, InvalidSettingError.
+        """
         ...

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.blobs.sealed import strict_of
 from kacas_remote.condemned import condemn, read_condemned
 from kacas_remote.errors import CollectorBusyError, RemoteUnavailableError
 from kacas_remote.layout import PACKS, REMOVED, pack_key
@@ -63,8 +64,9 @@ class CollectReport:
 def collect(
     remote: Remote, settings: CollectSettings | None = None, *, dry_run: bool = False, progress: Progress = silent
 ) -> CollectReport:
-    """Raises CollectorBusyError, DamagedRemoteError or NewerFormatError if anything cannot be read: then nothing is deleted."""
-    return _Collection(remote, settings or CollectSettings(), progress).run(dry_run)
+    """Raises CollectorBusyError, DamagedRemoteError or NewerFormatError if anything cannot be read: then nothing is deleted. Nor
+    if it is private and the record of its group cannot be looked at."""
+    return _Collection(remote.through(strict_of(remote.blobs)), settings or CollectSettings(), progress).run(dry_run)
 
 
 class _Collection:

@@ -28,6 +28,7 @@ from kacas.model.manifest import decode_manifest, decode_node
 from kacas.model.npy_header import MAX_HEADER_SIZE
 from kacas.model.source import Source
 from kacas.model.tiling import Tiling
+from kacas_remote import identity
 from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.layout import PLAIN, RECIPES, plain_key, recipe_key
 from kacas_remote.push.plain import plain_places
@@ -35,7 +36,6 @@ from kacas_remote.recipe import Head
 from kacas_remote.recipe_spool import RecipeSpool
 from kacas_remote.remote import Remote
 from kacas_remote.signing import sign, statement
-from kacas_remote.trust import own_private_key, own_publisher
 from kacas_remote.upkeep.reading import damage
 from kacas_remote.upkeep.survey import Progress, batched, silent
 
@@ -57,7 +57,9 @@ class IndexReport:
 
 
 def index(remote: Remote, *, dry_run: bool = False, progress: Progress = silent) -> IndexReport:
-    """Make the recipes. Those that are made stay if it is ended half-way. Raises what the service raises."""
+    """Make the recipes. Those that are made stay if it is ended half-way. Raises what the service raises, and
+    NotSupportedError for a private remote."""
+    remote.check_plain()
     report = IndexReport()
     for info in without_recipe(remote.blobs):
         report.objects += 1
@@ -109,8 +111,8 @@ def _indexed(blobs: BlobStore, info: BlobInfo) -> str:
         why = f"its bytes have the SHA-1 {found.sha1.hex()}; it gets no recipe"
         return str(damage(blobs, info.key, why, "delete it, and push what it should be"))
     head = Head(sha1, found.root, found.size, Kind.FILE, time_ns=time.time_ns())
-    if own_publisher() is not None:
-        signature = sign(own_private_key(), statement(sha1, found.root, found.size, Kind.FILE))
+    if (me := identity.find()) is not None:
+        signature = sign(me.key, statement(sha1, found.root, found.size, Kind.FILE))
         head = Head(sha1, found.root, found.size, Kind.FILE, b"", head.time_ns, (signature,))
     with RecipeSpool(Path(tempfile.gettempdir()), head, nodes.tree(found.root), plain_places) as recipe:
         recipe.put_if_absent(blobs, recipe_key(sha1))

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from kacas.errors import KacasError, NotFoundError
 from kacas.model.entry import Action, Kind
 from kacas.model.tree import TreeError, decode_tree
-from kacas.model.uri import parse_any_uri
+from kacas.private_uris import any_uris
+from kacas_remote.blobs.sealed import strict_of
 from kacas_remote.layout import PLAIN, plain_key
 from kacas_remote.remote import Remote
 from kacas_remote.removed import remove_entries
@@ -44,9 +45,11 @@ def remove(
 ) -> Removal | None:
     """Remove contents and directories. None if `confirm`, which is shown what would go, says no.
 
-    Raises NotFoundError for what is not there: nothing is removed then. Raises as reading all tables and recipes does.
+    Raises NotFoundError for what is not there: nothing is removed then. Raises as reading all tables and recipes does, and if
+    it is private and the record of its group cannot be looked at.
     """
-    wanted = [parse_any_uri(uri) for uri in uris]
+    remote = remote.through(strict_of(remote.blobs))
+    wanted = any_uris(list(uris))
     with _surveyed(remote, progress) as survey:
         work = _Removing(survey)
         for uri in wanted:

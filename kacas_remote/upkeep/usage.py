@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from kacas.errors import KacasError
 from kacas.model.digest import PayloadKind
 from kacas.model.entry import Action
-from kacas_remote.layout import CONDEMNED, LEASES, MARKER, PACKS, PLAIN, PROBES, RECIPES, REMOVED
+from kacas_remote.blobs.sealed import strays_of
+from kacas_remote.layout import CONDEMNED, GROUPS, LEASES, MARKER, PACKS, PLAIN, PROBES, RECIPES, REMOVED
 from kacas_remote.remote import Remote
 from kacas_remote.signing import publisher_text
 from kacas_remote.upkeep.marking import mark
@@ -21,9 +22,11 @@ _CLASSES = {
     CONDEMNED: "condemned packs' records",
     REMOVED: "removals' records",
     PROBES: "probes",
+    GROUPS: "records of access groups",
     MARKER: "the marker",
 }
 _OTHERS = "others"
+_STRAYS = "not of the group"
 
 
 @dataclass
@@ -38,10 +41,11 @@ class Held:
 class Usage:
     """Sizes in bytes.
 
-    classes: blobs by what they are. contents: that are kept, and their size as their readers see it. publishers: the same, by
-    who signed the recipe; "" for nobody. chunks: that are needed, raw and once each, stored_size: as they are in packs.
-    deduplicated_size, compressed_size: what was saved. garbage_size: of packs, what nobody needs; about, as pushes go on.
-    condemned: packs that a collector is about to delete. problems: what could not be read and is not counted.
+    classes: blobs by what they are; of a private remote those, too, that open with no key of its group. contents: that are
+    kept, and their size as their readers see it. publishers: the same, by who signed the recipe; "" for nobody. chunks: that are
+    needed, raw and once each, stored_size: as they are in packs. deduplicated_size, compressed_size: what was saved.
+    garbage_size: of packs, what nobody needs; about, as pushes go on. condemned: packs that a collector is about to
+    delete. problems: what could not be read and is not counted.
     """
 
     classes: dict[str, Held] = field(default_factory=dict)
@@ -62,6 +66,10 @@ def usage(remote: Remote, progress: Progress = silent) -> Usage:
     for info in remote.blobs.list(""):
         prefix = info.key if info.key == MARKER else info.key.partition("/")[0] + "/"
         held = report.classes.setdefault(_CLASSES.get(prefix, _OTHERS), Held())
+        held.count += 1
+        held.size += info.size
+    for info in strays_of(remote.blobs):
+        held = report.classes.setdefault(_STRAYS, Held())
         held.count += 1
         held.size += info.size
 

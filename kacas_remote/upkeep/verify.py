@@ -15,6 +15,7 @@ from kacas.model.codec import MIB, DecodeError, Decoder, MissingCodecError
 from kacas.model.digest import new_sha1
 from kacas.model.pack_format import PackFormatError
 from kacas_remote.blobs.blob_store import BlobStore
+from kacas_remote.blobs.sealed import strays_of
 from kacas_remote.layout import pack_key, plain_key
 from kacas_remote.recipe import Recipe
 from kacas_remote.remote import Remote
@@ -42,6 +43,7 @@ class RemoteProblem(NamedTuple):
 @dataclass
 class RemoteReport:
     """packs, chunks, recipes, plain: how many were looked at. checked_size: bytes that were downloaded by `deep`.
+    strays: blobs in a private remote that open with no key of its group: nobody who is a member reads them.
 
     unchecked: payloads by the package that decodes them and is not installed.
     """
@@ -52,6 +54,7 @@ class RemoteReport:
     plain: int = 0
     contents: int = 0
     checked_size: int = 0
+    strays: int = 0
     problems: list[RemoteProblem] = field(default_factory=list)
     unchecked: dict[str, int] = field(default_factory=dict)
 
@@ -93,6 +96,7 @@ class _Verification:
             self._report.packs = survey.db.execute("SELECT count(*) FROM packs").fetchone()[0]
             self._report.chunks = survey.db.execute("SELECT count(*) FROM payloads").fetchone()[0]
             self._report.plain = survey.db.execute("SELECT count(*) FROM plain").fetchone()[0]
+            self._report.strays = sum(1 for _ in strays_of(self._blobs))
             if deep:
                 self._check_payloads(survey)
                 self._check_plain(survey)

@@ -49,6 +49,9 @@ def test_all_commands_of_the_documentation_are_there() -> None:
         "remote", "remote add", "remote list", "remote show", "remote default", "remote remove", "remote probe",
         "remote usage", "remote verify", "remote gc", "remote rm", "remote index",
         "push", "pull", "sync",
+        "group", "group create", "group join", "group list", "group show", "group members", "group add-member",
+        "group remove-member", "group log", "group move", "group forget",
+        "identity", "identity create", "identity show", "identity export", "identity import", "encrypt-uri", "decrypt-uri",
         "trust", "trust list", "trust add", "trust remove", "trust key",
     }  # fmt: skip
     assert set(NAMES) == named

@@ -156,3 +156,10 @@ def test_python_m_runs_the_same_program() -> None:
     done = subprocess.run([sys.executable, "-m", "kacas.cli.main", "nonsense"], capture_output=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(b"kacas: error: ")
+
+
+def test_a_crash_leaves_no_core_that_keys_could_be_read_from() -> None:
+    ended = "import atexit, resource, sys; atexit.register(lambda: print(resource.getrlimit(resource.RLIMIT_CORE)[0]))"
+    script = f"{ended}; sys.argv = ['kacas', 'version']; from kacas.cli.main import main; main()"
+    done = _shell(f'ulimit -S -c $(ulimit -H -c); exec "{sys.executable}" -c "{script}"')
+    assert done.stdout.splitlines()[-1] == b"0", done

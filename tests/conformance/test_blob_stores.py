@@ -11,8 +11,10 @@ from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.http import HttpBlobs
 from kacas_remote.blobs.open_blobs import open_blobs
+from kacas_remote.blobs.sealed import SealedBlobs
 from kacas_remote.blobs.spawned import _Spawned
 from tests.conformance.blob_store import BlobStoreSuite, ReadingSuite
+from tests.remote.group_keys import FixedKeys, rotate
 from tests.remote.servers import S3Bucket, S3Server
 from tests.remote.servers import s3_bucket as s3_bucket
 from tests.remote.servers import s3_server as s3_server
@@ -43,6 +45,42 @@ class TestS3(BlobStoreSuite):
 
     def secrets(self, blobs: BlobStore) -> list[str]:
         return [*self._known.values()]
+
+
+class _Sealed(BlobStoreSuite):
+    """Through the seal of a group that two have left: what is put is in the third epoch."""
+
+    @pytest.fixture
+    def blobs(self, inner: BlobStore, tmp_path: Path) -> BlobStore:
+        for _ in range(2):
+            rotate(tmp_path.name)
+        return SealedBlobs(inner, FixedKeys(tmp_path.name))
+
+    @pytest.fixture(autouse=True)
+    def known(self, tmp_path: Path) -> None:
+        self._group = tmp_path.name
+
+    def secrets(self, blobs: BlobStore) -> list[str]:
+        return [epoch.secret.decode("latin-1") for epoch in FixedKeys(self._group).epochs()]
+
+
+class TestSealedMemory(_Sealed):
+    @pytest.fixture
+    def inner(self, tmp_path: Path) -> BlobStore:
+        return open_blobs(f"memory://{tmp_path.name}/a/prefix")
+
+
+class TestSealedDirectory(_Sealed):
+    @pytest.fixture
+    def inner(self, tmp_path: Path) -> BlobStore:
+        (tmp_path / "bucket").mkdir()
+        return open_blobs(f"file://{tmp_path}/bucket")
+
+
+class TestSealedS3(_Sealed):
+    @pytest.fixture
+    def inner(self, s3_bucket: S3Bucket) -> BlobStore:
+        return open_blobs(f"{s3_bucket.url}/a/prefix", endpoint=s3_bucket.endpoint, credentials=s3_bucket.credentials)
 
 
 @pytest.mark.heavy  # tests/remote/blobs/test_fork.py has what matters most

@@ -235,7 +235,8 @@ def test_a_shared_store_has_its_modes_whatever_the_umask(
         os.umask(before)
     assert (volume.directory_mode, volume.record_mode, volume.pack_mode) == (directory, file, file)
     places = [volume.path, *(path for path in volume.path.rglob("*") if path.is_dir())]
-    assert {place.name for place in places} == {"store", "packs", "segments", "refs", "feeds", "leases", "@a", "key"}
+    named = {"packs", "segments", "refs", "feeds", "leases", "groups"}
+    assert {place.name for place in places} == {"store", "@a", "key"} | named
     assert {mode_of(place) for place in places} == {directory}
     assert mode_of(volume.path / "kacas.toml") == file
     assert open_volume(tmp_path / "store", create=True, sharing=sharing) == volume

@@ -265,6 +265,22 @@ def test_a_process_that_crashes_costs_one_file_its_cuts_and_the_next_has_a_new_o
         process.end()
 
 
+def test_what_the_process_could_be_made_to_tell_is_not_in_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain(tmp_path / "x.h5")
+    monkeypatch.setenv("KACAS_PRIVATE_KEY", "secret" * 4)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret" * 5)
+    process = Hdf5Process()
+    try:
+        with (tmp_path / "x.h5").open("rb") as file:
+            assert process.locate(file.fileno()) is not None
+        assert process._process is not None
+        assert b"secret" not in Path(f"/proc/{process._process.pid}/environ").read_bytes()
+    finally:
+        process.end()
+
+
 @pytest.mark.heavy
 def test_a_process_that_ended_because_it_was_idle_costs_nothing(tmp_path: Path) -> None:
     plain(tmp_path / "x.h5")

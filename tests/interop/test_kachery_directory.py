@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kacas.interop.kachery_directory import KacheryDirectory, Linked, Strange, read_small
+from kacas.disk.small_file import read_small
+from kacas.interop.kachery_directory import KacheryDirectory, Linked, Strange
 from tests.interop.kachery import Kachery
 
 SHA1 = "ab" * 20

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from kacas import Store
+from kacas.disk.identity_file import read_identity
 from kacas.interop.kachery_import import import_kachery
-from kacas.interop.key_pair import read_identity
 from kacas.settings import identity_file
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-kachery" / "bin" / "python"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from kacas import InvalidSettingError, Store
+from kacas.disk.identity_file import KeyPair, keep_key_pair, read_identity
 from kacas.interop.kachery_directory import KacheryDirectory
 from kacas.interop.kachery_import import import_kachery
-from kacas.interop.key_pair import KeyPair, kachery_key_pair, keep_key_pair, read_identity
+from kacas.interop.key_pair import kachery_key_pair
 from kacas.settings import identity_file
 from tests.interop.kachery import PRIVATE, PUBLIC, Kachery
 

@@ -72,7 +72,7 @@ def test_labels_that_the_ancestor_quoted_are_read(label: str) -> None:
         ("sha1://", "here 0; was it cut off"),
         (f"{URI}/sub/file.txt", f"a file has no parts; did you mean {URI} ?"),
         (f"sha1dir://{HEX}.folder/sub", "names a directory"),
-        (f"sha1-enc://{HEX}.ag_group?label=x", "encrypted URIs are not supported"),
+        (f"sha1-enc://{HEX}.ag_group?label=x", "it is an encrypted URI"),
         (f"kachery:default:sha1:{HEX}:a.npy", "sha1://"),
         ("hello", "sha1://<40 hex digits>?label=<name>"),
         ("", "sha1://<40 hex digits>?label=<name>"),

@@ -46,12 +46,12 @@ probes = st.builds(
     st.none() | st.integers(-9999, 9999),
 )
 configurations = st.builds(
-    RemoteConfiguration,
+    lambda kind, *places, **options: RemoteConfiguration(*places, **options, **kind),
+    st.sampled_from([{}, {"plain": True}, {"private": "lab"}, {"private": "ag_" + "0" * 32}]),
     names,
     st.sampled_from(["s3://b/p", "gs://b", "az://c/p", "file:///srv/lab", "https://h/p", "memory://m"]),
     endpoint=st.sampled_from(["", "http://127.0.0.1:8333"]),
     region=st.text(max_size=10),
-    plain=st.booleans(),
     trusted=st.booleans(),
     read_only=st.booleans(),
     anonymous=st.booleans(),

@@ -255,17 +255,15 @@ def test_what_is_condemned_while_it_is_pushed_is_sent_again_before_the_recipe(st
 
 
 def test_a_recipe_is_signed_by_the_identity_of_the_user(store: kacas.Store, remote: Remote, tmp_path: Path) -> None:
-    from kacas.interop.key_pair import KeyPair, keep_key_pair
-    from kacas.settings import identity_file
-    from kacas_remote.signing import is_signed, new_private_key, public_key, statement
+    from kacas_remote import identity
+    from kacas_remote.signing import is_signed, statement
 
-    private = new_private_key()
-    keep_key_pair(KeyPair(public_key(private).hex(), private.hex()), identity_file())
+    me = identity.own_or_new()
     uri = store.store_npy(recording())
     push(store, remote, [uri])
     head = decode_recipe(remote.blobs.get(recipe_key(parse_uri(uri).sha1), MIB)).head
     (signature,) = head.signatures
-    assert signature.publisher == public_key(private)
+    assert signature.publisher == me.public
     assert is_signed(statement(head.sha1, head.root, head.size, head.kind), signature)
 
 

@@ -26,7 +26,8 @@ import sys, threading, time
 import kacas
 from kacas_remote.blobs.open_blobs import open_blobs
 from kacas_remote.push import push
-from kacas_remote.remote import new_remote
+from kacas_remote.remote import Remote
+from tests.remote.private import private_remote
 
 def anonymous():
     with open("/proc/self/status") as file:
@@ -38,12 +39,12 @@ def watch():
         time.sleep(0.005)
 
 peak = [0]
-store_path, uri, url, endpoint, region, key, secret = sys.argv[1:]
+store_path, uri, url, endpoint, region, key, secret, group = sys.argv[1:]
 threading.Thread(target=watch, daemon=True).start()
 credentials = {"access_key_id": key, "secret_access_key": secret}
 blobs = open_blobs(url, endpoint=endpoint or None, region=region or None, credentials=credentials if key else None)
 with kacas.Store.open(store_path) as store:
-    push(store, new_remote("lab", blobs), [uri], plain="plain" in url)
+    push(store, private_remote(blobs, group) if group else Remote("lab", blobs), [uri], plain="plain" in url)
 print(peak[0])
 """
 
@@ -83,15 +84,15 @@ def test_a_plain_object_of_many_parts_arrives(store: kacas.Store, remote: Remote
     assert list(remote.blobs.list(PACKS)) == []
 
 
-def peak_mib(store: kacas.Store, uri: str, bucket: S3Bucket | Path) -> int:
-    """Anonymous memory of a process that does nothing but this push."""
+def peak_mib(store: kacas.Store, uri: str, bucket: S3Bucket | Path, group: str = "") -> int:
+    """Anonymous memory of a process that does nothing but this push. group: to which the remote is private."""
     if isinstance(bucket, Path):
         bucket.mkdir()
         place = [f"file://{bucket}", "", "", "", ""]
     else:
         secrets = bucket.credentials
         place = [bucket.url, bucket.endpoint, bucket.region, secrets["access_key_id"], secrets["secret_access_key"]]
-    command = [sys.executable, "-c", MEMORY, str(store.path), uri, *place]
+    command = [sys.executable, "-c", MEMORY, str(store.path), uri, *place, group]
     done = subprocess.run(command, capture_output=True, check=True, timeout=300, cwd=Path(__file__).parents[2])
     return int(done.stdout)
 
@@ -100,6 +101,12 @@ def peak_mib(store: kacas.Store, uri: str, bucket: S3Bucket | Path) -> int:
 def test_memory_stays_below_200_mib_on_a_real_server(store: kacas.Store, s3_bucket: S3Bucket) -> None:
     uri = store.store_bytes(np.random.default_rng(0).bytes(400 * MIB))
     assert peak_mib(store, uri, s3_bucket) < 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what memory is anonymous")
+def test_memory_stays_below_256_mib_when_all_is_sealed(store: kacas.Store, s3_bucket: S3Bucket) -> None:
+    uri = store.store_bytes(np.random.default_rng(0).bytes(400 * MIB))
+    assert peak_mib(store, uri, s3_bucket, group="lab") < 256
 
 
 @pytest.mark.heavy

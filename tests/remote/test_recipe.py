@@ -23,7 +23,7 @@ from kacas_remote.recipe import (
     encode_recipe,
     front_size,
 )
-from kacas_remote.signing import Signature, sign, statement
+from kacas_remote.signing import PrivateKey, Signature, sign, statement
 from tests.remote.recipes import SHA1, chunk, encoded, leaves, opened, places_of, recipe_of, tree_of
 
 chunks = st.lists(st.builds(chunk, st.integers(0, 20), st.integers(1, 3)), min_size=1, max_size=60)
@@ -211,7 +211,7 @@ def test_a_recipe_of_a_large_array_is_made_in_little_memory() -> None:
 
 
 def test_signatures_travel_with_it() -> None:
-    key = bytes(range(32))
+    key = PrivateKey(bytes(range(32)))
     signature = sign(key, statement(SHA1, bytes(32), 3, 1))
     data = recipe_of([chunk(1)], signatures=(signature,))
     assert opened(data).head.signatures == (signature,)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kacas_remote.signing import (
+    PrivateKey,
     Signature,
     is_signed,
     new_private_key,
@@ -17,7 +18,7 @@ from kacas_remote.signing import (
     statement,
 )
 
-KEY = bytes(range(32))
+KEY = PrivateKey(bytes(range(32)))
 MESSAGE = statement(b"s" * 20, b"r" * 32, 5, 1)
 SIGNED = sign(KEY, MESSAGE)
 

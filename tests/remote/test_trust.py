@@ -5,17 +5,13 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
-import pytest
-
-from kacas.errors import InvalidSettingError
-from kacas.settings import identity_file
+from kacas_remote import identity
 from kacas_remote.proofs import Proofs
 from kacas_remote.recipe import Head
-from kacas_remote.signing import Signature, public_key, publisher_text, sign, statement
+from kacas_remote.signing import PrivateKey, Signature, public_key, publisher_text, sign, statement
 from kacas_remote.trust import (
     Trust,
     add_publisher,
-    own_private_key,
     read_publishers,
     remove_publisher,
     trust_file,
@@ -23,12 +19,13 @@ from kacas_remote.trust import (
 )
 from tests.remote.recipes import SHA1
 
-ANA = bytes(range(32))
+ANA = PrivateKey(bytes(range(32)))
+BEN = PrivateKey(bytes(32))
 HEAD = Head(SHA1, b"r" * 32, 100 << 20, 1)
 
 
-def by(private_key: bytes, head: Head = HEAD) -> Signature:
-    return sign(private_key, statement(head.sha1, head.root, head.size, head.kind))
+def by(key: PrivateKey, head: Head = HEAD) -> Signature:
+    return sign(key, statement(head.sha1, head.root, head.size, head.kind))
 
 
 def with_signatures(*signatures: Signature) -> Head:
@@ -36,7 +33,7 @@ def with_signatures(*signatures: Signature) -> Head:
 
 
 def test_a_recipe_is_vouched_for_by_a_trusted_publisher_until_it_is_removed() -> None:
-    head = with_signatures(by(bytes(32)), by(ANA))
+    head = with_signatures(by(BEN), by(ANA))
     assert Trust.of_user().voucher(head) is None
     add_publisher(trust_file(), "ana", public_key(ANA))
     assert Trust.of_user().voucher(head) == public_key(ANA)
@@ -46,15 +43,15 @@ def test_a_recipe_is_vouched_for_by_a_trusted_publisher_until_it_is_removed() ->
 
 def test_ones_own_signature_is_always_trusted() -> None:
     assert Trust.of_user().own is None
-    head = with_signatures(by(own_private_key()))
-    assert Trust.of_user().voucher(head) == public_key(own_private_key())
+    me = identity.own_or_new()
+    assert Trust.of_user().voucher(with_signatures(by(me.key))) == me.public
 
 
 def test_a_forged_or_swapped_signature_vouches_for_nothing() -> None:
     trust = Trust({public_key(ANA): "ana"})
     good = by(ANA)
     for head in (
-        with_signatures(Signature(public_key(ANA), by(bytes(32)).signature)),
+        with_signatures(Signature(public_key(ANA), by(BEN).signature)),
         with_signatures(by(ANA, Head(HEAD.sha1, b"x" * 32, HEAD.size, HEAD.kind))),
         Head(b"other" * 4, HEAD.root, HEAD.size, HEAD.kind, signatures=(good,)),
         Head(HEAD.sha1, HEAD.root, HEAD.size + 1, HEAD.kind, signatures=(good,)),
@@ -65,36 +62,14 @@ def test_a_forged_or_swapped_signature_vouches_for_nothing() -> None:
 
 
 def test_what_nobody_vouches_for_is_refused_with_the_ways_out() -> None:
-    message = str(untrusted(with_signatures(by(ANA), Signature(public_key(bytes(32)), bytes(64))), "lab"))
+    message = str(
+        untrusted(with_signatures(by(ANA), Signature(public_key(BEN), bytes(64))), "lab", f"sha1://{SHA1.hex()}")
+    )
     assert publisher_text(public_key(ANA)) in message
-    assert publisher_text(public_key(bytes(32))) not in message  # who did not sign it is not proposed
+    assert publisher_text(public_key(BEN)) not in message  # who did not sign it is not proposed
     for way in ("kacas pull sha1://", "kacas trust add", "kacas remote add lab --trusted"):
         assert way in message
-    assert "signed by nobody" in str(untrusted(HEAD, "lab"))
-
-
-def test_a_key_pair_whose_halves_do_not_belong_together_is_refused() -> None:
-    own_private_key()
-    path = identity_file()
-    text = path.read_text()
-    path.write_text(text.replace(text.split('public_key = "')[1][:64], "00" * 32))
-    with pytest.raises(InvalidSettingError, match="belong together"):
-        own_private_key()
-
-
-def _own_key(results) -> None:  # type: ignore[no-untyped-def]
-    results.put(own_private_key())
-
-
-def test_processes_that_make_the_key_at_once_have_one() -> None:
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    workers = [context.Process(target=_own_key, args=(results,)) for _ in range(6)]
-    for worker in workers:
-        worker.start()
-    assert len({results.get(timeout=60) for _ in workers}) == 1
-    for worker in workers:
-        worker.join()
+    assert "signed by nobody" in str(untrusted(HEAD, "lab", "sha1://…"))
 
 
 def _trust(path: Path, number: int) -> None:

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from kacas import Store
 from kacas.upkeep.verify import Problem, VerifyReport, verify
+from kacas_remote.groups.places import StorePlace
 
 
 @pytest.fixture
@@ -91,6 +92,43 @@ def test_a_file_among_the_mutables_is_named_and_the_rest_is_checked(store: Store
     assert {problem.record for problem in report.problems} == {
         "refs/stray", "feeds/" + "ab" * 16, "refs/@a/key/2", f"feeds/{uri[-32:]}/2",
     }  # fmt: skip
+
+
+@pytest.fixture
+def group(store: Store) -> Path:
+    """Three records as those of access groups: what they say, and who signed it, is not asked here."""
+    place = StorePlace(store.path, b"g" * 16)
+    for number in (1, 2, 3):
+        assert place.create(number, b"version %d" % number)
+    return store.path / "groups" / (b"g" * 16).hex()
+
+
+def test_records_of_access_groups_are_read_too(store: Store, group: Path) -> None:
+    (group.parent / "stray").touch()  # nobody's business
+    report = verify(store)
+    assert (report.clean, report.records) == (True, 3)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_damaged_version_of_a_group_is_named(store: Store, group: Path, number: int) -> None:
+    change(group / str(number), lambda data: data.replace(b"version", b"Version"))
+    problem = the_problem(verify(store))
+    assert (problem.kind, problem.record, problem.uris) == ("damaged", f"groups/{group.name}/{number}", ())
+
+
+def test_a_version_that_is_missing_is_named(store: Store, group: Path) -> None:
+    os.unlink(group / "2")
+    problem = the_problem(verify(store))
+    assert (problem.kind, problem.record) == ("missing", f"groups/{group.name}/2")
+
+
+def test_a_version_that_was_exchanged_with_its_check_is_noticed(store: Store, group: Path) -> None:
+    def forge(data: bytes) -> bytes:
+        body = data[:-16].replace(b"version", b"Version")
+        return body + blake3(body).digest(16)
+
+    change(group / "2", forge)
+    assert the_problem(verify(store)).record == f"groups/{group.name}/3"
 
 
 def test_folders_may_be_deeper_than_the_stack_of_python(store: Store, uri: str) -> None:

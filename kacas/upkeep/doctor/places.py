@@ -19,6 +19,7 @@ _WITHOUT = {
     "segments": "it makes no segments",
     "refs": "it can set no mutables",
     "feeds": "it can append to no feeds",
+    "groups": "it can keep no record of an access group",
     "leases": "what it loads from an upstream is read through, and not kept",
 }
 """What a user has to do without who cannot write to a place, but to packs."""

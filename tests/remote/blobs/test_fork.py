@@ -13,7 +13,9 @@ import pytest
 
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.open_blobs import open_blobs
+from kacas_remote.blobs.sealed import SealedBlobs
 from kacas_remote.errors import BlobNotFoundError
+from tests.remote.group_keys import FixedKeys
 from tests.remote.servers import S3Bucket
 from tests.remote.servers import s3_bucket as s3_bucket
 from tests.remote.servers import s3_server as s3_server
@@ -22,10 +24,12 @@ _LONGEST_S = 60
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-@pytest.fixture
-def used(s3_bucket: S3Bucket) -> Iterator[BlobStore]:
-    """A bucket that this process has used."""
+@pytest.fixture(params=["plain", "sealed"])
+def used(request: pytest.FixtureRequest, s3_bucket: S3Bucket) -> Iterator[BlobStore]:
+    """A bucket that this process has used, in the open or sealed for a group."""
     blobs = open_blobs(s3_bucket.url, endpoint=s3_bucket.endpoint, credentials=s3_bucket.credentials)
+    if request.param == "sealed":
+        blobs = SealedBlobs(blobs, FixedKeys("forking"))
     blobs.put("before", b"the fork")
     yield blobs
     blobs.close()
