@@ -188,8 +188,10 @@ class SealedBlobs:
         return self._is_ours
 
     def strictly(self) -> SealedBlobs:
-        """The same, for who deletes what nobody needs: an epoch that is not known may need it."""
-        return SealedBlobs(self.inner, self._keys, miss_s=self._miss_s, list_s=self._list_s, strict=True)
+        """The same, for who deletes what nobody needs, or relies on what is there: an epoch that is not known may say otherwise."""
+        strict = SealedBlobs(self.inner, self._keys, miss_s=self._miss_s, list_s=self._list_s, strict=True)
+        strict._is_ours = self._is_ours
+        return strict
 
     def strays(self) -> Iterator[BlobInfo]:
         """What is in the bucket and opens with no key of the group, as it is called there."""

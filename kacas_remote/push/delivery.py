@@ -15,6 +15,7 @@ from kacas.model.entry import Action, Entry
 from kacas.model.uri import Uri, label_text
 from kacas.repository import Repository
 from kacas.settings import Settings
+from kacas_remote.blobs.sealed import strict_of
 from kacas_remote.blobs.throttled import Throttled
 from kacas_remote.leases import Lease
 from kacas_remote.push.counted import Counted
@@ -51,7 +52,9 @@ class Delivery:
         self.summary = PushSummary(remote.name)
         self._plan = plan.with_recipes() if plain else plan
         self._repository = repository
-        self._blobs = Counted(Throttled(remote.blobs, limit_bytes_s) if limit_bytes_s else remote.blobs)
+        # Who does not see the newest epoch of a group does not see what is condemned in it, either.
+        blobs = strict_of(remote.blobs)
+        self._blobs = Counted(Throttled(blobs, limit_bytes_s) if limit_bytes_s else blobs)
         self._remote = remote.through(self._blobs)
         self._chosen: dict[tuple[bytes, bytes | None], bytes] = {}  # roots of what is pushed, or was there
         self._plain = plain

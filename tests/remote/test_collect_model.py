@@ -5,6 +5,7 @@ The one promise: whatever was pushed, and not removed, loads whole.
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,15 +14,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from kacas_remote.blobs.blob_store import BlobInfo
+from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.memory import MemoryBlobs
+from kacas_remote.blobs.sealed import SealedBlobs
 from kacas_remote.errors import DamagedRemoteError
 from kacas_remote.layout import recipe_key
 from kacas_remote.remote import Remote, new_remote
 from kacas_remote.removed import remove_entries
 from kacas_remote.upkeep.collect import CollectSettings, collect
 from kacas_remote.upkeep.waiting import Clock
+from tests.remote.group_keys import FixedKeys, rotate
 from tests.remote.model_bucket import Pusher, load, places_in
 
 CHUNKS = [bytes([65 + number]) * (3000 * (number + 1)) for number in range(4)]
@@ -68,19 +71,24 @@ class Interrupted(MemoryBlobs):
 class Bucket(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.blobs = MemoryBlobs()
+        self.bucket = MemoryBlobs()
+        self.blobs = self.seen(self.bucket)
         self.remote = new_remote("lab", self.blobs)
         self.pushers: list[tuple[Pusher, int]] = []  # and its next step
         self.pushed: dict[bytes, bytes] = {}
         self.doubtful: set[Pusher] = set()  # pushes during which their content was removed
         self.has_zombie = False  # somebody who was taken for dead has published
 
+    def seen(self, bucket: BlobStore) -> BlobStore:
+        """The bucket, as one more who uses it sees it."""
+        return bucket
+
     # --- pushes -------------------------------------------------------------------------------
 
     @rule(chunks=contents, by_table=st.booleans())
     def begin(self, chunks: tuple[int, ...], by_table: bool) -> None:
         whole = [CHUNKS[number] for number in chunks]
-        self.pushers.append((Pusher(self.blobs, self.remote.remote_id, whole, by_table=by_table), 0))
+        self.pushers.append((Pusher(self.seen(self.bucket), self.remote.remote_id, whole, by_table=by_table), 0))
 
     @precondition(lambda self: self.pushers)
     @rule(which=st.integers(0, 9))
@@ -137,7 +145,7 @@ class Bucket(RuleBasedStateMachine):
                     machine.act(actions.pop(0)[1])
 
         blobs = Bucketed()
-        blobs._blobs = self.blobs._blobs
+        blobs._blobs = self.bucket._blobs
         now_s = 0.0
 
         def sleep(seconds: float) -> None:
@@ -153,7 +161,7 @@ class Bucket(RuleBasedStateMachine):
         clock = Clock(lambda: now_s, sleep)
         how = CollectSettings(grace_s=0, repack=repack, wait_s=200.0, dead_after_s=50.0, beat_s=0, clock=clock)
         try:
-            collect(Remote("lab", blobs), how)
+            collect(Remote("lab", self.seen(blobs)), how)
         except Killed:
             pass
         except DamagedRemoteError:
@@ -178,16 +186,41 @@ class Bucket(RuleBasedStateMachine):
             assert load(self.blobs, self.remote.remote_id, sha1) == whole
 
 
+class PrivateBucket(Bucket):
+    """Each who uses it is a member of a group, and hears of new epochs when it looks for them."""
+
+    def __init__(self) -> None:
+        self.group = secrets.token_hex(8)
+        super().__init__()
+
+    def seen(self, bucket: BlobStore) -> BlobStore:
+        return SealedBlobs(bucket, FixedKeys(self.group), miss_s=0, list_s=0)
+
+    @rule()
+    def somebody_leaves(self) -> None:
+        rotate(self.group)
+
+    def act(self, number: float) -> None:
+        if number == 3:
+            self.somebody_leaves()
+        super().act(number)
+
+
 def test_whatever_happens_what_was_pushed_and_not_removed_loads() -> None:
     how = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Bucket, settings=how)
+
+
+def test_the_same_if_all_is_sealed_and_epochs_begin_meanwhile() -> None:
+    how = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(PrivateBucket, settings=how)
 
 
 def test_the_same_in_a_directory() -> None:
     """A few steps on files: list, put and delete behave as in memory."""
     with tempfile.TemporaryDirectory() as directory:
         machine = Bucket()
-        machine.blobs = DirectoryBlobs(directory)  # type: ignore[assignment]
+        machine.blobs = machine.bucket = DirectoryBlobs(directory)  # type: ignore[assignment]
         machine.remote = new_remote("lab", machine.blobs)
         for number in range(3):
             machine.push_at_once((0, number + 1), number % 2 == 0)

@@ -100,7 +100,7 @@ def test_collecting_keeps_what_a_newer_epoch_needs_of_an_older_one(
             other.load_npy(first)
 
 
-def test_nothing_is_deleted_while_the_record_of_the_group_is_away(
+def test_nothing_is_deleted_or_pushed_while_the_record_of_the_group_is_away(
     store: kacas.Store, memory: CountingBlobs, group: str, tmp_path: Path
 ) -> None:
     keys = FixedKeys(group)
@@ -113,7 +113,13 @@ def test_nothing_is_deleted_while_the_record_of_the_group_is_away(
         collect(remote, CollectSettings(grace_s=0, settle_s=0))
     with pytest.raises(RemoteUnavailableError, match="is away"):
         remove(remote, [uri])
+    later = store.store_text("later")
+    with pytest.raises(
+        kacas.PushError, match="is away"
+    ):  # it may rely on what is condemned in an epoch that it does not know
+        push(store, remote, [later])
     assert {info.key for info in memory.list("")} == before
+    assert push(store, remote, [uri]).sent_size == 0
     with host(tmp_path / "other", remote) as other:  # what is known of it will do for reading
         assert other.load_text(uri) == "kept"
 

@@ -261,6 +261,24 @@ def test_what_comes_in_parts_goes_in_parts_that_services_take(memory: CountingBl
         assert blobs.get("parts", 64 * MIB) == b"".join(parts)
 
 
+def test_every_object_has_a_salt_of_its_own(memory: CountingBlobs, group: str) -> None:
+    """However it is put, and though it is put again: with the number of the segment it is the nonce."""
+    blobs = private_remote(memory, group).blobs
+    salts = []
+    for number in range(30):
+        for put in (
+            lambda number=number: blobs.put("a", bytes([number])),
+            lambda number=number: blobs.put_parts("a", [bytes([number])]),
+            lambda number=number: blobs.put_if_absent(f"b/{number}", b"the same"),
+            lambda: blobs.put("a", bytes(2 * MIB)),
+        ):
+            before = {info.key: info.e_tag for info in memory.list("")}
+            put()
+            changed = [info.key for info in memory.list("") if before.get(info.key) != info.e_tag]
+            salts += [memory.get(key, 1 << 30)[:16] for key in changed if key != MARKER]
+    assert len(salts) == len(set(salts)) == 120
+
+
 def test_nothing_is_read_of_what_is_too_large(memory: CountingBlobs, group: str) -> None:
     blobs = private_remote(memory, group).blobs
     for size in (0, 1, 65_535, 65_536, 65_537, 200_000):
