@@ -12,6 +12,7 @@ from kacas.disk.durable import Temporary, translate
 from kacas.disk.volume import Volume
 from kacas.model.digest import ID_SIZE, chunk_digest
 from kacas.model.location import Location
+from kacas.model.merging import plain_pack_id
 from kacas.model.pack_format import (
     FOOTER_SIZE,
     HEADER_SIZE,
@@ -46,7 +47,7 @@ class PackWriter:
 
     def __init__(self, volume: Volume, purpose: Purpose = Purpose.STORED, pack_id: bytes = b"") -> None:
         """pack_id: if it is not to be any random one; never used before."""
-        self.pack_id = pack_id or secrets.token_bytes(ID_SIZE)
+        self.pack_id = pack_id or plain_pack_id(secrets.token_bytes(ID_SIZE))
         self._header = PackHeader(self.pack_id, volume.store_id, purpose).encode()
         self._durable = volume.durable
         self._file = Temporary(
