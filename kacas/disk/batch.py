@@ -17,7 +17,9 @@ from kacas.model.location import Location
 from kacas.model.pack_format import Purpose
 
 PACK_SIZE = 256 << 20  # bytes; a fuller pack is published and the next one begun
-_PACK_PAYLOADS = 1 << 17  # bounds the memory that the table takes before it is written: 80 MiB with its entries
+_PACK_PAYLOADS = (
+    1 << 17
+)  # bounds the memory of a table before it is written: 80 MiB with its entries, twice if one leaves
 _MAX_SKIPPED = 1 << 16
 _PACK_ENTRIES_SIZE = 16 << 20
 _MAX_TREES = 1 << 16
@@ -27,7 +29,7 @@ class _Pack:
     """A pack under construction, and what it will hold. own: its entries by SHA-1, but for members."""
 
     def __init__(self) -> None:
-        self.writer: PackWriter | None = None  # made when there is something for it
+        self.writer: PackWriter | None = None  # from when there is something for it until it is published
         self.records: dict[bytes, bytes] = {}  # of chunks, by digest
         self.entries: list[bytes] = []
         self.entries_size = 0
@@ -182,12 +184,19 @@ class Batch:
             }
 
     def read(self, location: Location) -> bytes | None:
-        """Header, parameters and payload from the pack under construction; None if it was published meanwhile."""
+        """Header, parameters and payload from the pack under construction; None if they are in a published one.
+
+        Waits for the pack that is on its way; raises what made the batch fail.
+        """
         with self._lock:
             writer = self._pack.writer
             if writer is not None and writer.pack_id == location.pack_id:
                 return writer.read(location.offset, location.stop - location.offset)
-            self._await_full()
+            full = self._full.writer
+            if full is not None and full.pack_id == location.pack_id:
+                self._await_full()
+                if self._failure is not None:
+                    raise self._failure  # not that it is missing, but why
             return None
 
     def write_gathered(self) -> None:
@@ -222,10 +231,9 @@ class Batch:
                 self._check_relied()
                 self._lookup.mark_whole(self._trees)
             except BaseException as exc:
-                self._failure = exc
+                self._fail(exc)
                 raise
-            finally:
-                self._end()
+            self._end()
 
     def discard(self) -> None:
         """Publish nothing more. Packs that filled up before stay: their complete puts are claims, the rest orphans."""
@@ -240,19 +248,21 @@ class Batch:
         """Have the pack published, which is full. Who appends need not wait for the disk, unless that is a whole pack behind."""
         self._await_full()
         self._check_open()
-        try:
-            self._full, self._pack = self._pack, _Pack()
-            self._leaving = Leaving(partial(self._publish, self._full))
-        except BaseException as exc:
-            self._fail(exc)  # by Ctrl-C it may be neither on its way nor waited for
-            raise
+        leaving = Leaving(partial(self._publish, self._pack))
+        # In one go, and begun after it: by Ctrl-C the pack is still the one that is written, or waited for.
+        self._leaving, self._full, self._pack = leaving, self._pack, _Pack()
+        leaving.begin()
 
     def _await_full(self) -> None:
-        if self._leaving is None or os.getpid() != self._pid:
+        leaving = self._leaving
+        if leaving is None or os.getpid() != self._pid:
             return
-        self._leaving.wait()
-        if self._leaving.failure is not None:
-            self._fail(self._leaving.failure)
+        try:
+            leaving.wait()
+        finally:
+            if leaving.failure is not None:
+                self._leaving = None
+                self._fail(leaving.failure)
         self._leaving = None
 
     def _publish(self, pack: _Pack) -> None:
@@ -263,7 +273,7 @@ class Batch:
         self._packs.add(pack_id)
         self._lookup.settled([pack_id])
         self._lookup.published(pack_id, table)
-        pack.records = {}  # the index has them
+        pack.records, pack.entries, pack.writer = {}, [], None  # the index has them
 
     def _check_relied(self) -> None:
         for pack_id in self._relied - self._packs:
@@ -276,21 +286,30 @@ class Batch:
                 )
 
     def _check_open(self) -> None:
-        if self._leaving is not None and self._leaving.failure is not None:
-            self._await_full()
+        if os.getpid() != self._pid:
+            raise StoreClosedError("this batch belongs to the parent process; open one after the fork")
+        leaving = self._leaving
+        if leaving is not None and leaving.failure is not None:
+            self._fail(leaving.failure)
         if self._failure is not None:
             raise self._failure  # not that it has ended, but why
         if self._ended:
             raise StoreClosedError("this batch has ended; nothing of it that was still open is stored")
-        if os.getpid() != self._pid:
-            raise StoreClosedError("this batch belongs to the parent process; open one after the fork")
 
     def _fail(self, why: BaseException) -> None:
-        self._failure = why
+        if self._failure is None:
+            self._failure = why
         self._end()
 
     def _end(self) -> None:
         self._ended = True
-        if self._pack.writer is not None:
-            self._pack.writer.discard()
-        self._pack, self._full = _Pack(), _Pack()
+        if os.getpid() != self._pid:
+            return  # the files are the parent's
+        # What is on its way is left to who publishes it.
+        ending = [self._pack] if self._leaving is not None else [self._full, self._pack]
+        for pack in ending:
+            if pack.writer is not None:
+                pack.writer.discard()
+        self._pack = _Pack()
+        if self._leaving is None:
+            self._full = _Pack()

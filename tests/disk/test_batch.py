@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,85 +64,6 @@ def await_truth(is_so: Callable[[], object]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.001)
-
-
-class Disk:
-    """Syncs of files end when they may, or fail."""
-
-    def __init__(self, sync: Callable[[int], None]) -> None:
-        self._sync = sync
-        self.may_end, self.is_bad = threading.Event(), False
-        self.may_end.set()
-
-    def __call__(self, fd: int) -> None:
-        assert self.may_end.wait(10)
-        if self.is_bad:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._sync(fd)
-
-    def slow(self) -> None:
-        """For a moment."""
-        self.may_end.clear()
-        threading.Timer(0.1, self.may_end.set).start()
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    made = Disk(os.fsync)
-    monkeypatch.setattr(os, "fsync", made)
-    return made
-
-
-@pytest.fixture
-def durable(tmp_path: Path) -> Volume:
-    return open_volume(tmp_path / "durable", create=True, durability="full")
-
-
-def full_batch(volume: Volume, lookup: Lookup) -> Batch:
-    """One whose first pack is full, and on its way."""
-    batch = Batch(volume, lookup, pack_size=1000)
-    batch.add_entry(entry(1))
-    batch.append([payload(1), payload(2), payload(3)])
-    return batch
-
-
-def test_what_is_in_a_full_pack_on_its_way_is_known_and_readable(durable: Volume, lookup: Lookup, disk: Disk) -> None:
-    disk.slow()
-    batch = full_batch(durable, lookup)
-    batch.append([payload(4)])
-    assert not disk.may_end.is_set()  # nobody waited
-    assert batch.known([digest(1), digest(4), digest(5)]) == {digest(1), digest(4)}
-    assert batch.has_entries([entry(1).sha1, entry(2).sha1]) == {entry(1).sha1}
-    assert [one.sha1 for one in batch.entries(entry(1).sha1)] == [entry(1).sha1]
-    location = batch.pending([digest(1)])[digest(1)]
-    assert batch.read(location) is None  # it is published by now
-    assert lookup.locate([digest(1)])[digest(1)][0].pack_id == location.pack_id
-    assert [one.sha1 for one in batch.entries(entry(1).sha1)] == [entry(1).sha1]
-    batch.finish()
-    assert lookup.locate([digest(1), digest(4)]).keys() == {digest(1), digest(4)}
-
-
-@pytest.mark.parametrize("end", [Batch.finish, Batch.discard])
-def test_who_ends_a_batch_waits_for_its_full_pack(
-    durable: Volume, lookup: Lookup, disk: Disk, end: Callable[[Batch], None]
-) -> None:
-    disk.slow()
-    end(full_batch(durable, lookup))
-    assert [path.suffix for path in durable.packs.iterdir()] == [".pack"]
-
-
-def test_a_full_pack_that_cannot_be_published_fails_the_batch(durable: Volume, lookup: Lookup, disk: Disk) -> None:
-    disk.is_bad = True
-    batch = full_batch(durable, lookup)
-    with pytest.raises(WriteError, match="Input/output error"):
-        batch.finish()
-    disk.is_bad = False
-    with pytest.raises(WriteError, match="Input/output error"):
-        batch.append([payload(4)])
-    with pytest.raises(WriteError, match="Input/output error"):
-        batch.finish()
-    batch.discard()
-    assert list(durable.packs.iterdir()) == []
 
 
 def test_nothing_is_published_before_the_end_and_everything_after(volume: Volume, lookup: Lookup, batch: Batch) -> None:
