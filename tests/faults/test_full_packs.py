@@ -121,7 +121,7 @@ def test_a_kill_at_any_step_of_a_batch_of_many_packs_loses_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("call", "number", "expected"),
+    "call, number, expected",
     [
         ("pwritev", errno.ENOSPC, "NoSpaceError"),
         ("fsync", errno.EIO, "WriteError"),
