@@ -305,6 +305,70 @@ def test_a_fork_while_a_pack_leaves_disturbs_neither(volume: Volume, lookup: Loo
         assert len(volume.list_packs()) == 2 == len(names(volume))
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_after_ctrl_c_while_a_pack_begins_to_leave_it_is_waited_for(
+    volume: Volume, lookup: Lookup, disk: Disk, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if started:
+            start(thread)
+            assert disk.syncing.wait(10)
+        raise KeyboardInterrupt
+
+    disk.may_end.clear()
+    batch = Batch(volume, lookup, pack_size=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            batch.append([payload(1), payload(2), payload(3)])
+    disk.slow()
+    batch.discard()
+    assert disk.may_end.is_set()
+    assert len(volume.list_packs()) == 1 == len(names(volume))
+
+
+def test_after_ctrl_c_in_who_publishes_a_full_pack_himself_nothing_is_left(
+    volume: Volume, lookup: Lookup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr("kacas.disk.pack_writer.encode_table", interrupted)
+    batch = full_batch(volume, lookup)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            batch.append([payload(4), payload(5), payload(6)])
+    batch.discard()
+    assert names(volume) == []
+
+
+def test_ctrl_c_while_a_batch_ends_leaves_its_full_pack_to_the_thread(
+    volume: Volume, lookup: Lookup, disk: Disk
+) -> None:
+    def come(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    disk.slow()
+    batch = full_batch(volume, lookup)
+    assert disk.syncing.wait(10)
+    old = signal.signal(signal.SIGALRM, come)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            batch.discard()
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert not disk.may_end.is_set()
+    batch.discard()
+    assert len(volume.list_packs()) == 1 == len(names(volume))
+
+
 FILES = {batch_module.__file__, leaving_module.__file__}
 
 
