@@ -11,43 +11,17 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
-from kacas.disk import batch as batch_module
-from kacas.disk import leaving as leaving_module
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
-from kacas.disk.pack_writer import Payload
 from kacas.disk.volume import Volume, open_volume
 from kacas.errors import KacasError, NoSpaceError, StoreClosedError, WriteError
 from kacas.model.codec import Codec
 from kacas.model.digest import PayloadKind, chunk_digest
-from kacas.model.entry import Entry
 from kacas.model.pack_format import PayloadHeader
-
-
-class Disk:
-    """Syncs of files end when they may, or fail."""
-
-    def __init__(self, sync: Callable[[int], None]) -> None:
-        self._sync = sync
-        self.may_end, self.is_bad = threading.Event(), False
-        self.may_end.set()
-        self.syncing = threading.Event()
-
-    def __call__(self, fd: int) -> None:
-        self.syncing.set()
-        assert self.may_end.wait(10)
-        if self.is_bad:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._sync(fd)
-
-    def slow(self) -> None:
-        """Until `may_end`, or for a moment."""
-        self.may_end.clear()
-        threading.Timer(0.2, self.may_end.set).start()
+from tests.disk.full_batches import Disk, digest, entry, full_batch, names, payload
 
 
 @pytest.fixture
@@ -68,34 +42,6 @@ def lookup(volume: Volume, tmp_path: Path) -> Iterator[Lookup]:
     opened = Lookup(volume, tmp_path / "cache")
     yield opened
     opened.close()
-
-
-def raw(i: int) -> bytes:
-    return random.Random(i).randbytes(300)
-
-
-def digest(i: int) -> bytes:
-    return chunk_digest(raw(i))
-
-
-def payload(i: int) -> Payload:
-    return PayloadHeader(PayloadKind.CHUNK, Codec.RAW, 300, 300, digest(i)), raw(i)
-
-
-def entry(i: int) -> Entry:
-    return Entry(os.urandom(16), b"%020d" % i, digest(i), 300, 1000 + i, 0, b"me", b"label")
-
-
-def full_batch(volume: Volume, lookup: Lookup) -> Batch:
-    """One whose first pack is full, and on its way."""
-    batch = Batch(volume, lookup, pack_size=1000)
-    batch.add_entry(entry(1))
-    batch.append([payload(1), payload(2), payload(3)])
-    return batch
-
-
-def names(volume: Volume) -> list[str]:
-    return sorted(os.listdir(volume.packs))
 
 
 def test_what_is_in_a_full_pack_on_its_way_is_known_and_readable(volume: Volume, lookup: Lookup, disk: Disk) -> None:
@@ -303,119 +249,3 @@ def test_a_fork_while_a_pack_leaves_disturbs_neither(volume: Volume, lookup: Loo
     else:
         batch.finish()
         assert len(volume.list_packs()) == 2 == len(names(volume))
-
-
-@pytest.mark.parametrize("started", [False, True])
-def test_after_ctrl_c_while_a_pack_begins_to_leave_it_is_waited_for(
-    volume: Volume, lookup: Lookup, disk: Disk, monkeypatch: pytest.MonkeyPatch, started: bool
-) -> None:
-    start = threading.Thread.start
-
-    def interrupted(thread: threading.Thread) -> None:
-        if started:
-            start(thread)
-            assert disk.syncing.wait(10)
-        raise KeyboardInterrupt
-
-    disk.may_end.clear()
-    batch = Batch(volume, lookup, pack_size=1000)
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            batch.append([payload(1), payload(2), payload(3)])
-    disk.slow()
-    batch.discard()
-    assert disk.may_end.is_set()
-    assert len(volume.list_packs()) == 1 == len(names(volume))
-
-
-def test_after_ctrl_c_in_who_publishes_a_full_pack_himself_nothing_is_left(
-    volume: Volume, lookup: Lookup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    def interrupted(*_: object) -> bytes:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    monkeypatch.setattr("kacas.disk.pack_writer.encode_table", interrupted)
-    batch = full_batch(volume, lookup)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            batch.append([payload(4), payload(5), payload(6)])
-    batch.discard()
-    assert names(volume) == []
-
-
-def test_ctrl_c_while_a_batch_ends_leaves_its_full_pack_to_the_thread(
-    volume: Volume, lookup: Lookup, disk: Disk
-) -> None:
-    def come(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    disk.slow()
-    batch = full_batch(volume, lookup)
-    assert disk.syncing.wait(10)
-    old = signal.signal(signal.SIGALRM, come)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(KeyboardInterrupt):
-            batch.discard()
-    finally:
-        signal.signal(signal.SIGALRM, old)
-    assert not disk.may_end.is_set()
-    batch.discard()
-    assert len(volume.list_packs()) == 1 == len(names(volume))
-
-
-FILES = {batch_module.__file__, leaving_module.__file__}
-
-
-class Interrupter:
-    """Ctrl-C at a random step of the code that lets packs go. Where files are made is not looked at here."""
-
-    def __init__(self) -> None:
-        self.steps: set[tuple[str, int]] = set()
-
-    def __enter__(self) -> None:
-        self._old = signal.signal(signal.SIGALRM, self._come)
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 8e-3))
-
-    def __exit__(self, *exc: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._old)
-
-    def _come(self, number: int, frame: FrameType | None) -> None:
-        if frame is not None and frame.f_code.co_filename in FILES and frame.f_code.co_name != "_open_writer":
-            self.steps.add((frame.f_code.co_name, frame.f_lasti))
-            raise KeyboardInterrupt
-        signal.setitimer(signal.ITIMER_REAL, 1e-5)
-
-
-def test_after_ctrl_c_at_any_step_no_temporary_is_left_and_nobody_waits_for_ever(
-    volume: Volume, lookup: Lookup
-) -> None:
-    interrupter = Interrupter()
-    numbers = itertools.count()
-    for _ in range(400):
-        batch = Batch(volume, lookup, pack_size=1000)
-        stored: list[int] = []
-        try:
-            with interrupter:
-                for i in itertools.islice(numbers, 8):
-                    batch.append([payload(i)])
-                    batch.add_entry(entry(i))
-                    stored.append(i)
-                    for location in batch.pending([digest(i)]).values():
-                        batch.read(location)
-                batch.finish()
-        except KeyboardInterrupt:
-            pass
-        else:
-            assert all(lookup.entries(entry(i).sha1) for i in stored)
-        batch.discard()
-        assert all(name.endswith(".pack") for name in names(volume))
-        for i in stored:
-            assert not lookup.entries(entry(i).sha1) or lookup.confirmed([digest(i)])
-    assert len(interrupter.steps) > 10
