@@ -34,10 +34,13 @@ class Disk:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._sync(fd)
 
-    def slow(self) -> None:
-        """Until `may_end`, or for a moment."""
+    def hold(self) -> None:
+        """Until `go_on`; who waits for a sync meanwhile waits until that fails."""
         self.may_end.clear()
-        threading.Timer(0.2, self.may_end.set).start()
+
+    def go_on(self) -> None:
+        """In a moment, when somebody waits."""
+        threading.Timer(0.1, self.may_end.set).start()
 
 
 def raw(i: int) -> bytes:

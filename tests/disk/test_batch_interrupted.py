@@ -53,13 +53,13 @@ def test_after_ctrl_c_while_a_pack_begins_to_leave_it_is_waited_for(
             assert disk.syncing.wait(10)
         raise KeyboardInterrupt
 
-    disk.may_end.clear()
+    disk.hold()
     batch = Batch(volume, lookup, pack_size=1000)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             batch.append([payload(1), payload(2), payload(3)])
-    disk.slow()
+    disk.go_on()
     batch.discard()
     assert disk.may_end.is_set()
     assert len(volume.list_packs()) == 1 == len(names(volume))
@@ -90,17 +90,20 @@ def test_ctrl_c_while_a_batch_ends_leaves_its_full_pack_to_the_thread(
     def come(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    disk.slow()
+    def end_in_a_moment() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        batch.discard()
+
+    disk.hold()
     batch = full_batch(volume, lookup)
     assert disk.syncing.wait(10)
     old = signal.signal(signal.SIGALRM, come)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
-            batch.discard()
+            end_in_a_moment()
     finally:
         signal.signal(signal.SIGALRM, old)
-    assert not disk.may_end.is_set()
+    disk.go_on()
     batch.discard()
     assert len(volume.list_packs()) == 1 == len(names(volume))
 

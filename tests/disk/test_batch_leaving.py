@@ -45,14 +45,14 @@ def lookup(volume: Volume, tmp_path: Path) -> Iterator[Lookup]:
 
 
 def test_what_is_in_a_full_pack_on_its_way_is_known_and_readable(volume: Volume, lookup: Lookup, disk: Disk) -> None:
-    disk.slow()
+    disk.hold()
     batch = full_batch(volume, lookup)
     batch.append([payload(4)])
-    assert not disk.may_end.is_set()  # nobody waited
     assert batch.known([digest(1), digest(4), digest(5)]) == {digest(1), digest(4)}
     assert batch.has_entries([entry(1).sha1, entry(2).sha1]) == {entry(1).sha1}
     assert [one.sha1 for one in batch.entries(entry(1).sha1)] == [entry(1).sha1]
     location = batch.pending([digest(1)])[digest(1)]
+    disk.go_on()
     assert batch.read(location) is None  # it is published by now
     assert disk.may_end.is_set()
     assert lookup.locate([digest(1)])[digest(1)][0].pack_id == location.pack_id
@@ -66,10 +66,10 @@ def test_who_reads_what_is_published_waits_for_no_other_pack(volume: Volume, loo
     first.append([payload(9)])
     first.finish()
     ((location,),) = lookup.locate([digest(9)]).values()
-    disk.slow()
+    disk.hold()
     batch = full_batch(volume, lookup)
     assert batch.read(location) is None
-    assert not disk.may_end.is_set()
+    disk.go_on()
     batch.finish()
 
 
@@ -77,14 +77,17 @@ def test_who_reads_what_is_published_waits_for_no_other_pack(volume: Volume, loo
 def test_who_ends_a_batch_waits_for_its_full_pack(
     volume: Volume, lookup: Lookup, disk: Disk, end: Callable[[Batch], None]
 ) -> None:
-    disk.slow()
-    end(full_batch(volume, lookup))
+    disk.hold()
+    batch = full_batch(volume, lookup)
+    disk.go_on()
+    end(batch)
     assert [path.suffix for path in volume.packs.iterdir()] == [".pack"]
 
 
 def test_one_pack_leaves_at_a_time_and_in_order(volume: Volume, lookup: Lookup, disk: Disk) -> None:
-    disk.slow()
+    disk.hold()
     batch = full_batch(volume, lookup)
+    disk.go_on()
     batch.append([payload(4), payload(5), payload(6)])  # the next is full, too: it waits for the first
     assert disk.may_end.is_set()
     assert lookup.locate([digest(1)])
@@ -108,10 +111,11 @@ def test_a_full_pack_that_cannot_be_published_fails_the_batch(volume: Volume, lo
 
 def test_no_later_pack_is_published_after_one_that_failed(volume: Volume, lookup: Lookup, disk: Disk) -> None:
     disk.is_bad = True
-    disk.slow()
+    disk.hold()
     batch = full_batch(volume, lookup)
     batch.append([payload(4)])
     assert disk.syncing.wait(10)
+    disk.go_on()
     with pytest.raises(WriteError, match="Input/output error"):
         batch.append([payload(5), payload(6)])  # full: waits for the first, whose failure it meets
     disk.is_bad = False
@@ -129,9 +133,10 @@ def test_no_later_pack_is_published_after_one_that_failed(volume: Volume, lookup
 
 def test_who_reads_of_a_full_pack_that_failed_is_told_why(volume: Volume, lookup: Lookup, disk: Disk) -> None:
     disk.is_bad = True
-    disk.slow()
+    disk.hold()
     batch = full_batch(volume, lookup)
     location = batch.pending([digest(1)])[digest(1)]
+    disk.go_on()
     with pytest.raises(WriteError, match="Input/output error"):
         batch.read(location)
     batch.discard()
@@ -145,7 +150,7 @@ def test_the_first_failure_of_a_batch_is_the_one_that_is_told(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     disk.is_bad = True
-    disk.slow()
+    disk.hold()
     batch = full_batch(volume, lookup)
     assert disk.syncing.wait(10)
     big = random.Random(0).randbytes(2 << 20)
@@ -153,6 +158,7 @@ def test_the_first_failure_of_a_batch_is_the_one_that_is_told(
         patch.setattr(os, "pwritev", refuse)
         with pytest.raises(NoSpaceError):
             batch.append([(PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(big), len(big), chunk_digest(big)), big)])
+    disk.go_on()
     batch.discard()
     with pytest.raises(NoSpaceError):
         batch.append([payload(4)])
@@ -218,7 +224,7 @@ def in_child(work: Callable[[], None]) -> int:
 @pytest.mark.parametrize("failing", [False, True])
 def test_a_fork_while_a_pack_leaves_disturbs_neither(volume: Volume, lookup: Lookup, disk: Disk, failing: bool) -> None:
     disk.is_bad = failing
-    disk.slow()
+    disk.hold()
     batch = full_batch(volume, lookup)
     batch.append([payload(4)])
     assert disk.syncing.wait(10)
@@ -242,6 +248,7 @@ def test_a_fork_while_a_pack_leaves_disturbs_neither(volume: Volume, lookup: Loo
         assert names(volume) == there
 
     assert in_child(misuse) == 0
+    disk.go_on()
     if failing:
         with pytest.raises(WriteError):
             batch.finish()
