@@ -17,9 +17,8 @@ from kacas.model.location import Location
 from kacas.model.pack_format import Purpose
 
 PACK_SIZE = 256 << 20  # bytes; a fuller pack is published and the next one begun
-_PACK_PAYLOADS = (
-    1 << 17
-)  # bounds the memory of a table before it is written: 80 MiB with its entries, twice if one leaves
+# Bounds the memory of a table before it is written: 80 MiB with its entries, and as much for the pack that leaves.
+_PACK_PAYLOADS = 1 << 17
 _MAX_SKIPPED = 1 << 16
 _PACK_ENTRIES_SIZE = 16 << 20
 _MAX_TREES = 1 << 16
