@@ -29,10 +29,14 @@ class Ahead:
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As the built-in map: results in order. So many items are taken ahead as there are threads, and one more."""
-        flying: deque[Future[Result]] = deque()
+        return (one.result() for _, one in self.begun(work, items))
+
+    def begun(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Result]]]:
+        """As `map`, without waiting for the results."""
+        flying: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
-            flying.append(self._pool.submit(work, item))
+            flying.append((item, self._pool.submit(work, item)))
             if len(flying) > self._threads:
-                yield flying.popleft().result()
+                yield flying.popleft()
         while flying:
-            yield flying.popleft().result()
+            yield flying.popleft()

@@ -17,7 +17,7 @@ from kacas.disk.lookup import Lookup
 from kacas.disk.volume import Volume
 from kacas.errors import KacasError, ReadOnlyStoreError
 from kacas.model.codec import MIB
-from kacas.model.pack_format import PAYLOAD_HEADER_SIZE, Purpose, decode_payload_header
+from kacas.model.pack_format import Purpose, decode_payload_header
 from kacas.read_through import Payload
 
 _GROUP_SIZE = 16 * MIB  # bytes that make a pack
@@ -115,13 +115,9 @@ class Keeping:
         batch = Batch(self._volume, self._lookup, Purpose.FETCHED)
         try:
             known = self._lookup.locate(taken)  # other threads and processes keep, too
-            payloads = []
-            for digest, data in taken.items():
-                if digest not in known:
-                    header = decode_payload_header(data)
-                    payloads.append((header, data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]))
-            if payloads:
-                batch.append(payloads)
+            new = [(decode_payload_header(data), (data,)) for digest, data in taken.items() if digest not in known]
+            if new:
+                batch.append_framed(new)
             batch.finish()
         except BaseException:
             batch.discard()

@@ -9,28 +9,39 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kacas.ahead import Ahead
 from kacas.content import Content
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
+from kacas.disk.pack_writer import Framed
 from kacas.errors import DamagedError, WrongIdentityError
 from kacas.fetch import Fetch
-from kacas.ingest import Ingest, Payload
+from kacas.ingest import Ingest
 from kacas.layouts import open_content
 from kacas.model.codec import MIB, DecodeError, Decoder
 from kacas.model.cuts import Cutter
-from kacas.model.digest import ID_SIZE, PayloadKind, new_sha1, payload_digest
+from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest, new_sha1, payload_digest
 from kacas.model.encoder import Encoder
-from kacas.model.entry import Action, Entry, Kind, Origin
+from kacas.model.entry import Action, Entry, Kind, Origin, encode_members
 from kacas.model.location import Piece
 from kacas.model.manifest import Child
-from kacas.model.pack_format import PAYLOAD_HEADER_SIZE, PackFormatError, PayloadHeader, decode_payload_header
+from kacas.model.pack_format import (
+    PAYLOAD_HEADER_SIZE,
+    PackFormatError,
+    PayloadHeader,
+    check_payload,
+    decode_payload_header,
+)
 from kacas.model.uri import Uri
 from kacas.read_through import IN_FLIGHT, ChunkSource
 from kacas.upstream import Plain, Upstream
+
+if TYPE_CHECKING:
+    from kacas.model.digest import Buffer
 
 _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread decodes before it takes more
 _ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's work for a request is that of 1 MiB
@@ -41,21 +52,25 @@ T = TypeVar("T")
 Step = Callable[[int], None]
 
 
-class _Asked(NamedTuple):
-    """Chunks that were asked for together. known: those that are here already. found: payloads of the others."""
+class _Answer(NamedTuple):
+    """Of chunks that were asked for together. known: those that are here already. found: payloads of the others."""
 
-    group: list[tuple[int, Child]]
     known: set[bytes]
     found: dict[bytes, memoryview]
 
 
+Group = list[tuple[int, Child]]
+Asked = tuple[Group, Callable[[], _Answer]]
+"""Chunks, with where each begins, and what waits for the answer."""
+
+
 class _Window(NamedTuple):
-    """Chunks that lie in a buffer one behind the other."""
+    """Chunks that lie in a buffer one behind the other. answer: waits for it."""
 
     buffer: bytearray
     size: int
     pieces: list[Piece]
-    asked: _Asked
+    answer: Callable[[], _Answer]
 
 
 class Pull:
@@ -136,15 +151,25 @@ class Pull:
         return done
 
     def _take_small(self, group: list[tuple[bytes, Child]], found: dict[bytes, memoryview], kind: Kind) -> set[bytes]:
-        pieces = [Piece(root, size, 0, memoryview(bytearray(size))) for _, (root, size) in group]
-        good = self._filled(found, pieces)
-        self._append(list(good.values()))
-        entries: dict[bytes, Entry] = {}
-        for (sha1, _), piece in zip(group, pieces, strict=True):
-            if piece.digest in good and _sha1(piece.out) == sha1:
-                entries[sha1] = _fetched(sha1, piece.digest, piece.size, kind, b"")
-        self._batch.add_entries(entries.values())
-        return set(entries)
+        came: dict[bytes, tuple[PayloadHeader, memoryview]] = {}
+        for _, (root, size) in group:
+            if (data := found.get(root)) is not None:
+                with suppress(PackFormatError):
+                    came[root] = _checked(data, root, size, PayloadKind.CHUNK)
+        raws = self._decoder().decode_many(
+            [(header.codec, header.parameters, payload, header.raw_size) for header, payload in came.values()]
+        )
+        good = {
+            root: raw for root, raw in zip(came, raws, strict=True) if raw is not None and chunk_digest(raw) == root
+        }
+        self._append([(came[root][0], (found[root],)) for root in good])
+        layouts = [
+            (sha1, *child) for sha1, child in group if child.digest in good and _sha1(good[child.digest]) == sha1
+        ]
+        ids = secrets.token_bytes(ID_SIZE * len(layouts))
+        entries = encode_members(layouts, kind, time.time_ns(), ids, Origin.FETCHED)
+        self._batch.add_members({sha1: entry for (sha1, *_), entry in zip(layouts, entries, strict=True)})
+        return {sha1 for sha1, *_ in layouts}
 
     def _copy_tree(self, content: Content) -> None:
         """Manifest and nodes, each verified as it was read."""
@@ -161,7 +186,9 @@ class Pull:
         """Chunks with where each begins; `use` gets all their bytes, in order."""
         source = content.source or self._upstream
         if content.size <= _ALONE_BELOW:
-            self._use_all(content, map(partial(self._ask, source), _groups(chunks, _WINDOW_SIZE)), map, use)
+            self._use_all(
+                content, ((one, partial(self._ask, source, one)) for one in _groups(chunks, _WINDOW_SIZE)), map, use
+            )
             return
         # A remote gives much at once in about the time of a little; of a store's disk, that is only more memory.
         asked_size = _WINDOW_SIZE if content.source is None else _ASKED_SIZE
@@ -169,29 +196,30 @@ class Pull:
             Ahead(self._asking(content.source is not None), "kacas-ask") as asking,
             Ahead(self._threads, "kacas-pull") as taking,
         ):
-            asked = asking.map(partial(self._ask, source), _groups(chunks, asked_size))
-            self._use_all(content, asked, taking.map, use)
+            # Who hashes never waits for a remote while there is something to be hashed: those who decode wait.
+            asked = asking.begun(partial(self._ask, source), _groups(chunks, asked_size, _WINDOW_SIZE))
+            self._use_all(content, ((group, answer.result) for group, answer in asked), taking.map, use)
 
     def _asking(self, is_far: bool) -> int:
         """Threads that ask: what each has asked for is in memory, as it is encoded there."""
         return max(1, min(IN_FLIGHT, self._here.room // _ASKED_SIZE)) if is_far else self._threads
 
-    def _ask(self, source: ChunkSource, group: list[tuple[int, Child]]) -> _Asked:
+    def _ask(self, source: ChunkSource, group: Group) -> _Answer:
         digests = {child.digest for _, child in group}
         known = self._batch.known(digests)
         lacking = list(digests - known)
-        return _Asked(group, known, source.get_many(lacking) if lacking else {})
+        return _Answer(known, source.get_many(lacking) if lacking else {})
 
     def _use_all(
         self,
         content: Content,
-        asked: Iterable[_Asked],
+        asked: Iterable[Asked],
         take: Callable[[Callable[[_Window], _Window], Iterable[_Window]], Iterator[_Window]],
         use: Callable[[memoryview], None] | None,
     ) -> None:
         """take: as the built-in map."""
         done = len(content.head)
-        windows = (window for one in asked for window in self._windows(one))
+        windows = (window for group, answer in asked for window in self._windows(group, answer))
         for window in take(partial(self._take, content), windows):
             if use is not None:
                 use(memoryview(window.buffer)[: window.size])
@@ -200,8 +228,8 @@ class Pull:
             done += window.size
             self._step(done)
 
-    def _windows(self, asked: _Asked) -> Iterator[_Window]:
-        for group in _groups(asked.group, _WINDOW_SIZE):
+    def _windows(self, asked: Group, answer: Callable[[], _Answer]) -> Iterator[_Window]:
+        for group in _groups(asked, _WINDOW_SIZE):
             size = sum(child.size for _, child in group)
             buffer = self._free.pop() if self._free else bytearray()
             if len(buffer) < size:
@@ -210,18 +238,18 @@ class Pull:
             for at, child in group:
                 pieces.append(Piece(child.digest, child.size, 0, view[filled : filled + child.size], at))
                 filled += child.size
-            yield _Window(buffer, size, pieces, asked)
+            yield _Window(buffer, size, pieces, answer)
 
     def _take(self, content: Content, window: _Window) -> _Window:
         """Fill the pieces with verified bytes, and append the payloads of those that are new here."""
-        asked = window.asked
-        here = [piece for piece in window.pieces if piece.digest in asked.known]
-        left = [piece for piece in window.pieces if piece.digest not in asked.known]
+        answer = window.answer()
+        here = [piece for piece in window.pieces if piece.digest in answer.known]
+        left = [piece for piece in window.pieces if piece.digest not in answer.known]
         try:
             self._here.read_pieces(here)
         except DamagedError:
             left += here  # what its header promised is not there: read elsewhere, it is
-        good = self._filled(asked.found, left)
+        good = self._filled(answer.found, left)
         payloads = list(good.values())
         made: set[bytes] = set()
         for piece in left:
@@ -235,10 +263,10 @@ class Pull:
 
     def _filled(
         self, found: dict[bytes, memoryview], pieces: Iterable[Piece], kind: PayloadKind = PayloadKind.CHUNK
-    ) -> dict[bytes, Payload]:
+    ) -> dict[bytes, Framed]:
         """Fill pieces from payloads that came. Returns those that are good."""
         decoder = self._decoder()
-        good: dict[bytes, Payload] = {}
+        good: dict[bytes, Framed] = {}
         bad: set[bytes] = set()
         for piece in pieces:
             data = found.get(piece.digest)
@@ -266,53 +294,61 @@ class Pull:
             if payload_digest(PayloadKind.CHUNK, piece.out) != piece.digest:
                 raise
 
-    def _append(self, payloads: list[Payload]) -> None:
+    def _append(self, payloads: list[Framed]) -> None:
         """Those that another window has not appended meanwhile."""
         pending = self._batch.pending([header.digest for header, _ in payloads])
         new = [payload for payload in payloads if payload[0].digest not in pending]
         if new:
-            self._batch.append(new)
+            self._batch.append_framed(new)
 
 
-def _groups(chunks: Iterable[tuple[T, Child]], most: int) -> Iterator[list[tuple[T, Child]]]:
-    """Chunks of so many raw bytes at most, or one, each with what it is called or where it begins."""
+def _groups(chunks: Iterable[tuple[T, Child]], most: int, first: int = 0) -> Iterator[list[tuple[T, Child]]]:
+    """Chunks of so many raw bytes at most, or one, each with what it is called or where it begins. first: bytes of the first
+    group, if fewer; each is twice as large as the one before."""
     group: list[tuple[T, Child]] = []
-    size = 0
+    size, room = 0, first or most
     for at, child in chunks:
-        if group and (size + child.size > most or len(group) >= _GROUP_COUNT):
+        if group and (size + child.size > room or len(group) >= _GROUP_COUNT):
             yield group
-            group, size = [], 0
+            group, size, room = [], 0, min(most, 2 * room)
         group.append((at, child))
         size += child.size
     if group:
         yield group
 
 
-def _sha1(raw: memoryview) -> bytes:
+def _sha1(raw: Buffer) -> bytes:
     found = new_sha1()
     found.update(raw)
     return found.digest()
 
 
-def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind) -> Payload:
+def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind) -> Framed:
     """Fill the piece from a payload with its header. Raises PackFormatError or DecodeError if it is not the piece's."""
+    header, payload = _checked(data, piece.digest, piece.size, kind)
+    decoder.decode_into(header.codec, header.parameters, payload, piece.out)
+    if payload_digest(kind, piece.out) != piece.digest:
+        raise PackFormatError("its bytes do not have the digest that they are stored under")
+    return header, (data,)
+
+
+def _checked(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
+    """Header and payload, which are as they were written, of so many raw bytes. Raises PackFormatError if they are another's."""
     header = decode_payload_header(data)
-    if (header.digest, header.kind, header.raw_size) != (piece.digest, kind, piece.size):
+    if (header.digest, header.kind, header.raw_size) != (digest, kind, size):
         raise PackFormatError("another payload is there")
     payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
     if len(payload) != header.payload_size:
         raise PackFormatError("the payload's size is not what was expected")
-    decoder.decode_into(header.codec, header.parameters, payload, piece.out)
-    if payload_digest(kind, piece.out) != piece.digest:
-        raise PackFormatError("its bytes do not have the digest that they are stored under")
+    check_payload(header, data, payload)
     return header, payload
 
 
-def _encoded(digest: bytes, kind: PayloadKind, raw: memoryview) -> Payload:
+def _encoded(digest: bytes, kind: PayloadKind, raw: memoryview) -> Framed:
     """Of what there is no good payload to be copied, or none at all, as of a linked file."""
     codec, parameters, payload = Encoder().encode(raw)
     header = PayloadHeader(kind, codec, len(payload), len(raw), digest, parameters)
-    return header, bytes(payload)
+    return header, (header.encode(payload), bytes(payload))
 
 
 def _fetched(sha1: bytes, root: bytes, size: int, kind: int, label: bytes) -> Entry:

@@ -158,7 +158,7 @@ def store_whatever_fails(store: kacas.Store, size: int) -> None:
             store.store_text(f"{number:0{size}}")
 
 
-@pytest.mark.parametrize("size, call", [(100, "append"), (20_000, "append"), (20_000, "write_gathered")])
+@pytest.mark.parametrize("size, call", [(100, "append_framed"), (20_000, "append_framed"), (20_000, "write_gathered")])
 def test_a_group_that_cannot_be_written_fails_the_whole_batch(
     store: kacas.Store, size: int, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

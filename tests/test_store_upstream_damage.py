@@ -13,6 +13,7 @@ import pytest
 import kacas
 from kacas.disk.batch import Batch
 from kacas.model.entry import Entry, Kind
+from kacas.model.pack_format import PAYLOAD_HEADER_SIZE
 from kacas.model.source import BufferSource
 from kacas.model.uri import Uri, parse_any_uri, parse_uri
 from kacas.upkeep.verify import verify
@@ -122,6 +123,34 @@ def test_damage_in_the_upstream_is_named_and_nothing_is_kept(lab: kacas.Store, n
     assert caught.value.digest
     assert packs(node) == []
     assert os.listdir(node.path / "leases") == []
+
+
+def flip_checks(store: kacas.Store) -> None:
+    """Damage the checksum of every payload in every pack: the bytes still decode to what they should."""
+    for path in packs(store):
+        table = store.repository.lookup.tables.read(bytes.fromhex(path.stem))
+        assert table is not None
+        path.chmod(0o644)
+        data = bytearray(path.read_bytes())
+        for offset in table.records["offset"].tolist():
+            data[offset + PAYLOAD_HEADER_SIZE - 1] ^= 1
+        path.write_bytes(data)
+
+
+def test_a_wrong_checksum_is_not_taken_over_with_the_payload(
+    lab: kacas.Store, node: kacas.Store, tmp_path: Path
+) -> None:
+    (tmp_path / "place").mkdir()
+    for name in "abc":
+        (tmp_path / "place" / name).write_text(name * 1000)
+    uris = [lab.store_npy(ROWS, codec="zstd"), lab.store_text("text" * 1000), lab.store_dir(tmp_path / "place")]
+    flip_checks(lab)
+    assert np.array_equal(node.load_npy(uris[0]), ROWS)
+    assert node.load_text(uris[1]) == "text" * 1000
+    node.load_dir(uris[2], tmp_path / "restored")
+    assert (tmp_path / "restored" / "b").read_text() == "b" * 1000
+    assert fetched_packs(node)
+    assert verify(node).clean
 
 
 def test_of_damaged_content_the_next_good_copy_in_the_upstream_is_taken(lab: kacas.Store, node: kacas.Store) -> None:

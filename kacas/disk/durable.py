@@ -182,6 +182,7 @@ class Temporary:
         self, directory: Path, name: str, *, mode: int, sync: bool, network: bool = False, random_name: bool = False
     ) -> None:
         """random_name: nobody else can have chosen the name, so a plain rename may stand in for a link."""
+        self.fd, self._pid = -1, os.getpid()
         self.final = directory / name
         self.size = 0
         self._sync = sync
@@ -204,6 +205,9 @@ class Temporary:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise translate(exc, self.path, "creating") from exc
+        except BaseException:
+            self.discard()  # Ctrl-C may come when it is there already
+            raise
         try:
             os.fchmod(self.fd, mode)  # before the sync, so that one sync makes it durable too
         except OSError as exc:
@@ -212,6 +216,11 @@ class Temporary:
         except BaseException:
             self.discard()  # Ctrl-C: the caller has nothing yet that it could discard
             raise
+
+    def __del__(self) -> None:
+        # Ctrl-C just after it was made: nobody has it. A forked child's copy is not its own.
+        if self.fd >= 0 and self._pid == os.getpid():
+            self.discard()
 
     def append(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Write the parts behind what is there, in as few calls as the kernel allows."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from kacas.disk.alone import alone, free_size
 from kacas.disk.lookup import Lookup
-from kacas.disk.pack_writer import PackWriter, Payload
+from kacas.disk.pack_writer import Framed, PackWriter
 from kacas.disk.volume import Volume
 from kacas.errors import DamagedPackError, KacasError, NewerFormatError
 from kacas.model.codec import Codec
@@ -104,7 +104,7 @@ class Merger:
             except (FileNotFoundError, DamagedPackError, NewerFormatError, PackFormatError):
                 continue
             new = {header.digest: (header, payload) for header, payload in payloads if header.digest not in digests}
-            writer.append(list(new.values()))
+            writer.append_framed(list(new.values()))
             digests |= new.keys()
             entries |= own_entries
             sources.append(pack_id)
@@ -119,7 +119,7 @@ class Merger:
         except (FileNotFoundError, DamagedPackError, PackFormatError):
             return None
 
-    def _read(self, pack_id: bytes) -> tuple[list[Payload], dict[bytes, bytes]]:
+    def _read(self, pack_id: bytes) -> tuple[list[Framed], dict[bytes, bytes]]:
         """All that the pack holds: payloads as they are encoded, each checked, and entries by their ids.
 
         Raises FileNotFoundError, DamagedPackError, NewerFormatError or PackFormatError unless all of it is good.
@@ -135,7 +135,7 @@ class Merger:
         return payloads, {entry.entry_id: bytes(encoded) for entry, encoded in table.encoded_entries()}
 
 
-def _payload_of(data: memoryview, record: tuple[bytes, int, int, int, int, int, int, int]) -> Payload:
+def _payload_of(data: memoryview, record: tuple[bytes, int, int, int, int, int, int, int]) -> Framed:
     """The payload that a chunk record names. Raises PackFormatError if it is not exactly that, or damaged."""
     digest, start, payload_size, raw_size, parameters_size, kind, codec, _ = record
     header = decode_payload_header(data, start)
@@ -151,4 +151,4 @@ def _payload_of(data: memoryview, record: tuple[bytes, int, int, int, int, int, 
         raise
     except ValueError as exc:
         raise PackFormatError(str(exc)) from exc
-    return header, payload
+    return header, (data[start : start + header.total_size],)

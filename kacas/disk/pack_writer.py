@@ -12,6 +12,7 @@ from kacas.disk.durable import Temporary, translate
 from kacas.disk.volume import Volume
 from kacas.model.digest import ID_SIZE, chunk_digest
 from kacas.model.location import Location
+from kacas.model.merging import plain_pack_id
 from kacas.model.pack_format import (
     FOOTER_SIZE,
     HEADER_SIZE,
@@ -32,6 +33,13 @@ _WRITE_BACK_FROM = 4 << 20
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 Payload = tuple[PayloadHeader, bytes | memoryview]
+Framed = tuple[PayloadHeader, tuple[bytes | memoryview, ...]]
+"""A payload and all its bytes in a pack, the header's in front, in parts."""
+
+
+def framed(payloads: Sequence[Payload]) -> list[Framed]:
+    """Payloads with their headers: computing those is the work of who has made them, not of the one pack for all."""
+    return [(header, (header.encode(payload), payload)) for header, payload in payloads]
 
 
 class PackWriter:
@@ -39,7 +47,7 @@ class PackWriter:
 
     def __init__(self, volume: Volume, purpose: Purpose = Purpose.STORED, pack_id: bytes = b"") -> None:
         """pack_id: if it is not to be any random one; never used before."""
-        self.pack_id = pack_id or secrets.token_bytes(ID_SIZE)
+        self.pack_id = pack_id or plain_pack_id(secrets.token_bytes(ID_SIZE))
         self._header = PackHeader(self.pack_id, volume.store_id, purpose).encode()
         self._durable = volume.durable
         self._file = Temporary(
@@ -65,6 +73,10 @@ class PackWriter:
         return len(self._records)
 
     def append(self, payloads: Sequence[Payload], *, lasting: bool = False) -> list[bytes]:
+        """As `append_framed`, for payloads without their headers."""
+        return self.append_framed(framed(payloads), lasting=lasting)
+
+    def append_framed(self, payloads: Sequence[Framed], *, lasting: bool = False) -> list[bytes]:
         """Take payloads. Returns their chunk records: see `location`.
 
         lasting: their buffers are never changed, so that `write_gathered` may write them, or whatever comes next;
@@ -75,11 +87,10 @@ class PackWriter:
             offset = self.size
             parts: list[bytes | memoryview] = []
             size = 0
-            for header, payload in payloads:
-                front = header.encode(payload)
-                parts += (front, payload)
+            for header, bytes_of_it in payloads:
+                parts += bytes_of_it
                 records.append(header.record(offset + size))
-                size += len(front) + header.payload_size
+                size += header.total_size
             if size < _FLUSH_SIZE:
                 # The caller's buffers are reused: what waits must be our own copy.
                 self._gathered.append(b"".join(parts))

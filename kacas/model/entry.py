@@ -138,14 +138,16 @@ class Entry(NamedTuple):
         return whole + checksum(_CHECK_SIZE, whole)
 
 
-def encode_members(layouts: Iterable[tuple[bytes, bytes, int]], kind: int, time_ns: int, ids: bytes) -> list[bytes]:
+def encode_members(
+    layouts: Iterable[tuple[bytes, bytes, int]], kind: int, time_ns: int, ids: bytes, origin: int = 0
+) -> list[bytes]:
     """The entries that name layouts (SHA-1, root, size) for a directory, each as `Entry.encode` gives it, at once.
 
     ids: the entry ids, one after the other.
     """
     size, action = _FIXED.size + _CHECK_SIZE, int(Action.MEMBER)
     rows = [
-        _FIXED.pack(size, ids[at : at + ID_SIZE], *layout, time_ns, kind, action, 0, 0, 0, 0, 0)
+        _FIXED.pack(size, ids[at : at + ID_SIZE], *layout, time_ns, kind, action, origin, 0, 0, 0, 0)
         for at, layout in zip(range(0, len(ids), ID_SIZE), layouts, strict=True)
     ]
     return [row + check for row, check in zip(rows, checksums(_CHECK_SIZE, rows), strict=True)]

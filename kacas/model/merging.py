@@ -47,8 +47,13 @@ RULE = MergeRule()
 
 
 def tier_of(pack_id: bytes) -> int:
-    """What the id says: a hint (a random id of tier 0 looks like a merged one's once in 4,096 packs)."""
+    """What the id says: a hint (random ids of stores that were written before `plain_pack_id` may say anything)."""
     return pack_id[1] & 0x0F if pack_id[0] == 0xFF and pack_id[1] >= 0xF0 else 0
+
+
+def plain_pack_id(random: bytes) -> bytes:
+    """The id of a pack that nothing was merged into: it never looks like a merged one's, which one in 4,096 would."""
+    return random if tier_of(random) == 0 else bytes((random[0] & 0x7F,)) + random[1:]
 
 
 def merged_pack_id(tier: int, random: bytes) -> bytes:

@@ -68,6 +68,22 @@ def test_parent_child_and_grandchild_store_at_the_same_time(store: kacas.Store) 
     check_index(store)
 
 
+def test_a_child_that_puts_into_its_parents_batch_is_refused_and_leaves_it_whole(store: kacas.Store) -> None:
+    large, small = contents.large(), contents.text("by the child")
+
+    def child() -> None:
+        for content in (small, contents.array("of the child", 3000)):
+            with pytest.raises(kacas.StoreClosedError, match="after the fork"):
+                content.put(store)
+
+    with store.batch():
+        uri = large.put(store)
+        run(child).get()
+    large.check(store, uri)
+    assert not store.exists(f"sha1://{small.sha1}")
+    check_verified(store)
+
+
 def test_a_child_that_closes_the_store_or_exits_leaves_it_to_its_parent(store: kacas.Store) -> None:
     content = contents.text("kept")
     uri = content.put(store)

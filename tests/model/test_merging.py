@@ -17,6 +17,7 @@ from kacas.model.merging import (
     MergeRule,
     merged_entry,
     merged_pack_id,
+    plain_pack_id,
     sources_of,
     tier_of,
 )
@@ -72,6 +73,16 @@ def test_ids_in_descending_order_name_what_was_merged_before_what_it_was_merged_
     assert tier_of(merged_pack_id(99, bytes(14))) == 15
     with pytest.raises(ValueError, match="14 random bytes"):
         merged_pack_id(1, bytes(13))
+
+
+@given(st.binary(min_size=14, max_size=14), st.integers(0, 0xFFFF))
+def test_no_random_id_looks_like_a_merged_packs(rest: bytes, front: int) -> None:
+    for first in (front, 0xFFF0 | front):
+        random_id = first.to_bytes(2, "big") + rest
+        made = plain_pack_id(random_id)
+        assert tier_of(made) == 0
+        assert made[1:] == random_id[1:]
+        assert made == random_id or tier_of(random_id)
 
 
 def test_the_mark_names_the_sources_and_those_of_sources() -> None:
