@@ -98,13 +98,7 @@ def run(plan: Plan, output: Path) -> None:
     publish(
         output,
         plan.workdir,
-        plan={
-            "size": plan.size,
-            "large_size": plan.large_size,
-            "files": plan.files,
-            "rounds": plan.rounds,
-            "parts": sorted(plan.parts),
-        },
+        plan=plan.told(),
         versions=versions,
         measured=measured,
         memory={},

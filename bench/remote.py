@@ -70,6 +70,16 @@ class Plan:
     def tree(self) -> Path:
         return self.workdir / f"tree-{self.files}-in-{max(1, self.files // 200)}"
 
+    def told(self) -> dict[str, object]:
+        """As it stands in the results."""
+        return {
+            "size": self.size,
+            "large_size": self.large_size,
+            "files": self.files,
+            "rounds": self.rounds,
+            "parts": sorted(self.parts),
+        }
+
     def worker(self, system: str) -> Worker:
         python = self.peers_python if system in NEEDS and self.peers_python else sys.executable
         return Worker(system, python=python, environment=run_environment(self.run), program="bench.remote_worker")
@@ -217,13 +227,7 @@ def run(plan: Plan, output: Path) -> None:
     publish(
         output,
         plan.workdir,
-        plan={
-            "size": plan.size,
-            "large_size": plan.large_size,
-            "files": plan.files,
-            "rounds": plan.rounds,
-            "parts": sorted(plan.parts),
-        },
+        plan=plan.told(),
         versions=versions,
         measured=measured,
         memory={},

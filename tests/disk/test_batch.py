@@ -28,14 +28,6 @@ def volume(tmp_path: Path) -> Volume:
 
 
 @pytest.fixture
-def lookup(volume: Volume, tmp_path: Path) -> Iterator[Lookup]:
-    (tmp_path / "cache").mkdir()
-    opened = Lookup(volume, tmp_path / "cache")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def batch(volume: Volume, lookup: Lookup) -> Iterator[Batch]:
     started = Batch(volume, lookup)
     yield started

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -17,28 +14,8 @@ from kacas.disk import batch as batch_module
 from kacas.disk import leaving as leaving_module
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
-from kacas.disk.volume import Volume, open_volume
+from kacas.disk.volume import Volume
 from tests.disk.full_batches import Disk, digest, entry, full_batch, names, payload
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    made = Disk(os.fsync)
-    monkeypatch.setattr(os, "fsync", made)
-    return made
-
-
-@pytest.fixture
-def volume(tmp_path: Path) -> Volume:
-    return open_volume(tmp_path / "store", create=True, durability="full")
-
-
-@pytest.fixture
-def lookup(volume: Volume, tmp_path: Path) -> Iterator[Lookup]:
-    (tmp_path / "cache").mkdir()
-    opened = Lookup(volume, tmp_path / "cache")
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize("started", [False, True])

@@ -8,40 +8,19 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
-from kacas.disk.volume import Volume, open_volume
+from kacas.disk.volume import Volume
 from kacas.errors import KacasError, NoSpaceError, StoreClosedError, WriteError
 from kacas.model.codec import Codec
 from kacas.model.digest import PayloadKind, chunk_digest
 from kacas.model.pack_format import PayloadHeader
 from tests.disk.full_batches import Disk, digest, entry, full_batch, names, payload
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    made = Disk(os.fsync)
-    monkeypatch.setattr(os, "fsync", made)
-    return made
-
-
-@pytest.fixture
-def volume(tmp_path: Path) -> Volume:
-    return open_volume(tmp_path / "store", create=True, durability="full")
-
-
-@pytest.fixture
-def lookup(volume: Volume, tmp_path: Path) -> Iterator[Lookup]:
-    (tmp_path / "cache").mkdir()
-    opened = Lookup(volume, tmp_path / "cache")
-    yield opened
-    opened.close()
 
 
 def test_what_is_in_a_full_pack_on_its_way_is_known_and_readable(volume: Volume, lookup: Lookup, disk: Disk) -> None:
