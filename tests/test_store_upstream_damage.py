@@ -12,8 +12,10 @@ import pytest
 
 import kacas
 from kacas.disk.batch import Batch
+from kacas.model.codec import Codec
+from kacas.model.digest import PayloadKind
 from kacas.model.entry import Entry, Kind
-from kacas.model.pack_format import PAYLOAD_HEADER_SIZE
+from kacas.model.pack_format import PAYLOAD_HEADER_SIZE, PayloadHeader
 from kacas.model.source import BufferSource
 from kacas.model.uri import Uri, parse_any_uri, parse_uri
 from kacas.upkeep.verify import verify
@@ -190,6 +192,27 @@ def test_a_directory_with_a_member_about_whose_sha1_the_upstream_lies_is_refused
         node.load_dir(uri, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert packs(node) == []
+
+
+def test_a_member_whose_bytes_are_right_and_whose_root_is_not_is_refused(
+    lab: kacas.Store, node: kacas.Store, tmp_path: Path
+) -> None:
+    place, member, root = tmp_path / "place", b"honest!", bytes(range(32))
+    place.mkdir()
+    (place / "member").write_bytes(member)
+    with kacas.Store.open(tmp_path / "honest") as honest:
+        uri = honest.store_dir(place)
+        document = honest.repository.read(Uri(parse_any_uri(uri).sha1))
+    lab.repository.put(BufferSource(document), Kind.DIRECTORY, "place")
+    entry = lab.repository.resolve(parse_uri(lab.store_bytes(b"another")))[0]
+    batch = Batch(lab.repository.volume, lab.repository.lookup)
+    batch.append([(PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(member), len(member), root), member)])
+    batch.add_entry(entry._replace(entry_id=os.urandom(16), sha1=hashlib.sha1(member).digest(), root=root))
+    batch.finish()
+    with pytest.raises(kacas.DamagedError, match=root.hex()[:8]):
+        node.load_dir(uri, tmp_path / "out")
+    assert not (tmp_path / "out" / "member").exists()
+    assert node.repository.lookup.locate([root]) == {}
 
 
 def test_tiles_that_are_damaged_here_are_read_from_the_upstream(lab: kacas.Store, node: kacas.Store) -> None:
