@@ -1,7 +1,7 @@
 """A disposable SQLite database on this host: a cache that many processes share, begun anew when it is damaged.
 
 It is a directory, so that it can be put aside in one step with its journal. Where it cannot be used at all, one in memory
-stands in, with a warning: what asks gets right answers, more slowly.
+stands in, with a warning: what asks gets right answers, more slowly. Or, for whom that would be no help, it says so.
 """
 
 from __future__ import annotations
@@ -21,24 +21,39 @@ from typing import TypeVar
 from kacas.disk.durable import make_directory
 
 _BUSY_S = 30.0  # a writer's longest transaction is far shorter
+_BUSY_OF_THE_DISPENSABLE_S = 0.25  # what is done without must not cost more than doing without
 _MAX_RENEWALS = 3
 # A flipped bit of the head may say "read-only", or another version than ours.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
 
+_OF_THE_MOMENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+
 T = TypeVar("T")
+
+
+class UnavailableError(Exception):
+    """The database cannot be used, now or at all, and is done without."""
 
 
 class HostDatabase:
     """Thread-safe, safe across forks. Any number of processes may use one place."""
 
-    def __init__(self, place: Path, version: int, schema: str) -> None:
-        """schema: statements that make the tables. version: of the schema; a database of another one is begun anew."""
+    def __init__(
+        self, place: Path, version: int, schema: str, *, name: str = "rows.sqlite", dispensable: str = ""
+    ) -> None:
+        """schema: statements that make the tables. version: of the schema; a database of another one is begun anew.
+
+        dispensable: what doing without it means, for the warning. Then nothing in memory stands in: all that it is asked
+        raises UnavailableError while others are busy with it, or if it cannot be used.
+        """
         self._place = place
+        self._name = name
         self._version = version
         self._schema = schema
+        self._dispensable = dispensable
         self._connection: sqlite3.Connection | None = None
         self._renewals = 0
-        self._in_memory = False
+        self._unusable = False
         with _lock:
             _objects.add(self)
 
@@ -67,26 +82,29 @@ class HostDatabase:
     def _attempt(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
         with _lock:
             while True:
+                if self._unusable and self._dispensable:
+                    raise UnavailableError
                 try:
                     connection = self._connected()
                     with connection:  # commits, or rolls back on an error
                         connection.execute(begin)
                         return work(connection)
                 except (sqlite3.Error, UnicodeError, OSError) as exc:  # SQLite's words may quote a damaged byte
-                    if self._in_memory:
-                        raise
+                    if self._unusable:
+                        raise  # the one in memory fails
                     self._recover(exc)
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
-        if self._in_memory:
+        if self._unusable:
             where: Path | str = ":memory:"
         else:
             make_directory(self._place, 0o700, sync=False, parents_mode=0o700)
-            where = self._place / "rows.sqlite"
+            where = self._place / self._name
+        busy_s = _BUSY_OF_THE_DISPENSABLE_S if self._dispensable else _BUSY_S
         connection = self._connection = sqlite3.connect(
-            where, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            where, timeout=busy_s, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -108,6 +126,8 @@ class HostDatabase:
         """The connection is made anew, of a damaged database to a new one."""
         self._disconnect()
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if self._dispensable and code & 0xFF in _OF_THE_MOMENT:
+            raise UnavailableError from exc  # this time
         if self._renewals < _MAX_RENEWALS and not isinstance(exc, OSError):
             self._renewals += 1
             if code == sqlite3.SQLITE_READONLY_DBMOVED:  # another process put it aside
@@ -115,9 +135,9 @@ class HostDatabase:
             if code & 0xFF in _DAMAGED:
                 self._put_aside()
                 return
-        self._in_memory = True
+        self._unusable = True
         warnings.warn(
-            f"the cache in {self._place} cannot be used ({exc}); one in memory stands in. "
+            f"the cache in {self._place} cannot be used ({exc}); {self._dispensable or 'one in memory stands in'}. "
             "Set KACAS_CACHE_DIR to a local disk with room",
             RuntimeWarning,
             stacklevel=4,

@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import sqlite3
 import struct
-import threading
 import time
-import warnings
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from kacas.disk.durable import make_directory
+from kacas.disk.host_database import HostDatabase, UnavailableError
 from kacas.model.digest import checksum, checksums
 
 _SETTLING_NS = 2_000_000_000
@@ -40,20 +37,16 @@ _OTHER_CLOCKS = frozenset([0x6969, 0x00C36400, 0x0BD00BD0])  # NFS, Ceph, Lustre
 _APART_NS = 3600 * 1_000_000_000
 
 _VERSION = 1
+# place: rises with every put, so that the lowest are the oldest. file: device and inode.
+_SCHEMA = "CREATE TABLE files (place INTEGER PRIMARY KEY, file INTEGER NOT NULL UNIQUE, row BLOB NOT NULL)"
 _MOST_FILES = 4_000_000  # about 140 bytes each
-_BUSY_S = 0.25  # waiting longer for another process would cost more than reading most files
 _PER_QUERY = 500
 _PER_TRANSACTION = 10_000
 _PER_STATEMENT = 400  # rows; SQLite took 999 values at most before 2020
-_MAX_RENEWALS = 3
 _ROW = struct.Struct("<QQqqq20s32s")
 _CHECK_AT, _CHECK_SIZE = _ROW.size, 8
-# A flipped bit of the head may say "read-only", or another version than ours.
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
 _NEWEST = "(SELECT max(place) FROM files)"
 _DEVICE_FACTOR = 0x9E3779B97F4A7C15
-
-T = TypeVar("T")
 
 
 class FileState(NamedTuple):
@@ -146,20 +139,14 @@ class Identities:
 
     def __init__(self, cache: Path, *, most: int = _MOST_FILES) -> None:
         """most: files that are remembered; those that were stored or asked for longest ago are dropped beyond."""
-        self._connection: sqlite3.Connection | None = None
-        self._place = cache / "identities"
+        self._database = HostDatabase(
+            cache / "identities", _VERSION, _SCHEMA, name="files.sqlite", dispensable="every file is read"
+        )
         self._most = most
-        self._renewals = 0
-        self._given_up = False
-        with _lock:
-            _objects.add(self)
 
     def close(self) -> None:
-        with _lock:
-            self._disconnect()
-
-    def __del__(self) -> None:
-        self._disconnect()
+        """Release what is open. It may be used again."""
+        self._database.close()
 
     def get_many(self, states: Iterable[FileState]) -> dict[FileState, Identity]:
         """What is known of files in these very states; the others are left out."""
@@ -169,6 +156,7 @@ class Identities:
         aging: list[tuple[int, bytes]] = []
 
         def read(connection: sqlite3.Connection) -> None:
+            connection.text_factory = bytes  # a damaged row may say that it is text
             for at in range(0, len(files), _PER_QUERY):
                 part = files[at : at + _PER_QUERY]
                 marks = ",".join("?" * len(part))
@@ -180,16 +168,20 @@ class Identities:
                         if old:
                             aging.append((file, row))
 
-        self._attempt(read)
+        with suppress(UnavailableError):
+            self._database.read(read)
         if aging:
             self._write(aging, [])
         return found
 
     def is_empty(self) -> bool:
         """Whether nothing is remembered: then there is nothing to ask for."""
-        rows: list[object] = []
-        self._attempt(lambda connection: rows.extend(connection.execute("SELECT 1 FROM files LIMIT 1")))
-        return not rows
+        try:
+            return not self._database.read(
+                lambda connection: connection.execute("SELECT 1 FROM files LIMIT 1").fetchall()
+            )
+        except UnavailableError:
+            return True
 
     def put_many(self, found: Mapping[FileState, tuple[bytes, bytes, int]], synced_ns: int | None) -> None:
         """Remember the identities that files were hashed to, if that can be trusted; what cannot is forgotten.
@@ -221,100 +213,12 @@ class Identities:
                 connection.execute(f"INSERT OR REPLACE INTO files (file, row) VALUES {places}", list(chain(*some)))
             connection.execute(f"DELETE FROM files WHERE place <= {_NEWEST} - ?", (self._most,))
 
-        if unsure:
-            self._attempt(forget, writes=True)
-        for at in range(0, len(rows), _PER_TRANSACTION):  # other processes get a turn in between
-            part = rows[at : at + _PER_TRANSACTION]
-            self._attempt(remember, writes=True)
-
-    def _attempt(self, work: Callable[[sqlite3.Connection], None], *, writes: bool = False) -> None:
-        with _lock:
-            if self._given_up:
-                return
-            try:
-                connection = self._connected()
-                with connection:  # commits, or rolls back on an error
-                    if writes:
-                        connection.execute("BEGIN IMMEDIATE")
-                    work(connection)
-            except (sqlite3.Error, UnicodeError, OSError) as exc:  # SQLite's words may quote a damaged byte
-                self._recover(exc)
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
-        make_directory(self._place, 0o700, sync=False)
-        connection = self._connection = sqlite3.connect(
-            self._place / "files.sqlite", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        connection.text_factory = bytes  # a damaged row may say that it is text
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                # place: rises with every put, so that the lowest are the oldest. file: device and inode.
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS files "
-                    "(place INTEGER PRIMARY KEY, file INTEGER NOT NULL UNIQUE, row BLOB NOT NULL)"
-                )
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version != _VERSION:
-            raise sqlite3.DatabaseError(f"it has version {version}")
-        return connection
-
-    def _recover(self, exc: sqlite3.Error | UnicodeError | OSError) -> None:
-        """Whatever it was, the connection is made anew. A damaged cache is put aside; one that does not work is left."""
-        self._disconnect()
-        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # another process put it aside
-        code &= 0xFF
-        if moved or code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL):
-            return  # this time without
-        if not isinstance(exc, OSError) and code in _DAMAGED and self._renewals < _MAX_RENEWALS:
-            self._renewals += 1
-            self._put_aside()
-            return
-        self._given_up = True
-        warnings.warn(
-            f"the identity cache in {self._place} cannot be used ({exc}); every file is read. "
-            "Set KACAS_CACHE_DIR to a local disk",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-    def _put_aside(self) -> None:
-        """In one step with its journal, so that no process ever opens the one without the other."""
-        aside = self._place.with_name(f"{self._place.name}.damaged.{os.getpid()}.{time.time_ns()}")
-        try:
-            os.rename(self._place, aside)
-        except OSError:
-            return  # another process did, or nothing can be done: it is tried again a few times
-        shutil.rmtree(aside, ignore_errors=True)
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error:
-                pass  # it was a cache
-
-
-# SQLite must not be used across a fork, not even closed: so there is no connection while one happens. One lock for all
-# keeps a thread from opening one meanwhile, and a child from inheriting a lock that nobody will release.
-_lock = threading.Lock()
-_objects: weakref.WeakSet[Identities] = weakref.WeakSet()
-
-
-def _before_fork() -> None:
-    _lock.acquire()
-    for identities in _objects:
-        identities._disconnect()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
+        with suppress(UnavailableError):
+            if unsure:
+                self._database.write(forget)
+            for at in range(0, len(rows), _PER_TRANSACTION):  # other processes get a turn in between
+                part = rows[at : at + _PER_TRANSACTION]
+                self._database.write(remember)
 
 
 def _file_key(state: FileState) -> int:

@@ -295,7 +295,7 @@ def test_rows_of_another_kind_are_ignored(tmp_path: Path, identities: Identities
 def test_a_place_that_cannot_be_used_is_done_without_and_said_once(tmp_path: Path) -> None:
     (tmp_path / "identities").write_bytes(b"in the way")
     identities = Identities(tmp_path)
-    with pytest.warns(RuntimeWarning, match="identity cache") as caught:
+    with pytest.warns(RuntimeWarning, match="every file is read") as caught:
         identities.put_many(known(3), NOW)
     assert len(caught) == 1
     assert identities.get_many(known(3)) == {}
@@ -328,8 +328,8 @@ def test_a_cache_that_another_process_holds_is_not_waited_for(tmp_path: Path, id
 def test_no_connection_crosses_a_fork(identities: Identities) -> None:
     """SQLite forbids even to close an inherited one."""
     identities.put_many(known(1), NOW)
-    assert identities._connection is not None
-    assert children.run(lambda: (identities._connection is None, identities.get_many(known(1)))).get() == (
+    assert identities._database._connection is not None
+    assert children.run(lambda: (identities._database._connection is None, identities.get_many(known(1)))).get() == (
         True,
         known(1),
     )
