@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.command import CommandGroup, ExampleCommand, json_option
 from kacas.cli.session import Session
 
@@ -99,7 +99,7 @@ def list_(session: Session, as_json: bool) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas group show lab", "kacas group show lab --json"])
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=names.of_groups)
 @json_option("Print one JSON object, for programs.")
 @click.pass_obj
 def show(session: Session, name: str, as_json: bool) -> None:
@@ -138,7 +138,7 @@ def show(session: Session, name: str, as_json: bool) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas group members lab", "kacas group members lab --json"])
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=names.of_groups)
 @json_option('Print {"name", "key", "admin"} for each, one object per line.')
 @click.pass_obj
 def members(session: Session, name: str, as_json: bool) -> None:
@@ -159,7 +159,7 @@ def members(session: Session, name: str, as_json: bool) -> None:
     cls=ExampleCommand,
     examples=[f"kacas group add-member lab {_PERSON} --name ana", "kacas group add-member lab ben --admin"],
 )
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=names.of_groups)
 @click.argument("who", nargs=-1, required=True)
 @click.option("--name", "called", metavar="NAME", help="What the new member is called in the group.")
 @click.option("--admin", is_flag=True, help="May change the group, too; also for who is a member already.")
@@ -185,7 +185,7 @@ def add_member(session: Session, name: str, who: tuple[str, ...], called: str | 
     cls=ExampleCommand,
     examples=["kacas group remove-member lab ana", f"kacas group remove-member lab {_PERSON}"],
 )
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=names.of_groups)
 @click.argument("who", nargs=-1, required=True)
 @click.pass_obj
 def remove_member(session: Session, name: str, who: tuple[str, ...]) -> None:
@@ -205,7 +205,7 @@ def remove_member(session: Session, name: str, who: tuple[str, ...]) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas group log lab", "kacas group log lab --json"])
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=names.of_groups)
 @json_option("Print one JSON object per version.")
 @click.pass_obj
 def log(session: Session, name: str, as_json: bool) -> None:
@@ -224,7 +224,7 @@ def log(session: Session, name: str, as_json: bool) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas group move lab --at new-bucket"])
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=names.of_groups)
 @click.option("--at", required=True, metavar="PLACE", help="A remote, `store`, store:/PATH or a file.")
 @click.pass_obj
 def move(session: Session, name: str, at: str) -> None:
@@ -240,7 +240,7 @@ def move(session: Session, name: str, at: str) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas group forget lab"])
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=names.of_groups)
 @click.pass_obj
 def forget(session: Session, name: str) -> None:
     """Forget a group on this machine.

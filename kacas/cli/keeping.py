@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.session import Session
 
 if TYPE_CHECKING:
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 def push_options() -> Callable[[Any], Any]:
     """Two of them, so that no path after --push is taken for a name."""
     flag = click.option("--push", is_flag=True, help="Upload it, too, to the default remote.")
-    name = click.option("--push-to", metavar="NAME", help="Upload it, too, to the remote of this name.")
+    name = click.option(
+        "--push-to",
+        metavar="NAME",
+        shell_complete=names.of_remotes,
+        help="Upload it, too, to the remote of this name.",
+    )
     return lambda command: flag(name(command))
 
 

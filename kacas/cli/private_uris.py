@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
 from kacas.cli.stdin import lines
@@ -24,7 +24,14 @@ _ENCRYPTED = f"sha1-enc://{48 * '0a'}.ag_0123456789abcdef0123456789abcdef"
     ],
 )
 @click.argument("uris", metavar="URI...", nargs=-1, required=True)
-@click.option("--group", "name", metavar="GROUP", required=True, help="For its members: a name of `kacas group list`.")
+@click.option(
+    "--group",
+    "name",
+    metavar="GROUP",
+    required=True,
+    shell_complete=names.of_groups,
+    help="For its members: a name of `kacas group list`.",
+)
 @click.option("--hide-label", is_flag=True, help="Encrypt the label, too: it can be seen otherwise.")
 @json_option('Print {"uri", "encrypted"} for each URI, one object per line.')
 @click.pass_obj

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
 from kacas.cli.stdin import lines
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("uris", metavar="[URI]...", nargs=-1)
-@click.option("--from", "name", metavar="NAME", help="Ask this remote only; without it all, as `kacas load` does.")
+@click.option(
+    "--from",
+    "name",
+    metavar="NAME",
+    shell_complete=names.of_remotes,
+    help="Ask this remote only; without it all, as `kacas load` does.",
+)
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read URIs from standard input, one in each line.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
 @click.option("--limit", callback=rate, metavar="RATE", help="Fetch at most so many bytes a second, as 10M.")

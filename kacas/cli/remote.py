@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.command import CommandGroup, ExampleCommand, json_option
 from kacas.cli.session import Session
 
@@ -53,7 +53,11 @@ def _group(ctx: click.Context, param: click.Parameter, name: str | None) -> str:
 @click.option("--profile", default="", help="The profile of ~/.aws to use.")
 @click.option("--plain", is_flag=True, help="Push whole objects, for browsers and kachery clients.")
 @click.option(
-    "--private", metavar="GROUP", callback=_group, help="Seal all that is pushed there for this access group."
+    "--private",
+    metavar="GROUP",
+    callback=_group,
+    shell_complete=names.of_groups,
+    help="Seal all that is pushed there for this access group.",
 )
 @click.option("--trusted", is_flag=True, help="Believe whoever can write there, as in the lab's own bucket.")
 @click.option("--read-only", is_flag=True, help="Change nothing there: no push, no rm, no gc.")
@@ -107,7 +111,7 @@ def list_(session: Session, as_json: bool) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas remote show lab", "kacas remote show --json lab"])
-@click.argument("name")
+@click.argument("name", shell_complete=names.of_remotes)
 @json_option("Print one JSON object, for programs.")
 @click.pass_obj
 def show(session: Session, name: str, as_json: bool) -> None:
@@ -126,7 +130,7 @@ def show(session: Session, name: str, as_json: bool) -> None:
     cls=ExampleCommand,
     examples=["kacas remote default lab", "kacas remote default lab --push", "kacas remote default --none"],
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=names.of_remotes)
 @click.option("--push/--no-push", default=None, help="Whether stores push to it without being asked.")
 @click.option("--none", "no_default", is_flag=True, help="No remote is the default.")
 @click.pass_obj
@@ -174,7 +178,7 @@ def default(session: Session, name: str | None, push: bool | None, no_default: b
 
 
 @click.command(cls=ExampleCommand, examples=["kacas remote remove lab"])
-@click.argument("name")
+@click.argument("name", shell_complete=names.of_remotes)
 @click.pass_obj
 def remove(session: Session, name: str) -> None:
     """Forget a remote. The bucket and all that is in it stay as they are."""
@@ -189,7 +193,7 @@ def remove(session: Session, name: str) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas remote probe lab", "kacas remote probe --json lab"])
-@click.argument("name")
+@click.argument("name", shell_complete=names.of_remotes)
 @json_option("Print one JSON object, for programs.")
 @click.pass_obj
 def probe(session: Session, name: str, as_json: bool) -> None:

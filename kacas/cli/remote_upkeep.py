@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kacas_remote.upkeep.usage import Usage
 
 _DAMAGED, _UNCHECKED = 5, 6
-_NAME = click.argument("name", required=False)
+_NAME = click.argument("name", required=False, shell_complete=names.of_remotes)
 _ONE_OBJECT = "Print one JSON object, for programs."
 
 
@@ -182,7 +182,7 @@ def _print_collected(report: CollectReport, dry_run: bool) -> None:
         "kacas remote rm --yes lab sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230",
     ],
 )
-@click.argument("name")
+@click.argument("name", shell_complete=names.of_remotes)
 @click.argument("uris", nargs=-1, required=True, metavar="URI...")
 @click.option("--dry-run", is_flag=True, help="Say what would go. Nothing is changed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

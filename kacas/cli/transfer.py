@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.command import ExampleCommand, json_option
 from kacas.cli.session import Session
 from kacas.cli.stdin import lines
@@ -41,7 +41,11 @@ def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> int | 
 
 
 _to = click.option(
-    "--to", "name", metavar="NAME", help="The remote; without it the default one, see `kacas remote list`."
+    "--to",
+    "name",
+    metavar="NAME",
+    shell_complete=names.of_remotes,
+    help="The remote; without it the default one, see `kacas remote list`.",
 )
 _plain = click.option("--plain", is_flag=True, help="As whole objects, for browsers and kachery clients.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be sent.")

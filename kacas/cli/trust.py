@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kacas.cli import output
+from kacas.cli import names, output
 from kacas.cli.command import CommandGroup, ExampleCommand, json_option
 from kacas.cli.session import Session
 
@@ -55,7 +55,7 @@ def add(session: Session, name: str, publisher: str) -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas trust remove ana", f"kacas trust remove {_PUBLISHER}"])
-@click.argument("name_or_publisher")
+@click.argument("name_or_publisher", shell_complete=names.of_publishers)
 @click.pass_obj
 def remove(session: Session, name_or_publisher: str) -> None:
     """Trust a publisher no more.

@@ -76,13 +76,50 @@ def test_completion_knows_no_other_shell(kacas: Runner) -> None:
     [("kacas st", {"store", "stats"}), ("kacas index ", {"rebuild", "merge"}), ("kacas completion z", {"zsh"})],
 )
 def test_the_shell_gets_the_words_that_fit(words: str, expected: set[str]) -> None:
+    assert completed(words) == expected
+
+
+def completed(words: str) -> set[str]:
+    """What the shell is offered for the last of the words."""
     known = dict(os.environ) | {
         "_KACAS_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
     }
     done = subprocess.run(PROGRAM, env=known, capture_output=True, timeout=60, check=False)
-    assert {line.partition(",")[2] for line in done.stdout.decode().split()} == expected
+    assert done.stderr == b""
+    return {line.partition(",")[2] for line in done.stdout.decode().split()}
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ("kacas push --to l", {"lab", "later"}),
+        ("kacas pull --from other", {"other"}),
+        ("kacas store --push-to la", {"lab", "later"}),
+        ("kacas remote usage ", {"lab", "later", "other"}),
+        ("kacas group show our", {"ours"}),
+        ("kacas remote add new s3://bucket --private ", {"ours"}),
+        ("kacas trust remove a", {"ana"}),
+    ],
+)
+def test_the_shell_gets_the_names_of_remotes_groups_and_publishers(
+    kacas: Runner, tmp_path: Path, words: str, expected: set[str]
+) -> None:
+    for name in ("lab", "later", "other"):
+        kacas("remote", "add", name, f"file://{tmp_path}", "--no-probe")
+    kacas("identity", "create")
+    kacas("group", "create", "ours", "--at", str(tmp_path / "ours.group"))
+    kacas("trust", "add", "ana", "ed25519:" + "3b" * 32)
+    assert completed(words) == expected
+
+
+def test_what_cannot_be_read_completes_nothing_and_says_nothing(
+    kacas: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kacas("remote", "add", "lab", f"file://{tmp_path}", "--no-probe")
+    monkeypatch.setenv("KACAS_REMOTE", "nowhere")
+    assert completed("kacas push --to l") == set()
 
 
 def test_config_shows_which_remote_is_the_default_and_who_says_so(
