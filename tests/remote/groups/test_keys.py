@@ -25,7 +25,7 @@ from kacas_remote.groups.verbs import add_members, create_group, join_group, rem
 from kacas_remote.sealing.epoch_keys import EpochKeys, Keys
 from kacas_remote.sealing.wrapping import wrap
 from kacas_remote.signing import PrivateKey, public_key
-from tests.remote.groups.people import Person
+from tests.remote.groups.people import MakePerson, Person, joined, new_group
 
 
 @pytest.fixture
@@ -276,3 +276,45 @@ def test_an_admin_who_publishes_rings_that_nobody_opens_locks_out_no_older_membe
     assert [one.epoch for one in dans] == [4, 3, 2, 1]
     assert dans == ben.keys("ours").epochs() == ana.keys("lab").epochs()
     assert dans[-1:] == first
+
+
+def test_when_nobody_has_keys_any_more_the_version_is_taken_away_and_another_admin_goes_on(
+    person: MakePerson, place: str, tmp_path: Path
+) -> None:
+    """What docs/groups.md says under "A version that gives nobody keys", with each kind of place."""
+    ana, ben, eve = person("ana"), person("ben"), person("eve")
+    group = new_group(ana, place)
+    add_members(group, [ben.member(), eve.member(admin=True)], ana.environment)
+    eves = joined(eve, group, place)
+    joined(ben, group, place)
+    people = {"ana": ana, "ben": ben, "eve": eve}
+    before = {name: one.keys("lab").epochs() for name, one in people.items()}
+
+    def edit(chain: Chain) -> Version:
+        honest = without_members(chain, eve.key, ["ben"], "2026-11-27T01:30:00Z", eves.seen_texts())
+        lie = EpochKeys(chain.group_id, honest.epoch, b"x" * 32)
+        return signed(
+            replace(honest, members=tuple(replace(one, box=wrap(lie, one.key)) for one in honest.members)), eve.key
+        )
+
+    version = eves.change(edit).newest
+    for one in (ana, eve):
+        with pytest.raises(DamagedGroupError, match=r"gives you no keys.*signed by eve"):
+            one.keys("lab").epochs()
+    take_away(version, tmp_path / "place")
+    for one in people.values():
+        one.seen_file(group.joined.group_id).unlink()
+    remove_members(group, ["eve"], ana.environment)  # ben is a member as before
+    for one in (ana, ben):
+        assert one.keys("lab").epochs()[1:] == before["ana"]
+    with pytest.raises(GroupAccessError):
+        eve.keys("lab").epochs()
+
+
+def take_away(version: Version, place: Path) -> None:
+    """As whoever owns the place does: it is the newest one, in a file of its own or at the end of one file for all."""
+    (path,) = [path for path in place.rglob("*") if path.is_file() and version.text in path.read_bytes()]
+    if path.suffix == ".group":
+        path.write_bytes(path.read_bytes().removesuffix(version.text))
+    else:
+        path.unlink()
