@@ -23,7 +23,7 @@ from kacas_remote.blobs.keys import check_key, check_prefix
 from kacas_remote.blobs.part_sizes import MOST_IN_PARTS, part_size, parts_at_once
 from kacas_remote.blobs.patience import SLOWEST_BYTES_S, Patience
 from kacas_remote.blobs.per_process import PerProcess
-from kacas_remote.errors import BlobNotFoundError, InvalidRemoteError, NotSupportedError, RemoteUnavailableError
+from kacas_remote.errors import BlobNotFoundError, NotSupportedError, RemoteUnavailableError
 
 CONNECT_S = 10
 SILENCE_S = 60.0
@@ -210,10 +210,7 @@ class CloudBlobs:
         try:
             return _Clients(self._client, self._silence_s, self._slowest_bytes_s)
         except (BaseError, ValueError) as exc:
-            raise InvalidRemoteError(
-                f"{self.name} cannot be opened: its options or credentials are not what {self._scheme}:// takes "
-                f"({type(exc).__name__}). Look at the endpoint, the region and the names of the credentials"
-            ) from None
+            raise failures.of_opening(exc, self.name) from None
 
     def _client(self, *, timeout_s: float, silence_s: float = 0, retries: int = 0) -> _Store:
         options: dict[str, Any] = {

@@ -8,6 +8,7 @@ from kacas.errors import KacasError
 from kacas_remote.errors import (
     BlobChangedError,
     BlobNotFoundError,
+    InvalidRemoteError,
     NotSupportedError,
     RemoteNotFoundError,
     RemoteRefusedError,
@@ -18,7 +19,7 @@ MISSING_S = 6.0
 """How long a service is called that is not there at all: who is offline does not want to wait."""
 BUSY_PAUSE_S = 1.0
 _STATUS = re.compile(r"status code: ([1-5][0-9][0-9])", re.ASCII)
-_CODE = re.compile(r"<Code>([A-Za-z.]{1,60})</Code>|\"(?:code|reason)\": \"([A-Za-z]{1,60})\"", re.ASCII)
+_CODE = re.compile(r"<Code>([A-Za-z.]{1,60})</Code>|\"(?:code|reason|error)\": \"([A-Za-z_]{1,60})\"", re.ASCII)
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "ResourceNotFound"}
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
 _WRONG_KEY = {
@@ -28,8 +29,14 @@ _WRONG_KEY = {
     "AuthorizationHeaderMalformed",
     "AuthenticationFailed",
 }
-_EXPIRED = {"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException"}
+_EXPIRED = {"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "invalid_grant"}
 _BUSY = {"SlowDown", "ServerBusy", "RequestLimitExceeded", "Throttling", "TooManyRequests", "OperationAborted"}
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment",
+    "gs": "the file that GOOGLE_APPLICATION_CREDENTIALS names (the JSON key of a service account, or what `gcloud auth "
+    "application-default login` writes)",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY of the environment",
+}
 _TIMEOUTS = ("timed out", "TimedOut", "timeout")
 _TLS = ("certificate", "Certificate", "InvalidContentType", "CorruptMessage", "HandshakeFailure", "SSL", "tls")
 _DNS = ("dns error", "Name or service not known", "Temporary failure in name resolution", "nodename nor servname")
@@ -42,8 +49,13 @@ def of_client(exc: Exception, remote: str, key: str, doing: str) -> KacasError:
     code = _CODE.search(text)
     if "169.254.169.254" in text or "metadata.google.internal" in text or "MissingSecret" in text:
         return RemoteRefusedError(
-            f"{doing} {_what(remote, key)} failed: no credentials were found for it. Set them in the environment (for S3: "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or write them to ~/.config/kacas/credentials.toml",
+            f"{doing} {_what(remote, key)} failed: no credentials were found for it. {_taken_from(remote)}",
+            path=remote,
+        )
+    if "signBlob" in text:
+        return NotSupportedError(
+            f"{doing} {_what(remote, key)} failed: Google did not sign for these credentials. Take the key file of a service "
+            "account, which signs by itself",
             path=remote,
         )
     if status:
@@ -51,6 +63,14 @@ def of_client(exc: Exception, remote: str, key: str, doing: str) -> KacasError:
     if isinstance(exc, FileNotFoundError):
         return _blob_gone(remote, key)
     return of_connection(text, remote, key, doing)
+
+
+def of_opening(exc: Exception, remote: str) -> KacasError:
+    """For a client that cannot even be made."""
+    return InvalidRemoteError(
+        f"{remote} cannot be opened: its endpoint, its region or its credentials are not valid ({type(exc).__name__}). "
+        f"{_taken_from(remote)}"
+    )
 
 
 def of_status(status: int, code: str, remote: str, key: str, doing: str, *, pause_s: float = 0.0) -> KacasError:
@@ -64,11 +84,16 @@ def of_status(status: int, code: str, remote: str, key: str, doing: str, *, paus
         )
     if code in _EXPIRED:
         return RemoteRefusedError(
-            f"{failed}: the credentials have expired. Get new ones (`aws sso login`, or how your institute gives them), then try "
-            "again",
+            f"{failed}: the credentials have expired. Get new ones (`aws sso login`, `gcloud auth application-default login`, or "
+            "how your institute gives them), then try again",
             path=remote,
         )
-    if code in _WRONG_KEY or status == 401:
+    if status == 401 and code not in _WRONG_KEY:
+        return RemoteRefusedError(
+            f"{failed}: the credentials are wrong or expired, or this machine's clock is off. {_taken_from(remote)}",
+            path=remote,
+        )
+    if code in _WRONG_KEY:
         return RemoteRefusedError(
             f"{failed}: the access key or its secret is wrong. Look at what the environment or credentials.toml has for this "
             "remote; for some services the region must be right, too",
@@ -151,3 +176,11 @@ def _blob_gone(remote: str, key: str) -> BlobNotFoundError:
 
 def _what(remote: str, key: str) -> str:
     return f"{key} at {remote}" if key else remote
+
+
+def _taken_from(remote: str) -> str:
+    """Where its credentials are looked for. remote: as a URL."""
+    usual = _CREDENTIALS.get(remote.partition(":")[0])
+    if usual is None:
+        return "To a web server kacas sends none"
+    return f"They are taken from {usual}, or from ~/.config/kacas/credentials.toml"

@@ -1,7 +1,4 @@
-"""az:// keeps the promises of a blob store, as far as Microsoft's own emulator can tell: `npm install azurite`, on PATH.
-
-gs:// has none that could tell: fake-gcs-server answers 400 to the uploads of obstore, which are those of the XML API.
-"""
+"""az:// keeps the promises of a blob store, as far as Microsoft's own emulator can tell: `npm install azurite`, on PATH."""
 
 from __future__ import annotations
 
@@ -9,11 +6,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from email.utils import formatdate
 from pathlib import Path
 from typing import ClassVar
@@ -24,40 +17,12 @@ import pytest
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.open_blobs import open_blobs
 from tests.conformance.blob_store import BlobStoreSuite
-from tests.remote.servers import DIES_WITH_US, free_ports, stop
+from tests.conformance.running import running
+from tests.remote.servers import free_ports
 
 pytestmark = pytest.mark.heavy
 _ACCOUNT = "lab"
 _KEY = base64.b64encode(b"k" * 64).decode()
-_READY_S = 30
-
-
-@contextmanager
-def running(command: Sequence[str], url: str, **environment: str) -> Iterator[None]:
-    """Until it answers, whatever it answers; then until the end of the block."""
-    path = shutil.which(command[0])
-    if path is None:
-        pytest.skip(f"{command[0]} is not installed")
-    process = subprocess.Popen(
-        [*DIES_WITH_US, path, *command[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environment},
-        start_new_session=True,
-    )
-    try:
-        until = time.monotonic() + _READY_S
-        while True:
-            try:
-                httpx.get(url)
-                break
-            except httpx.HTTPError:
-                assert time.monotonic() < until, f"{command[0]} does not start"
-                time.sleep(0.1)
-        yield
-    finally:
-        stop(process)
 
 
 @pytest.fixture(scope="module")

@@ -90,21 +90,22 @@ class S3Bucket:
 
 
 @contextmanager
-def seaweedfs(*options: str, below: Path | None = None) -> Iterator[S3Server]:
+def seaweedfs(*options: str, below: Path | None = None, keyless: bool = False) -> Iterator[S3Server]:
     """A server of one's own, in its own process group; its data is gone afterwards. options: more for its command line.
-    below: where its data is, else in a temporary place."""
+    below: where its data is, else in a temporary place. keyless: it knows no keys, and lets everybody do everything."""
     with (
         tempfile.TemporaryDirectory(prefix="kacas-weed-", dir=below, ignore_cleanup_errors=True) as place,
         ExitStack() as stopping,
     ):
-        yield _started(Path(place), stopping, options)
+        yield _started(Path(place), stopping, options, keyless=keyless)
 
 
-def _started(place: Path, stopping: ExitStack, options: Sequence[str] = ()) -> S3Server:
+def _started(place: Path, stopping: ExitStack, options: Sequence[str], *, keyless: bool) -> S3Server:
     for attempt in range(1, _TRIES + 1):
         data = place / f"data-{attempt}"
         data.mkdir()
         credentials = {"access_key_id": secrets.token_hex(8), "secret_access_key": secrets.token_hex(16)}
+        keys = {} if keyless else {f"AWS_{name.upper()}": value for name, value in credentials.items()}
         ports = free_ports(len(_PORTS))
         with open(place / "log", "wb") as log:
             process = subprocess.Popen(
@@ -120,12 +121,7 @@ def _started(place: Path, stopping: ExitStack, options: Sequence[str] = ()) -> S
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=place,
-                env={
-                    "PATH": os.environ.get("PATH", ""),
-                    "HOME": str(place),
-                    "AWS_ACCESS_KEY_ID": credentials["access_key_id"],
-                    "AWS_SECRET_ACCESS_KEY": credentials["secret_access_key"],
-                },
+                env={"PATH": os.environ.get("PATH", ""), "HOME": str(place), **keys},
                 start_new_session=True,
             )
         server = S3Server(f"http://127.0.0.1:{ports[_PORTS.index('s3.port')]}", credentials)

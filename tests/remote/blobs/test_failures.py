@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from kacas.errors import KacasError, SizeLimitError
+from kacas_remote.blobs.failures import of_client
 from kacas_remote.blobs.http import HttpBlobs
 from kacas_remote.blobs.open_blobs import open_blobs
 from kacas_remote.errors import (
     BlobChangedError,
     BlobNotFoundError,
+    InvalidRemoteError,
     NotSupportedError,
     RemoteNotFoundError,
     RemoteRefusedError,
@@ -30,7 +32,7 @@ CASES = [
     (400, "ExpiredToken", RemoteRefusedError, "expired"),
     (403, "SignatureDoesNotMatch", RemoteRefusedError, "secret is wrong"),
     (403, "InvalidAccessKeyId", RemoteRefusedError, "access key"),
-    (401, "", RemoteRefusedError, "access key"),
+    (401, "", RemoteRefusedError, "clock is off. They are taken from AWS_ACCESS_KEY_ID"),
     (403, "AccessDenied", RemoteRefusedError, "permission"),
     (404, "NoSuchBucket", RemoteNotFoundError, "no such bucket"),
     (404, "NoSuchKey", BlobNotFoundError, "a/key"),
@@ -65,6 +67,37 @@ def test_each_answer_has_its_error(
     for secret in (*KEYS.values(), server.url):
         assert secret not in said
     assert caught.value.__cause__ is None  # obstore's own text has the URL
+
+
+@pytest.mark.parametrize(
+    "url, credentials, words",
+    [
+        ("gs://bucket", {"service_account_path": "/nowhere"}, "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("gs://bucket", {"service_account_key": '{"private_key": "very-secret"}'}, "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az://bucket", {"account_name": "lab", "account_key": "very-secret"}, "AZURE_STORAGE_ACCOUNT_KEY"),
+    ],
+)
+def test_credentials_that_are_none_are_said_with_where_they_are_looked_for(
+    url: str, credentials: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InvalidRemoteError, match=words) as caught:
+        open_blobs(url, credentials=credentials).get("a", 1)
+    assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url, said, words",
+    [
+        ("gs://bucket", "GET http://169.254.169.254/computeMetadata failed", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az://bucket", "GET http://169.254.169.254/metadata failed", "AZURE_STORAGE_ACCOUNT_NAME"),
+        ("s3://bucket", "GET http://169.254.169.254/latest failed", "AWS_ACCESS_KEY_ID"),
+        ("gs://bucket", 'status code: 400 Bad Request: {"error": "invalid_grant"}', "expired.*gcloud auth"),
+        ("gs://bucket", "POST https://iamcredentials/v1/me:signBlob - dns error", "key file of a service account"),
+    ],
+)
+def test_what_lies_with_the_credentials_says_which_to_take(url: str, said: str, words: str) -> None:
+    with pytest.raises(KacasError, match=words):
+        raise of_client(ConnectionError(said), url, "a", "reading")
 
 
 def test_what_a_busy_service_refuses_is_tried_again(server: WebServer, tmp_path: Path) -> None:
