@@ -20,6 +20,8 @@ MISSING_S = 6.0
 BUSY_PAUSE_S = 1.0
 _STATUS = re.compile(r"status code: ([1-5][0-9][0-9])", re.ASCII)
 _CODE = re.compile(r"<Code>([A-Za-z.]{1,60})</Code>|\"(?:code|reason|error)\": \"([A-Za-z_]{1,60})\"", re.ASCII)
+# Many are removed by one request, whose answer has a word for each.
+_OF_ONE = re.compile(r"DeleteObjects request failed .{1,2000} \(code: ([A-Za-z.]{1,60})\)", re.ASCII)
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "ResourceNotFound"}
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
 _WRONG_KEY = {
@@ -31,6 +33,7 @@ _WRONG_KEY = {
 }
 _EXPIRED = {"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "invalid_grant"}
 _BUSY = {"SlowDown", "ServerBusy", "RequestLimitExceeded", "Throttling", "TooManyRequests", "OperationAborted"}
+_BROKEN = {"InternalError", "ServiceUnavailable"}
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment",
     "gs": "the file that GOOGLE_APPLICATION_CREDENTIALS names (the JSON key of a service account, or what `gcloud auth "
@@ -58,6 +61,8 @@ def of_client(exc: Exception, remote: str, key: str, doing: str) -> KacasError:
             "account, which signs by itself",
             path=remote,
         )
+    if removed := _OF_ONE.search(text):
+        return of_status(500 if removed[1] in _BROKEN | _BUSY else 403, removed[1], remote, key, doing)
     if status:
         return of_status(int(status[1]), (code[1] or code[2] or "") if code else "", remote, key, doing)
     if isinstance(exc, FileNotFoundError):

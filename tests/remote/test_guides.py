@@ -28,7 +28,7 @@ import pytest
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.configuration import RemoteConfiguration, change_remotes
 from kacas_remote.errors import RemoteRefusedError
-from kacas_remote.layout import LEASES, PROBES
+from kacas_remote.layout import LEASES, MARKER, PROBES
 from kacas_remote.probe import probe, shortcomings
 from kacas_remote.remote import Remote, new_remote, open_configured, open_remote
 from tests.remote.servers import S3Server, seaweedfs
@@ -91,6 +91,14 @@ def test_the_reader_of_seaweedfs_is_seen_to_be_one(open_as: Any) -> None:
     assert (seen.writable, seen.listing, seen.ranges) == (False, True, True)
     assert remote.marked
     assert "can only be read" in " ".join(shortcomings(seen, remote.configuration))
+
+
+def test_the_reader_of_seaweedfs_removes_nothing_and_is_told_so_at_once(open_as: Any) -> None:
+    open_as("PUSHER").mark()
+    remote = open_as("READER")
+    with pytest.raises(RemoteRefusedError, match=r"403 AccessDenied.*Ask who owns the bucket"):
+        remote.blobs.delete([MARKER, "packs/of-nobody"])
+    assert remote.marked
 
 
 def test_wrong_keys_are_an_error_that_shows_none(open_as: Any) -> None:

@@ -100,6 +100,13 @@ def test_what_lies_with_the_credentials_says_which_to_take(url: str, said: str, 
         raise of_client(ConnectionError(said), url, "a", "reading")
 
 
+@pytest.mark.parametrize("code, error", [("AccessDenied", RemoteRefusedError), ("SlowDown", RemoteUnavailableError)])
+def test_of_many_that_one_request_removes_each_may_be_refused(code: str, error: type[KacasError]) -> None:
+    said = f"Generic S3 error: DeleteObjects request failed for key lab/a: Access Denied. (code: {code})"
+    with pytest.raises(error, match=f"removing a at s3://b failed: .*{code}"):
+        raise of_client(ConnectionError(said), "s3://b", "a", "removing")
+
+
 def test_what_a_busy_service_refuses_is_tried_again(server: WebServer, tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     (tmp_path / "bucket" / "a").write_bytes(b"content")
