@@ -291,7 +291,9 @@ def _show_probed(one: RemoteConfiguration, as_json: bool) -> None:
 def _seen(probed: Probed) -> list[tuple[str, str]]:
     known = {key: value for key, value in dataclasses.asdict(probed).items() if key not in ("at", "clock_s")}
     rows = [(key.replace("_", " "), _word(value)) for key, value in known.items()]
-    return rows if probed.clock_s is None else [*rows, ("clock ahead by", f"{probed.clock_s} s")]
+    if probed.clock_s is not None:
+        rows.append(("clock", f"{abs(probed.clock_s)} s {'behind' if probed.clock_s < 0 else 'ahead of'} ours"))
+    return rows
 
 
 def _word(value: object) -> str:

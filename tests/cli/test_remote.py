@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kacas_remote.configuration import Probed, change_remotes
 from tests.cli.conftest import PROGRAM, Runner
 
 
@@ -133,3 +135,12 @@ def test_without_the_packages_for_remotes_it_is_said_what_to_install(tmp_path: P
     answer = run("cat", uri)
     assert (answer.returncode, answer.stdout) == (0, "a")
     assert "remote lab is left out" in answer.stderr
+
+
+@pytest.mark.parametrize("clock_s, said", [(-481, "481 s behind ours"), (3, "3 s ahead of ours")])
+def test_a_clock_that_is_off_is_said_with_its_direction(kacas: Runner, bucket: str, clock_s: int, said: str) -> None:
+    kacas("remote", "add", "lab", bucket, "--no-probe")
+    change_remotes(lambda found: [replace(one, probed=Probed(clock_s=clock_s)) for one in found])
+    assert [line.split(maxsplit=1) for line in kacas("remote", "show", "lab").lines if line.startswith("clock")] == [
+        ["clock", said]
+    ]
