@@ -21,6 +21,8 @@ CALLS = [
     *(pytest.param(calls, marks=pytest.mark.heavy) for calls in ("link,linkat", "pwritev,pwritev2", "fchmod")),
 ]
 
+_UNNOTICED = 3  # calls in a row
+
 
 def run_faulty(base: Path, calls: str, fault: str) -> list[dict[str, object]]:
     """The workload "merging" on a new store, with a fault injected. Returns what it said."""
@@ -56,14 +58,18 @@ def test_after_ctrl_c_at_any_step_of_a_merge_nothing_is_left_over(tmp_path: Path
 @pytest.mark.parametrize("calls", CALLS)
 @pytest.mark.parametrize("error", ["EIO", pytest.param("ENOSPC", marks=pytest.mark.heavy)])
 def test_an_error_of_any_call_of_a_merge_fails_no_put(tmp_path: Path, calls: str, error: str) -> None:
-    unharmed = 0
+    unharmed = unnoticed = 0
     for n in itertools.count(1):
         base = tmp_path / str(n)
         events = run_faulty(base, calls, f"error={error}:when={n}")
         merges = check(base, events)
         shutil.rmtree(base)
-        if {"done": True} in events and merges == 3:
+        # The error of a call that a put does without, as of a cache, is not noticed; nor is one behind the last call.
+        unnoticed = unnoticed + 1 if {"done": True} in events and merges == 3 else 0
+        if unnoticed == _UNNOTICED:
             break
+        if unnoticed:
+            continue
         # Either a put said that it failed, or all are there and a merge was given up.
         assert {"done": True} in events or events[-1]["known"] is True, events[-1]
         unharmed += {"done": True} in events
