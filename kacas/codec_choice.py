@@ -7,10 +7,10 @@ processor, counted in that of SHA-1 over the same samples, so that a slow or bus
     auto     40 times
     small    2,000 times: hardly anything but the size counts
 
-The cheapest recipe wins; raw takes no time, and one byte for each. With `auto`, what is the best at 5 times is used beside it: for
-so many of the chunks that storing all takes about one and a half times as long as hashing them. So two processors get what they
-can do in that time, and where there are more, the denser recipe is for nothing. Where it is told that data will be read often,
-the time of decoding counts as well, once for each reading.
+The cheapest recipe wins; raw takes no time, and one byte for each. With `auto`, what is the best at 8 times is used beside it: for
+so many of the chunks that storing all takes about one and a half times as long as hashing them, and for a sixth of them at least if
+there are two threads. So two processors get what they can do in that time, and where there are more, the denser recipe is for
+nothing. Where it is told that data will be read often, the time of decoding counts as well, once for each reading.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from kacas.model.blosc_frame import Shuffle
 from kacas.model.codec import Codec, Decoder
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.digest import new_sha1
-from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Denser, Encoder, Recipe
+from kacas.model.encoder import KEEP_RAW_ABOVE, RAW, ZSTD, Denser, Encoded, Encoder, Recipe
 from kacas.model.row_delta import Difference, RowDelta
 
-_QUICK = 5.0
+_QUICK = 8.0
 GOALS: Mapping[str, float] = MappingProxyType({"fast": 16.0, "auto": 40.0, "small": 2000.0})
 _READINGS_OF_FAST = 4
 _SHUFFLED = tuple(f"{shuffle}-{compressor}" for shuffle, compressor in product(("bytes", "bits"), ("lz4", "zstd")))
@@ -164,52 +164,50 @@ class _Tried(NamedTuple):
 
 
 def _tried(recipes: Sequence[Recipe], samples: Sequence[memoryview], readings: int) -> list[_Tried] | None:
-    """None where the processor's clock ticks too slowly to tell: in some virtual machines every 10 ms."""
-    unit, total = _measured(_hash, samples)
-    if unit == 0:
-        return None
-    found = [_Tried(RAW, 0.0, 1.0)]
-    for recipe in recipes:
-        if recipe is not RAW:
-            encoder = Encoder(recipe)
-            seconds, size = _measured(lambda sample: len(encoder.encode(sample).payload), samples)  # noqa: B023
+    """None where the processor's clock ticks too slowly to tell: in some virtual machines every 10 ms.
+
+    All are timed on one sample after the other, each beside SHA-1, so that a processor that slows down slows down both. Of
+    what the samples say the lower median counts: a first time that is slow does not, nor one sample that is noise and gets
+    done with at once.
+    """
+    encoders = {recipe: Encoder(recipe) for recipe in recipes if recipe is not RAW}
+    costs: dict[Recipe, list[float]] = {recipe: [] for recipe in encoders}
+    sizes = dict.fromkeys(encoders, 0)
+    decoding = _Decoding(max(map(len, samples)))
+    rounds = [*samples, *samples] if len(samples) == 1 else samples
+    for sample in rounds:
+        unit = _seconds(lambda: new_sha1().update(sample))  # noqa: B023 - called at once, as below
+        if unit == 0:
+            return None
+        for recipe, encoder in encoders.items():
+            begun = time.thread_time()
+            encoded = encoder.encode(sample)
+            seconds = time.thread_time() - begun
             if readings:
-                seconds += readings * _decoding(encoder, samples)
-            found.append(_Tried(recipe, seconds / unit, size / total))
-    return found
+                seconds += readings * _seconds(lambda: decoding.decode(encoded, len(sample)))  # noqa: B023
+            costs[recipe].append(seconds / unit)
+            sizes[recipe] += len(encoded.payload)
+    total = sum(map(len, rounds))
+    return [_Tried(RAW, 0.0, 1.0), *(_Tried(one, median_low(costs[one]), sizes[one] / total) for one in encoders)]
 
 
 def _cheapest(found: Sequence[_Tried], weight: float) -> _Tried:
     return min(found, key=lambda one: one.cost + weight * one.size)
 
 
-def _decoding(encoder: Encoder, samples: Sequence[memoryview]) -> float:
-    """What a byte takes to be decoded, in seconds of the processor."""
-    decoder, room = Decoder(), memoryview(bytearray(max(map(len, samples))))
-    encoded = {id(sample): encoder.encode(sample) for sample in samples}
+class _Decoding:
+    """Decodes samples, one after the other, into the same room."""
 
-    def decode(sample: memoryview) -> int:
-        codec, parameters, payload = encoded[id(sample)]
-        decoder.decode_into(codec, parameters, memoryview(payload), room[: len(sample)])
-        return len(sample)
+    def __init__(self, size: int) -> None:
+        self._decoder, self._room = Decoder(), memoryview(bytearray(size))
 
-    return _measured(decode, samples)[0]
+    def decode(self, encoded: Encoded, size: int) -> None:
+        codec, parameters, payload = encoded
+        self._decoder.decode_into(codec, parameters, memoryview(payload), self._room[:size])
 
 
-def _hash(sample: memoryview) -> int:
-    new_sha1().update(sample)
-    return len(sample)
-
-
-def _measured(work: Callable[[memoryview], int], samples: Sequence[memoryview]) -> tuple[float, int]:
-    """What a byte takes, in seconds of the processor, as others may use it meanwhile; and the sum of the answers.
-
-    The lower median: a first time that is slow does not count, nor one sample that is noise and gets done with at once.
-    """
-    times, total = [], 0
-    twice = [*samples, *samples] if len(samples) == 1 else samples
-    for sample in twice:
-        begun = time.thread_time()
-        total += work(sample)
-        times.append((time.thread_time() - begun) / len(sample))
-    return median_low(times), total * len(samples) // len(twice)
+def _seconds(work: Callable[[], None]) -> float:
+    """What it takes of the processor, as others may use that meanwhile."""
+    begun = time.thread_time()
+    work()
+    return time.thread_time() - begun

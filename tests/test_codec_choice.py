@@ -286,6 +286,7 @@ def test_the_share_of_denser_chunks_is_spread_evenly() -> None:
     recipe = Recipe(Codec.ZSTD)._replace(denser=Denser(dense, cost=2.0, quick_cost=1.0))
     assert recipe.denser is not None
     assert [recipe.denser.share(threads) for threads in (1, 4)] == [0.0, 1.0]
+    assert Denser(dense, cost=9.0, quick_cost=3.0).share(2) == pytest.approx(1 / 6), "however slow the clock was"
     share = recipe.denser.share(2)
     assert 0 < share < 1
     raw = memoryview(ROWS.tobytes())[:10_000]

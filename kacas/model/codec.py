@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kacas.model import pco_frame
 from kacas.model.blosc_frame import decompress_into
-from kacas.model.row_delta import MARGIN, decode_row_delta
+from kacas.model.row_delta import MARGIN, buffers, decode_row_delta
 
 if TYPE_CHECKING:
     from kacas.model.digest import Buffer
@@ -67,7 +67,7 @@ class Decoder:
     def __init__(self) -> None:
         # No frame that we write has a window above its chunk; a larger one is refused before it is taken.
         self._zstd = zstandard.ZstdDecompressor(max_window_size=MAX_CHUNK_SIZE)
-        self._spare = np.zeros((2, 0), np.uint8)
+        self._spare = buffers(0)
 
     def decode(self, codec: int, parameters: bytes, payload: memoryview, size: int) -> bytes:
         """The raw bytes of a small payload, as new bytes of exactly the declared size; raises DecodeError."""
@@ -160,7 +160,7 @@ class Decoder:
     def _take_spare(self, size: int) -> NDArray[np.uint8]:
         """Two reused buffers: fresh pages would cost more than the decoding."""
         if self._spare.shape[1] < size:
-            self._spare = np.zeros((2, size), np.uint8)
+            self._spare = buffers(size)
         return self._spare[:, :size]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 _PARAMETERS = struct.Struct("<BBxxI")
 _ITEM_SIZES = (1, 2, 4, 8)
 MARGIN = 64 * 1024  # bytes of zeros above the first row, where the passes of `undo` begin
+_CACHE_LINE = 64  # bytes
 
 
 class Difference(IntEnum):
@@ -68,6 +69,15 @@ class RowDelta(NamedTuple):
         _accumulate(combine, filtered.view(unsigned), columns, np.frombuffer(out, unsigned), spare.view(unsigned))
 
 
+def buffers(size: int) -> NDArray[np.uint8]:
+    """Two buffers of so many zeros, for `apply` and `undo`. Each begins with a cache line: else a pass over it takes a quarter
+    longer."""
+    apart = -(-size // _CACHE_LINE) * _CACHE_LINE
+    memory = np.zeros(2 * apart + _CACHE_LINE, np.uint8)
+    first = -memory.ctypes.data % _CACHE_LINE
+    return memory[first : first + 2 * apart].reshape(2, apart)[:, :size]
+
+
 def decode_row_delta(parameters: bytes, size: int) -> RowDelta:
     """The filter of a payload of so many raw bytes. Raises ValueError for parameters that cannot be."""
     if len(parameters) != _PARAMETERS.size:
@@ -85,7 +95,8 @@ def _accumulate(combine: np.ufunc, items: NDArray[Any], columns: int, out: NDArr
 
     NumPy's accumulate takes one item at a time. Here each pass combines every item with the one 1, 2, 4... rows above, so
     that it then holds 2, 4, 8... of them. When so many rows are as long as the margin, the rest is one pass from vector to
-    vector. Few calls matter more than few passes: between them threads wait for one another.
+    vector. Few calls matter more than few passes: between them threads wait for one another. With half the
+    margin one thread is a tenth quicker, and two are slower.
     """
     distance, source, other = columns, items, spare
     margin = MARGIN // items.itemsize

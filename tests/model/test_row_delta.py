@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kacas.model.row_delta import MARGIN, Difference, RowDelta, decode_row_delta
+from kacas.model.row_delta import MARGIN, Difference, RowDelta, buffers, decode_row_delta
 
 deltas = st.builds(
     lambda difference, item_size, columns: RowDelta(difference, item_size, item_size * columns),
@@ -23,7 +23,7 @@ def filtered(delta: RowDelta, raw: bytes) -> bytes:
 
 
 def restored(delta: RowDelta, data: bytes) -> bytes:
-    out, (filtered, spare) = bytearray(len(data)), np.zeros((2, MARGIN + len(data)), np.uint8)
+    out, (filtered, spare) = bytearray(len(data)), buffers(MARGIN + len(data))
     filtered[MARGIN:] = np.frombuffer(data, np.uint8)
     delta.undo(filtered, memoryview(out), spare)
     assert not filtered[:MARGIN].any()
@@ -36,6 +36,47 @@ def test_any_bytes_come_back(delta: RowDelta, data: bytes) -> None:
     raw = data[: len(data) // delta.item_size * delta.item_size]
     assert restored(delta, filtered(delta, raw)) == raw
     assert filtered(delta, restored(delta, raw)) == raw, "it is a permutation of all such bytes"
+
+
+def plainly(delta: RowDelta, raw: bytes) -> bytes:
+    """The filtered bytes, one item after the other, as the definition has it."""
+    bits, columns = 8 * delta.item_size, delta.row_size // delta.item_size
+    items = np.frombuffer(raw, f"<u{delta.item_size}").tolist()
+    found = []
+    for item, above in zip(items, [*[0] * columns, *items], strict=False):
+        if delta.difference == Difference.XOR:
+            found.append(item ^ above)
+        else:
+            number = (item - above) % 2**bits
+            found.append(2 * number if number < 2 ** (bits - 1) else 2 * (2**bits - number) - 1)
+    return np.array(found, f"<u{delta.item_size}").tobytes()
+
+
+@given(
+    st.sampled_from(Difference),
+    st.sampled_from([1, 2, 4, 8]),
+    st.one_of(st.integers(1, 4), st.integers(5, 10_000)),
+    st.one_of(st.integers(0, 100), st.integers(0, 20_000)),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_few_columns_and_many_are_filtered_and_restored_as_the_definition_has_it(
+    difference: Difference, item_size: int, columns: int, count: int, seed: int
+) -> None:
+    delta = RowDelta(difference, item_size, columns * item_size)
+    raw = np.random.default_rng(seed).bytes(count * item_size)
+    expected = plainly(delta, raw)
+    assert filtered(delta, raw) == expected
+    assert restored(delta, expected) == raw
+
+
+@pytest.mark.parametrize("size", [1, 64, 1000, 262_144])
+def test_buffers_begin_with_a_cache_line_and_share_no_byte(size: int) -> None:
+    one, other = buffers(size)
+    assert len(one) == len(other) == size
+    assert one.ctypes.data % 64 == other.ctypes.data % 64 == 0
+    one[:] = 1
+    assert not other.any()
 
 
 def test_what_is_written_in_the_formats_page() -> None:
