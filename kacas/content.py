@@ -129,7 +129,10 @@ class Content:
         """As `read_into`; start: in what follows the head."""
         pieces: list[Piece] = []
         self._collect(pieces, self._top, self._level, len(self.head), start, start + len(out), out)
-        self._fetch.read_pieces(pieces, adopted=self.adopted)
+        if len(pieces) == 1:
+            self._fetch.read_piece(pieces[0], self.adopted)
+        else:
+            self._fetch.read_pieces(pieces, adopted=self.adopted)
 
     @property
     def read_ahead(self) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
 from kacas.disk.forked import Forked
+
+_MAPPED_FROM = 64 * 1024  # bytes; what is smaller is filled as quickly in memory of the heap
 
 
 class _Kept:
@@ -63,7 +67,7 @@ class DecodedChunks:
                         self._drop()
                     elif len(found := self._spare.pop()) == size:
                         return found
-        return memoryview(bytearray(size))
+        return _fresh(size)
 
     def keep(self, digest: bytes, raw: memoryview) -> None:
         """Take a verified chunk in its buffer, which the caller must not touch any more."""
@@ -85,3 +89,13 @@ class DecodedChunks:
             self.size = 0  # Ctrl-C may have come between the two lines above
         if not kept.readers:  # else it goes with the last of them
             self._spare.append(kept.raw)
+
+
+def _fresh(size: int) -> memoryview:
+    """Memory whose pages are taken in one call: taken one by one, as they are filled, those of 256 KiB cost 110 µs, not 50."""
+    if sys.platform == "linux" and size >= _MAPPED_FROM:
+        try:
+            return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+        except OSError:
+            pass  # no room for another map: the heap may have some, and else says so
+    return memoryview(bytearray(size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kacas.decoded import DecodedChunks
+from kacas.desk import Desk
 from kacas.disk.adopted import AdoptedFiles
 from kacas.disk.batch import Batch
 from kacas.disk.lookup import Lookup
@@ -26,7 +26,6 @@ from kacas.model.codec import (
     MAX_CHUNK_SIZE,
     MIB,
     DecodeError,
-    Decoder,
     MissingCodecError,
     UnknownCodecError,
     codec_name,
@@ -57,26 +56,6 @@ class _Span(NamedTuple):
     absent: list[Wanted]
 
 
-class _Desk(threading.local):
-    """What a thread works with. Its buffers are used again: fresh pages would cost more than the copy."""
-
-    def __init__(self) -> None:
-        self.decoder = Decoder()
-        self._encoded, self._raw = memoryview(bytearray(MIB)), memoryview(b"")
-
-    def encoded(self, size: int) -> memoryview:
-        """A buffer for what is read from a pack."""
-        if len(self._encoded) < size:
-            self._encoded = memoryview(bytearray(size))
-        return self._encoded[:size]
-
-    def raw(self, size: int) -> memoryview:
-        """A buffer for one decoded chunk."""
-        if len(self._raw) < size:
-            self._raw = memoryview(bytearray(size))
-        return self._raw[:size]
-
-
 class Fetch:
     """Reads payloads and verifies them. Thread-safe."""
 
@@ -93,7 +72,7 @@ class Fetch:
         self.room = room
         self.decoded = decoded
         self._batch = batch
-        self._desk = _Desk()
+        self._desk = Desk()
 
     @property
     def cache(self) -> Path:
@@ -122,6 +101,26 @@ class Fetch:
             else:
                 wanted.append(Part(piece.digest, piece.size, partial(_copy_part, piece), keep, piece.at))
         self.read(wanted, size, kind, adopted)
+
+    def read_piece(self, piece: Piece, adopted: AdoptedFiles | None = None) -> None:
+        """As `read_pieces`, of one chunk: where it is kept, or good at the first place that is tried, nothing is planned."""
+        if adopted is not None or not self._read_at_once(piece):
+            self.read_pieces([piece], adopted=adopted)
+
+    def _read_at_once(self, piece: Piece) -> bool:
+        """False if it must be looked for."""
+        wanted: Wanted = piece
+        if len(piece.out) != piece.size:
+            wanted = Part(piece.digest, piece.size, partial(_copy_part, piece), True, piece.at)
+            if self.decoded.use(wanted.digest, wanted.size, wanted.use):
+                return True
+        places = self._lookup.locate((piece.digest,))
+        if not places:
+            return False
+        first = places[piece.digest][0]
+        place = Place(first.pack_id, first.offset, first.stop, wanted)
+        run = Run(place.pack_id, place.start, place.stop, [place])
+        return not self._read_run(self._reader(place.pack_id), run, PayloadKind.CHUNK)
 
     def read(
         self,

@@ -110,3 +110,15 @@ def test_in_a_forked_child_it_is_empty_and_its_lock_is_free() -> None:
             os._exit(0 if found and part(decoded, 2, 100, 98) == b"bb" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert part(decoded, 1, 100, 99) == b"a"
+
+
+def test_a_large_buffer_is_private_to_a_forked_child() -> None:
+    decoded = DecodedChunks(1 << 20)
+    raw = decoded.buffer(256 << 10)
+    raw[:] = b"a" * len(raw)
+    child = os.fork()
+    if child == 0:
+        raw[:] = b"b" * len(raw)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert bytes(raw) == b"a" * len(raw)

@@ -272,36 +272,38 @@ class Index:
 
     def look(self, digests: Iterable[bytes]) -> Found:
         """As `locate`, with what is needed to ask the segments."""
+        wanted = {digest[:KEY_SIZE]: digest for digest in digests}
 
         def read(environment: lmdb.Environment) -> Found:
             places: dict[bytes, list[Location]] = {}
-            wanted = {digest[:KEY_SIZE]: digest for digest in digests}
             with environment.begin() as txn:
                 cursor = txn.cursor(self._chunks)
                 try:
                     rows = cursor.getmulti(list(wanted), dupdata=True, dupfixed_bytes=VALUE_SIZE, keyfixed=True)
-                    decoded = list(decode_rows(rows))
+                    decoded = decode_rows(rows)
                 except (ValueError, OverflowError) as exc:  # keys or values of another size: damage
                     raise IndexUnusableError(str(exc)) from exc
                 for row in decoded:
-                    digest = wanted.get(row.key)
+                    digest = wanted.get(row[0])
                     if digest and (location := self._location(txn, digest, row)):
                         places.setdefault(digest, []).append(location)
                 bad = marked(txn, self._damaged, wanted.values())
                 for digest, pack_id, offset in bad:
-                    places[digest] = [
-                        place._replace(damaged=place.damaged or place[:2] == (pack_id, offset))
-                        for place in places.get(digest, ())
-                    ]
-                return Found({digest: found for digest, found in places.items() if found}, bad, self._intake.sheds(txn))
+                    if digest in places:
+                        places[digest] = [
+                            place._replace(damaged=place.damaged or place[:2] == (pack_id, offset))
+                            for place in places[digest]
+                        ]
+                return Found(places, bad, self._intake.sheds(txn))
 
         return self._run(read)
 
     def _location(self, txn: lmdb.Transaction, digest: bytes, row: Row) -> Location | None:
         """None if the row is another digest's, or the pack is gone."""
-        if row.tail != digest[KEY_SIZE:TAIL_STOP] or (pack_id := self._intake.pack_id(txn, row.pack)) is None:
+        _, tail, pack, offset, payload_size, raw_size, parameters_size, kind, codec = row
+        if tail != digest[KEY_SIZE:TAIL_STOP] or (pack_id := self._intake.pack_id(txn, pack)) is None:
             return None
-        return Location(pack_id, *row[3:])
+        return Location(pack_id, offset, payload_size, raw_size, parameters_size, kind, codec)
 
     def mark_damaged(self, digest: bytes, location: Location) -> None:
         """Remember that the payload at this place is not good, so that storing the content again heals it."""

@@ -116,13 +116,14 @@ class Intake:
         txn.put(SHEDS, sheds.to_bytes(8, "big"), db=self._packs)
 
     def pack_id(self, txn: lmdb.Transaction, number: int) -> bytes | None:
-        if number not in self._pack_of:
+        known = self._pack_of.get(number)
+        if known is None:
             stored = txn.get(NUMBER.pack(number), db=self._packs)
             # Both tables must say so: a flipped bit in one would send readers and writers to a pack that never was.
             if stored is None or txn.get(stored, db=self._pack_numbers) != NUMBER.pack(number):
                 return None
-            self._pack_of[number] = bytes(stored)
-        return self._pack_of[number]
+            known = self._pack_of[number] = bytes(stored)
+        return known
 
 
 def _small_key(pack_id: bytes, key: bytes) -> bytes:

