@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from kacas.errors import LeaseLostError
 from kacas.model.entry import Entry
+from kacas.model.location import Location
 from kacas.model.manifest import Child
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.condemned import condemned_packs
@@ -17,6 +18,7 @@ from kacas_remote.recipe import ChunkPlace
 from kacas_remote.tables import Tables
 
 _GROUP = 4096
+_REMEMBERED = 1 << 15  # places, some 350 bytes each
 
 
 class Inventory:
@@ -28,6 +30,7 @@ class Inventory:
         self._fit: set[bytes] = set()  # packs that may be counted on
         self._own: set[bytes] = set()
         self._relied: set[bytes] = set()
+        self._places: dict[bytes, Location] = {}  # of what was found lately: a recipe names them soon
         self._flying: set[bytes] = set()
         self._removed: frozenset[bytes] = frozenset()
 
@@ -39,6 +42,7 @@ class Inventory:
             self._fit = self.tables.packs().keys() - condemned.result()
         self._removed = self.tables.removed()
         self._relied = set()
+        self._places = {}
 
     @contextmanager
     def confirmed(self) -> Iterator[Callable[[], bool]]:
@@ -76,14 +80,24 @@ class Inventory:
     def missing(self, digests: Iterable[bytes]) -> set[bytes]:
         """Payloads that are not there, nor on their way. What is there is counted on from now on."""
         wanted = set(digests) - self._flying
-        found = self.tables.locate(wanted)
-        for digest, places in found.items():
+        found = self._find(wanted)
+        if len(self._places) > _REMEMBERED:
+            self._places = {}
+        self._places |= found
+        return wanted - found.keys()
+
+    def _find(self, digests: Collection[bytes]) -> dict[bytes, Location]:
+        """Places that may be counted on; they are from now on."""
+        found: dict[bytes, Location] = {}
+        if not digests:
+            return found
+        for digest, places in self.tables.locate(digests).items():
             for place in places:
                 if place.pack_id in self._fit:
                     self._relied.add(place.pack_id)
-                    wanted.discard(digest)
+                    found[digest] = place
                     break
-        return wanted
+        return found
 
     def sent(self, digest: bytes) -> None:
         """The payload is in a pack that will arrive."""
@@ -116,17 +130,14 @@ class Inventory:
 
         Raises LeaseLostError if one is nowhere any more.
         """
-        found = self.tables.locate([child.digest for child in children])
-        places = []
-        for child in children:
-            good = [place for place in found.get(child.digest, ()) if place.pack_id in self._fit]
-            if not good:
-                raise LeaseLostError(
-                    f"{self._blobs.name}: chunk {child.digest.hex()} was there, and is not there any more; push again"
-                )
-            self._relied.add(good[0].pack_id)
-            places.append(ChunkPlace.of(good[0]))
-        return places
+        known = {child.digest: place for child in children if (place := self._places.get(child.digest)) is not None}
+        known |= self._find({child.digest for child in children} - known.keys())
+        try:
+            return [ChunkPlace.of(known[child.digest]) for child in children]
+        except KeyError as exc:
+            raise LeaseLostError(
+                f"{self._blobs.name}: chunk {exc.args[0].hex()} was there, and is not there any more; push again"
+            ) from exc
 
     def packs_of(self, digests: Iterable[bytes], sha1s: Iterable[bytes]) -> set[bytes]:
         """Packs in which these payloads are, and in whose tables these contents are named."""
