@@ -65,9 +65,8 @@ class Remote:
         A bucket without a marker, as kachery-cloud fills it, or a web server, has one made of its URL, until it has a marker.
         Raises NewerFormatError, DamagedRemoteError, or as `get`.
         """
-        return (
-            self._known.remote_id or self._read_marker() or hashlib.sha256(b"kacas remote " + self.blobs.name.encode()).digest()[:16]
-        )
+        found = self._known.remote_id or self._read_marker()
+        return found or hashlib.sha256(b"kacas remote " + self.blobs.name.encode()).digest()[:16]
 
     @property
     def marked(self) -> bool:
