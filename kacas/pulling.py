@@ -45,11 +45,13 @@ if TYPE_CHECKING:
 
 _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread decodes before it takes more
 _ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's work for a request is that of 1 MiB
+_PACK_SIZE = 24 * MIB  # as it is encoded, of what is asked for at once where a remote says in which object it lies
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
 _GROUP_COUNT = 512
 
 T = TypeVar("T")
 Step = Callable[[int], None]
+Lies = Callable[[bytes], tuple[str, int] | None]
 
 
 class _Answer(NamedTuple):
@@ -191,18 +193,22 @@ class Pull:
             )
             return
         # A remote gives much at once in about the time of a little; of a store's disk, that is only more memory.
-        asked_size = _WINDOW_SIZE if content.source is None else _ASKED_SIZE
+        groups = (
+            _groups(chunks, _WINDOW_SIZE, _WINDOW_SIZE)
+            if content.source is None
+            else _groups(chunks, _PACK_SIZE, _WINDOW_SIZE, content.source.lies)
+        )
         with (
-            Ahead(self._asking(content.source is not None), "kacas-ask") as asking,
+            Ahead(self._asking(content.source is not None, _PACK_SIZE), "kacas-ask") as asking,
             Ahead(self._threads, "kacas-pull") as taking,
         ):
             # Who hashes never waits for a remote while there is something to be hashed: those who decode wait.
-            asked = asking.begun(partial(self._ask, source), _groups(chunks, asked_size, _WINDOW_SIZE))
+            asked = asking.begun(partial(self._ask, source), groups)
             self._use_all(content, ((group, answer.result) for group, answer in asked), taking.map, use)
 
-    def _asking(self, is_far: bool) -> int:
-        """Threads that ask: what each has asked for is in memory, as it is encoded there."""
-        return max(1, min(IN_FLIGHT, self._here.room // _ASKED_SIZE)) if is_far else self._threads
+    def _asking(self, is_far: bool, size: int = _ASKED_SIZE) -> int:
+        """Threads that ask for so many bytes each: they are in memory, as they are encoded there."""
+        return max(1, min(IN_FLIGHT, self._here.room // size)) if is_far else self._threads
 
     def _ask(self, source: ChunkSource, group: Group) -> _Answer:
         digests = {child.digest for _, child in group}
@@ -302,17 +308,21 @@ class Pull:
             self._batch.append_framed(new)
 
 
-def _groups(chunks: Iterable[tuple[T, Child]], most: int, first: int = 0) -> Iterator[list[tuple[T, Child]]]:
-    """Chunks of so many raw bytes at most, or one, each with what it is called or where it begins. first: bytes of the first
-    group, if fewer; each is twice as large as the one before."""
+def _groups(
+    chunks: Iterable[tuple[T, Child]], most: int, first: int = 0, lies: Lies = lambda _: None
+) -> Iterator[list[tuple[T, Child]]]:
+    """Chunks of so many bytes at most, or one, each with what it is called or where it begins. first: bytes of the first group, if
+    fewer; each is twice as large as the one before. lies: see PartSource. What lies in one object ends with it: a service reads
+    blocks of it, and those at the ends of a range in vain."""
     group: list[tuple[T, Child]] = []
-    size, room = 0, first or most
+    size, room, last = 0, first or most, ""
     for at, child in chunks:
-        if group and (size + child.size > room or len(group) >= _GROUP_COUNT):
+        where, stored = lies(child.digest) or ("", child.size)
+        if group and (where != last or size + stored > room or len(group) >= _GROUP_COUNT):
             yield group
             group, size, room = [], 0, min(most, 2 * room)
         group.append((at, child))
-        size += child.size
+        size, last = size + stored, where
     if group:
         yield group
 

@@ -48,6 +48,10 @@ class PartSource(ChunkSource, Protocol):
         """All of it will be asked for: what can be had of the places of chunks in few large requests may be read now."""
         ...
 
+    def lies(self, digest: bytes) -> tuple[str, int] | None:
+        """What it is a part of there, and how many bytes it takes in it, if that is known without asking."""
+        ...
+
     def reject(self, digest: bytes, why: str) -> None:
         """What was given is not this payload: the next time, it is to come from another place, or to be left out."""
         ...

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 from kacas.disk.forked import Forked
@@ -13,7 +16,7 @@ from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.errors import BlobNotFoundError
 
 _GAP = 64 * 1024  # bytes between two ranges that are read along: a request costs more
-_MOST = 8 * MIB  # bytes of one request
+_BLOCK = 8 * MIB  # a longer run is cut at multiples of it, as services lay blobs in blocks, which would be read twice
 _THREADS = 8  # blobs that are read at once; a blob store reads ranges of one side by side itself
 
 
@@ -65,15 +68,17 @@ class BlobRanges:
 
     def _read(self, key: str, places: list[Place]) -> dict[Place, memoryview]:
         runs = runs_of(places)
+        cuts = [cuts_of(run[0].start, max(one.stop for one in run)) for run in runs]
         try:
-            parts = self.blobs.get_ranges(key, [(run[0].start, max(one.stop for one in run)) for run in runs])
+            parts = iter(self.blobs.get_ranges(key, [part for cut in cuts for part in cut]))
         except BlobNotFoundError:
             return {}
-        return {
-            place: data[place.start - run[0].start : place.stop - run[0].start]
-            for run, data in zip(runs, parts, strict=True)
-            for place in run
-        }
+        found: dict[Place, memoryview] = {}
+        for run, cut in zip(runs, cuts, strict=True):
+            pieces = list(islice(parts, len(cut)))
+            for place in run:
+                found[place] = _within(place.start, place.stop, cut, pieces)
+        return found
 
     def close(self) -> None:
         """Let the threads end. What is read later has new ones."""
@@ -85,14 +90,31 @@ class BlobRanges:
 
 
 def runs_of(places: list[Place]) -> list[list[Place]]:
-    """Places of one blob, in order, grouped so that each group is read in one request."""
+    """Places of one blob, in order, grouped so that those of each group lie near together."""
     runs: list[list[Place]] = []
-    start = stop = 0
+    stop = 0
     for place in sorted(set(places)):
-        if runs and place.start - stop <= _GAP and max(stop, place.stop) - start <= _MOST:
+        if runs and place.start - stop <= _GAP:
             runs[-1].append(place)
             stop = max(stop, place.stop)
         else:
             runs.append([place])
-            start, stop = place.start, place.stop
+            stop = place.stop
     return runs
+
+
+def cuts_of(start: int, stop: int) -> list[tuple[int, int]]:
+    """The ranges in which a run is asked for, side by side."""
+    if stop - start <= _BLOCK:
+        return [(start, stop)]
+    bounds = [start, *range((start // _BLOCK + 1) * _BLOCK, stop, _BLOCK), stop]
+    return list(pairwise(bounds))
+
+
+def _within(start: int, stop: int, cut: list[tuple[int, int]], pieces: list[memoryview]) -> memoryview:
+    """Of a run, bytes start:stop; fewer where the blob ends. Copied only where it was cut."""
+    first = bisect_right(cut, start, key=itemgetter(0)) - 1
+    found = pieces[first][start - cut[first][0] : stop - cut[first][0]]
+    if stop <= cut[first][1]:
+        return found
+    return memoryview(bytes(found) + bytes(_within(cut[first][1], stop, cut, pieces)))

@@ -133,6 +133,11 @@ class RecipeSource:
         """See PartSource."""
         self._is_whole = True
 
+    def lies(self, digest: bytes) -> tuple[str, int] | None:
+        """See PartSource."""
+        known = self._chunks.get(digest)
+        return None if known is None else (known[0].key, known[0].stop - known[0].start)
+
     def _pages_of(self, digests: Sequence[bytes]) -> dict[bytes, Page]:
         """Of nodes; read, and what they say learned, where that was not done. Raises DamagedRemoteError."""
         self._forked.check()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,13 @@ REMOTE_FORMAT = 1
 _MOST = 16 << 10  # bytes of the marker
 
 
+@dataclass
+class _Known:
+    """What was read of a remote: it never changes."""
+
+    remote_id: bytes | None = None
+
+
 class Remote:
     """A bucket by its name. Opening it asks nothing of the service; picklable and safe after fork as its blobs are."""
 
@@ -35,7 +43,7 @@ class Remote:
         self.blobs = blobs
         self.configuration = configuration or RemoteConfiguration(name, "memory://")
         self._by_configuration = False
-        self._id: bytes | None = None
+        self._known = _Known()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Credentials are not pickled: each process, on its host, finds its own.
@@ -57,14 +65,13 @@ class Remote:
         A bucket without a marker, as kachery-cloud fills it, or a web server, has one made of its URL, until it has a marker.
         Raises NewerFormatError, DamagedRemoteError, or as `get`.
         """
-        return (
-            self._id or self._read_marker() or hashlib.sha256(b"kacas remote " + self.blobs.name.encode()).digest()[:16]
-        )
+        found = self._known.remote_id or self._read_marker()
+        return found or hashlib.sha256(b"kacas remote " + self.blobs.name.encode()).digest()[:16]
 
     @property
     def marked(self) -> bool:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
-        return self._id is not None or self._read_marker() is not None
+        return self._known.remote_id is not None or self._read_marker() is not None
 
     def check_open(self) -> None:
         """Raises InvalidRemoteError if all of it is sealed, and it was not added so. One round trip, until it has a marker."""
@@ -98,7 +105,7 @@ class Remote:
     def through(self, blobs: BlobStore) -> Remote:
         """The same remote, asked through other blobs, as such that count."""
         remote = Remote(self.name, blobs, self.configuration)
-        remote._id = self._id
+        remote._known = self._known
         return remote
 
     def mark(self) -> bytes:
@@ -108,7 +115,7 @@ class Remote:
             marker = {"format": REMOTE_FORMAT, "id": secrets.token_hex(16), "created": created}
             data = (json.dumps(marker) + "\n").encode("ascii")
             if self.blobs.put_if_absent(MARKER, data):
-                self._id = parse_marker(data, MARKER)
+                self._known.remote_id = parse_marker(data, MARKER)
         return self.remote_id
 
     def _read_marker(self) -> bytes | None:
@@ -119,8 +126,8 @@ class Remote:
             return None
         except SizeLimitError as exc:
             raise DamagedRemoteError(f"{where} is too large for a marker of kacas; is the URL right?") from exc
-        self._id = parse_marker(data, where)
-        return self._id
+        self._known.remote_id = parse_marker(data, where)
+        return self._known.remote_id
 
     def close(self) -> None:
         """Release connections. It may be used again."""

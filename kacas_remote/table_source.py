@@ -62,6 +62,10 @@ class TableSource:
     def read_tree(self) -> None:
         """See PartSource: nothing is to be read for it."""
 
+    def lies(self, digest: bytes) -> tuple[str, int] | None:
+        """See PartSource."""
+        return None
+
     def reject(self, digest: bytes, why: str) -> None:
         """See PartSource."""
         if digest in self._given:

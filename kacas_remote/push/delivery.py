@@ -158,8 +158,11 @@ class Delivery:
         for attempt in range(_TRIES):
             try:
                 with _held(self._blobs) as lease:
-                    self._send_packs(targets)
-                    lease.check()
+                    inventory = self._send_packs(targets)
+                    with ThreadPoolExecutor(1, "kacas-push") as pool:
+                        held = pool.submit(lease.check)
+                        inventory.check()
+                        held.result()
                 return
             except LeaseLostError:
                 if attempt == _TRIES - 1:
@@ -167,15 +170,17 @@ class Delivery:
                 # What this push published names what a collector may have taken.
                 self._is_anew = True
 
-    def _send_packs(self, targets: list[Target]) -> None:
+    def _send_packs(self, targets: list[Target]) -> Inventory:
+        """All that is missing, and what names it; returns what was counted on."""
         inventory = self._inventory()
         with Sender(self._blobs, self._limit_bytes_s) as sender:
             packing = Packing(self._repository.lookup, inventory, sender, self._remote.mark(), self.summary)
             while True:
                 inventory.look()
                 self._pack(packing, self._unnamed(inventory, targets))
-                packing.settle()
-                if inventory.is_still_right():
+                with inventory.confirmed() as is_all_there:
+                    packing.settle()
+                if is_all_there():
                     break
                 packing.begin_again()
             packing.name_late()
@@ -185,6 +190,7 @@ class Delivery:
                     packing.name(target, self._chosen[target.key])
                 packing.name_late()
                 self._write_recipes(unnamed, inventory)
+        return inventory
 
     def _removed_meanwhile(self, inventory: Inventory, targets: list[Target]) -> list[Target]:
         """Those whose entries somebody removed who did not see yet what was just published, as a directory that holds them."""

@@ -1,4 +1,4 @@
-"""A blob store that sees which calls are under way at the same time: each waits for the one that it is to meet."""
+"""A blob store that sees which calls are under way at the same time: each waits for those that it is to meet."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ WAIT_S = 20  # only for what comes alone
 
 
 class Meeting:
-    """As the store that it stands before. pairs: by name, in the order in which they are to come, two calls, each the name of
+    """As the store that it stands before. groups: by name, in the order in which they are to come, calls, each the name of
     a method and what its key begins with.
 
-    met: names of the pairs of which both calls were under way at once.
+    met: names of the groups of which all calls were under way at once.
     """
 
-    def __init__(self, blobs: Any, pairs: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    def __init__(self, blobs: Any, groups: Mapping[str, Sequence[tuple[str, str]]]) -> None:
         self._blobs = blobs
-        self._pairs = pairs
-        self._barriers = {name: threading.Barrier(2) for name in pairs}
+        self._groups = groups
+        self._barriers = {name: threading.Barrier(len(group)) for name, group in groups.items()}
         self.met: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         known = getattr(self._blobs, name)
-        if not any(name == call for pair in self._pairs.values() for call, _ in pair):
+        if not any(name == call for group in self._groups.values() for call, _ in group):
             return known
         return self._meeting(name, known)
 
     def _meeting(self, call: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def met(key: str, *arguments: Any, **named: Any) -> Any:
-            awaited = next((name for name in self._pairs if name not in self.met), "")
-            if any(call == one and key.startswith(start) for one, start in self._pairs.get(awaited, ())):
+            awaited = next((name for name in self._groups if name not in self.met), "")
+            if any(call == one and key.startswith(start) for one, start in self._groups.get(awaited, ())):
                 self._wait(awaited)
             return work(key, *arguments, **named)
 

@@ -65,14 +65,13 @@ def encode_pack(remote_id: bytes, payloads: Sequence[Payload], entries: Sequence
 def places_in(
     blobs: BlobStore, remote_id: bytes
 ) -> tuple[dict[bytes, list[ChunkPlace]], dict[bytes, list[tuple[Entry, bytes]]]]:
-    """What the tables of packs that are not condemned say: condemned/ is listed first, then packs/."""
-    condemned = condemned_packs(blobs)
+    """What the tables of all packs say, condemned ones, too."""
     removed = set().union(*read_removed(blobs, stop_at_faults).values())
     places: dict[bytes, list[ChunkPlace]] = {}
     entries: dict[bytes, list[tuple[Entry, bytes]]] = {}
     for info in blobs.list(PACKS):
         pack_id = pack_id_of(info.key)
-        if pack_id is None or pack_id in condemned:
+        if pack_id is None:
             continue
         try:
             table = read_table(blobs, remote_id, info)
@@ -87,7 +86,8 @@ def places_in(
 
 
 class Pusher:
-    """One push in steps: `look`, `send`, `publish`, `end`. Between them anything may happen, also nothing for ever."""
+    """One push in steps: `list_packs` and `list_condemned` in any order; `confirm` and `send` in any order; `publish`, `end`.
+    Between them anything may happen, also nothing for ever. `confirm` may want all to begin again."""
 
     def __init__(self, blobs: BlobStore, remote_id: bytes, chunks: Sequence[bytes], *, by_table: bool) -> None:
         self.blobs = blobs
@@ -99,28 +99,57 @@ class Pusher:
         lease = Lease.take(blobs, beat_s=0)
         assert lease is not None
         self.lease = lease
-        self.places: dict[bytes, ChunkPlace] = {}
         self.found: dict[bytes, list[ChunkPlace]] = {}
-        self._is_named = False
+        self.entries: dict[bytes, list[tuple[Entry, bytes]]] = {}
+        self.condemned: set[bytes] = set()
+        self.sent: dict[bytes, ChunkPlace] = {}
+
+    def list_packs(self) -> None:
+        self.found, self.entries = places_in(self.blobs, self.remote_id)
+
+    def list_condemned(self) -> None:
+        self.condemned = condemned_packs(self.blobs)
 
     def look(self) -> None:
-        found, entries = places_in(self.blobs, self.remote_id)
-        self.found = found
-        self.places = {digest: found[digest][0] for digest, _, _ in self.payloads if digest in found}
-        self._is_named = self.by_table and self.sha1 in entries
+        """As who is not in a hurry."""
+        self.list_condemned()
+        self.list_packs()
+
+    @property
+    def places(self) -> dict[bytes, ChunkPlace]:
+        """Of what is there, or was sent."""
+        good = {
+            digest: [place for place in self.found.get(digest, ()) if place.pack_id not in self.condemned]
+            for digest, _, _ in self.payloads
+        }
+        return {digest: places[0] for digest, places in good.items() if places} | self.sent
+
+    @property
+    def named_by(self) -> set[bytes]:
+        """Packs whose tables name the content already."""
+        return {pack_id for _, pack_id in self.entries.get(self.sha1, ()) if self.by_table} - self.condemned
+
+    def confirm(self) -> bool:
+        """Whether what is counted on is listed now, after condemned packs were; what is not there is forgotten."""
+        counted_on = {place.pack_id for digest, place in self.places.items() if digest not in self.sent} | self.named_by
+        listed = {pack_id_of(info.key) for info in self.blobs.list(PACKS)}
+        for digest, places in self.found.items():
+            self.found[digest] = [place for place in places if place.pack_id in listed]
+        return counted_on <= listed
 
     def send(self) -> None:
-        missing = {digest: (digest, kind, raw) for digest, kind, raw in self.payloads if digest not in self.places}
-        if missing and not self._is_named:
+        places = self.places
+        missing = {digest: (digest, kind, raw) for digest, kind, raw in self.payloads if digest not in places}
+        if missing and not self.named_by:
             pack_id, data = encode_pack(self.remote_id, list(missing.values()))
             assert self.blobs.put_if_absent(pack_key(pack_id), data)
             at = HEADER_SIZE
             for digest, _, raw in missing.values():
-                self.places[digest] = ChunkPlace(pack_id, at, 64 + len(raw))
+                self.sent[digest] = ChunkPlace(pack_id, at, 64 + len(raw))
                 at += 64 + len(raw)
 
     def publish(self) -> None:
-        if self._is_named:
+        if self.named_by:
             return
         if self.by_table:
             entry = Entry(
@@ -129,12 +158,13 @@ class Pusher:
             pack_id, data = encode_pack(self.remote_id, [], [entry])
             assert self.blobs.put_if_absent(pack_key(pack_id), data)
             return
+        places = self.places
         tree = [payload for payload in self.payloads if payload[1] == PayloadKind.MANIFEST]
         pages: list[bytes] = []
         front = encode_recipe(
             Head(self.sha1, self.root, len(self.whole), Kind.FILE),
             tree,
-            lambda children, _: [self.places[child.digest] for child in children],
+            lambda children, _: [places[child.digest] for child in children],
             pages.append,
         )
         data = front + b"".join(pages)
@@ -144,7 +174,8 @@ class Pusher:
 
     def _is_right(self) -> bool:
         """Whether the recipe that is there names only what `look` found, or this push sent."""
-        known = set(self.places.values()).union(*self.found.values())
+        found = {place for places in self.found.values() for place in places if place.pack_id not in self.condemned}
+        known = found.union(self.places.values())
         try:
             recipe = read_recipe(self.blobs, recipe_key(self.sha1))
         except BlobNotFoundError:

@@ -9,6 +9,7 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import permutations
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.blobs.sealed import SealedBlobs
 from kacas_remote.errors import DamagedRemoteError
-from kacas_remote.layout import recipe_key
+from kacas_remote.layout import PACKS, recipe_key
 from kacas_remote.remote import Remote, new_remote
 from kacas_remote.removed import remove_entries
 from kacas_remote.upkeep.collect import CollectSettings, collect
@@ -29,7 +30,11 @@ from tests.remote.model_bucket import Pusher, load, places_in
 
 CHUNKS = [bytes([65 + number]) * (3000 * (number + 1)) for number in range(4)]
 contents = st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple)  # numbers of chunks
-STEPS = ("look", "send", "publish", "end")
+ORDERS = [
+    (*looks, *works, "publish", "end")
+    for looks in permutations(("list_packs", "list_condemned"))
+    for works in permutations(("confirm", "send"))
+]  # what a push does at once comes in any order
 
 
 class Killed(BaseException):
@@ -74,7 +79,7 @@ class Bucket(RuleBasedStateMachine):
         self.bucket = MemoryBlobs()
         self.blobs = self.seen(self.bucket)
         self.remote = new_remote("lab", self.blobs)
-        self.pushers: list[tuple[Pusher, int]] = []  # and its next step
+        self.pushers: list[tuple[Pusher, tuple[str, ...], int]] = []  # its steps, and which one is next
         self.pushed: dict[bytes, bytes] = {}
         self.doubtful: set[Pusher] = set()  # pushes during which their content was removed
         self.has_zombie = False  # somebody who was taken for dead has published
@@ -85,28 +90,38 @@ class Bucket(RuleBasedStateMachine):
 
     # --- pushes -------------------------------------------------------------------------------
 
-    @rule(chunks=contents, by_table=st.booleans())
-    def begin(self, chunks: tuple[int, ...], by_table: bool) -> None:
+    @rule(chunks=contents, by_table=st.booleans(), steps=st.sampled_from(ORDERS))
+    def begin(self, chunks: tuple[int, ...], by_table: bool, steps: tuple[str, ...]) -> None:
         whole = [CHUNKS[number] for number in chunks]
-        self.pushers.append((Pusher(self.seen(self.bucket), self.remote.remote_id, whole, by_table=by_table), 0))
+        pusher = Pusher(self.seen(self.bucket), self.remote.remote_id, whole, by_table=by_table)
+        self.pushers.append((pusher, steps, 0))
 
     @precondition(lambda self: self.pushers)
     @rule(which=st.integers(0, 9))
     def step(self, which: int) -> None:
         which %= len(self.pushers)
-        pusher, at = self.pushers.pop(which)
-        result = getattr(pusher, STEPS[at])()
-        if STEPS[at] == "publish" and not pusher.lease.is_held():
+        pusher, steps, at = self.pushers.pop(which)
+        result = getattr(pusher, steps[at])()
+        if steps[at] == "publish" and not pusher.lease.is_held():
             self.has_zombie = True
-        if STEPS[at] != "end":
-            self.pushers.insert(which, (pusher, at + 1))
+        if steps[at] == "confirm" and not result:
+            self.pushers.insert(which, (pusher, steps, 0))
+        elif steps[at] != "end":
+            self.pushers.insert(which, (pusher, steps, at + 1))
         elif result and pusher not in self.doubtful:
             self.pushed[pusher.sha1] = pusher.whole
 
-    @rule(chunks=contents, by_table=st.booleans())
-    def push_at_once(self, chunks: tuple[int, ...], by_table: bool) -> None:
-        self.begin(chunks, by_table)
-        for _ in STEPS:
+    @rule(chunks=contents, by_table=st.booleans(), steps=st.sampled_from(ORDERS))
+    def push_at_once(self, chunks: tuple[int, ...], by_table: bool, steps: tuple[str, ...] = ORDERS[0]) -> None:
+        self.begin(chunks, by_table, steps)
+        for _ in steps:
+            self.step(len(self.pushers) - 1)
+
+    @precondition(lambda self: self.pushers)
+    @rule()
+    def finish_the_last(self) -> None:
+        pusher, *_ = self.pushers[-1]
+        while self.pushers and self.pushers[-1][0] is pusher:
             self.step(len(self.pushers) - 1)
 
     @precondition(lambda self: self.pushers)
@@ -134,6 +149,7 @@ class Bucket(RuleBasedStateMachine):
         """One that takes who does not beat for dead at once, or waits for all who live."""
         machine, happened = self, 0
         actions = data.draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=16))
+        at_last = data.draw(st.sampled_from([None, 7, 8]), label="what others do before a pack goes")
 
         class Bucketed(Interrupted):
             def happen(self) -> None:
@@ -143,6 +159,13 @@ class Bucket(RuleBasedStateMachine):
                     raise Killed
                 if actions and actions[0][0] <= happened % 5:
                     machine.act(actions.pop(0)[1])
+
+            def delete(self, keys: Iterable[str]) -> None:
+                nonlocal at_last
+                for key in keys:
+                    if at_last is not None and key.startswith(PACKS):
+                        at_last = machine.act(at_last)
+                    super().delete([key])
 
         blobs = Bucketed()
         blobs._blobs = self.bucket._blobs
@@ -175,7 +198,7 @@ class Bucket(RuleBasedStateMachine):
         if self.pushers and number < 6:
             self.step(int(number))
         elif number in (7, 8):
-            self.begin((int(number) % 4, 0), number == 7)
+            self.begin((int(number) % 4, 0), number == 7, ORDERS[0])
             self.step(len(self.pushers) - 1)
         elif self.pushed and number == 9:
             self.remove(0)

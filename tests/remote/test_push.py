@@ -241,7 +241,9 @@ class CondemnsMeanwhile(CountingBlobs):
         return super().put_if_absent(key, data)
 
 
-def test_what_is_condemned_while_it_is_pushed_is_sent_again_before_the_recipe(store: kacas.Store) -> None:
+def test_what_is_condemned_while_it_is_pushed_is_sent_again_and_the_recipe_names_the_new_place(
+    store: kacas.Store,
+) -> None:
     blobs = MemoryBlobs()
     array = recording()
     push(store, new_remote("lab", blobs), [store.store_npy(array)])

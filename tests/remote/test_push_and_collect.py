@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 import kacas
 from kacas.model.uri import parse_any_uri
+from kacas_remote.blobs.blob_store import BlobInfo
 from kacas_remote.blobs.memory import MemoryBlobs
-from kacas_remote.layout import PACKS, RECIPES
+from kacas_remote.condemned import condemn
+from kacas_remote.layout import CONDEMNED, PACKS, RECIPES
 from kacas_remote.push import push
 from kacas_remote.remote import Remote, new_remote
 from kacas_remote.upkeep.collect import CollectSettings, collect
@@ -75,3 +78,40 @@ def test_a_push_that_slept_until_it_was_taken_for_dead_begins_anew_and_all_is_th
     for uri in uris:
         assert load(blobs, remote.remote_id, parse_any_uri(uri).sha1) == store.load_bytes(uri)
     assert verify(remote, deep=True).problems == []
+
+
+class CollectedInBetween(MemoryBlobs):
+    """A collection ends after packs were listed, and before condemned ones are: neither list tells of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending: list[str] | None = None  # keys that the collection deletes, packs first
+        self._ended = threading.Event()
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
+        if prefix == CONDEMNED and self.ending is not None:
+            assert self._ended.wait(20)
+        found = list(super().list(prefix, after=after))
+        if prefix == PACKS and self.ending:
+            ending, self.ending = self.ending, []
+            for key in ending:
+                self.delete([key])
+            self._ended.set()
+        return iter(found)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_push_relies_on_nothing_that_went_between_its_two_looks(store: kacas.Store, many: bool) -> None:
+    blobs = CollectedInBetween()
+    remote = new_remote("lab", blobs)
+    shared = np.random.default_rng(0).bytes(2_000_000)
+    push(store, remote, [store.store_bytes(shared + b"gone")])
+    uris = [store.store_bytes(shared + bytes([number]) * 300_000) for number in range(70 if many else 1)]
+    (pack,) = blobs.list(PACKS)
+    # The collector listed the leases before this push takes its own.
+    record = condemn(blobs, [bytes.fromhex(pack.key.removeprefix(PACKS)[:32])])
+    blobs.ending = [pack.key, record]
+    push(store, remote, uris)
+    assert blobs.ending == []
+    for uri in uris:
+        assert load(blobs, remote.remote_id, parse_any_uri(uri).sha1) == store.load_bytes(uri)
