@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -62,6 +63,14 @@ class _Answer(NamedTuple):
 Group = list[tuple[int, Child]]
 Asked = tuple[Group, Callable[[], _Answer]]
 """Chunks, with where each begins, and what waits for the answer."""
+
+
+class _Came(NamedTuple):
+    """A small chunk as it came. data: header and payload. raw: its bytes, of which the digest is not compared yet."""
+
+    header: PayloadHeader
+    data: memoryview
+    raw: Buffer
 
 
 class _Window(NamedTuple):
@@ -139,30 +148,41 @@ class Pull:
         roots = self._upstream.roots(sizes)
         groups = _groups(((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()), _WINDOW_SIZE)
 
-        def ask(group: list[tuple[bytes, Child]]) -> tuple[list[tuple[bytes, Child]], dict[bytes, memoryview]]:
-            return group, self._upstream.get_many([child.digest for _, child in group])
+        def ask(group: list[tuple[bytes, Child]]) -> dict[bytes, memoryview]:
+            return self._upstream.get_many([child.digest for _, child in group])
 
-        with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking:
-            for group, found in asking.map(ask, groups):
-                taken = self._take_small(group, found, kind)
+        # Three works, each in few long calls but for ours: to fetch, to decode, and to prove.
+        with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking, Ahead(1, "kacas-pull") as decoding:
+            for group, came in decoding.map(self._decode_small, asking.begun(ask, groups)):
+                taken = self._take_small(group, came, kind)
                 done |= taken
                 done_size += sum(sizes[sha1] for sha1 in taken)
                 self._step(done_size)
         return done
 
-    def _take_small(self, group: list[tuple[bytes, Child]], found: dict[bytes, memoryview], kind: Kind) -> set[bytes]:
-        came: dict[bytes, tuple[PayloadHeader, memoryview]] = {}
+    def _decode_small(
+        self, asked: tuple[list[tuple[bytes, Child]], Future[dict[bytes, memoryview]]]
+    ) -> tuple[list[tuple[bytes, Child]], dict[bytes, _Came]]:
+        """The group, and of those chunks that came whole what they are decoded to, by digest."""
+        group, answer = asked
+        found = answer.result()
+        checked: list[tuple[PayloadHeader, memoryview, memoryview]] = []
         for _, (root, size) in group:
             if (data := found.get(root)) is not None:
                 with suppress(PackFormatError):
-                    came[root] = _checked(data, root, size, PayloadKind.CHUNK)
+                    checked.append((*_checked(data, root, size, PayloadKind.CHUNK), data))
         raws = self._decoder().decode_many(
-            [(header.codec, header.parameters, payload, header.raw_size) for header, payload in came.values()]
+            [(header.codec, header.parameters, payload, header.raw_size) for header, payload, _ in checked]
         )
-        good = {
-            root: raw for root, raw in zip(came, raws, strict=True) if raw is not None and chunk_digest(raw) == root
+        return group, {
+            header.digest: _Came(header, data, raw)
+            for (header, _, data), raw in zip(checked, raws, strict=True)
+            if raw is not None
         }
-        self._append([(came[root][0], (found[root],)) for root in good])
+
+    def _take_small(self, group: list[tuple[bytes, Child]], came: dict[bytes, _Came], kind: Kind) -> set[bytes]:
+        good = {root: raw for root, (_, _, raw) in came.items() if chunk_digest(raw) == root}
+        self._append([(came[root].header, (came[root].data,)) for root in good])
         layouts = [
             (sha1, *child) for sha1, child in group if child.digest in good and _sha1(good[child.digest]) == sha1
         ]
