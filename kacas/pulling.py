@@ -66,9 +66,10 @@ Asked = tuple[Group, Callable[[], _Answer]]
 
 
 class _Came(NamedTuple):
-    """A small chunk as it came. data: header and payload. raw: its bytes, of which the digest is not compared yet."""
+    """A small chunk as it came. data: header and payload. raw: what that is decoded to. Neither check nor digest are compared."""
 
     header: PayloadHeader
+    payload: memoryview
     data: memoryview
     raw: Buffer
 
@@ -151,7 +152,8 @@ class Pull:
         def ask(group: list[tuple[bytes, Child]]) -> dict[bytes, memoryview]:
             return self._upstream.get_many([child.digest for _, child in group])
 
-        # Three works, each in few long calls but for ours: to fetch, to decode, and to prove.
+        # Beside us is done what takes few long calls, to fetch and to decode. To prove takes many short ones: two threads that
+        # make those wait for one another.
         with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking, Ahead(1, "kacas-pull") as decoding:
             for group, came in decoding.map(self._decode_small, asking.begun(ask, groups)):
                 taken = self._take_small(group, came, kind)
@@ -163,26 +165,29 @@ class Pull:
     def _decode_small(
         self, asked: tuple[list[tuple[bytes, Child]], Future[dict[bytes, memoryview]]]
     ) -> tuple[list[tuple[bytes, Child]], dict[bytes, _Came]]:
-        """The group, and of those chunks that came whole what they are decoded to, by digest."""
+        """The group, and of its chunks that came what they are decoded to, by digest. Nothing is proved yet."""
         group, answer = asked
         found = answer.result()
-        checked: list[tuple[PayloadHeader, memoryview, memoryview]] = []
+        named: list[tuple[PayloadHeader, memoryview, memoryview]] = []
         for _, (root, size) in group:
             if (data := found.get(root)) is not None:
                 with suppress(PackFormatError):
-                    checked.append((*_checked(data, root, size, PayloadKind.CHUNK), data))
+                    named.append((*_named(data, root, size, PayloadKind.CHUNK), data))
         raws = self._decoder().decode_many(
-            [(header.codec, header.parameters, payload, header.raw_size) for header, payload, _ in checked]
+            [(header.codec, header.parameters, payload, header.raw_size) for header, payload, _ in named]
         )
-        return group, {
-            header.digest: _Came(header, data, raw)
-            for (header, _, data), raw in zip(checked, raws, strict=True)
-            if raw is not None
-        }
+        return group, {one[0].digest: _Came(*one, raw) for one, raw in zip(named, raws, strict=True) if raw is not None}
 
     def _take_small(self, group: list[tuple[bytes, Child]], came: dict[bytes, _Came], kind: Kind) -> set[bytes]:
-        good = {root: raw for root, (_, _, raw) in came.items() if chunk_digest(raw) == root}
-        self._append([(came[root].header, (came[root].data,)) for root in good])
+        good: dict[bytes, Buffer] = {}
+        payloads: list[Framed] = []
+        for root, (header, payload, data, raw) in came.items():
+            if chunk_digest(raw) == root:
+                with suppress(PackFormatError):
+                    check_payload(header, data, payload)
+                    good[root] = raw
+                    payloads.append((header, (data,)))
+        self._append(payloads)
         layouts = [
             (sha1, *child) for sha1, child in group if child.digest in good and _sha1(good[child.digest]) == sha1
         ]
@@ -353,14 +358,20 @@ def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind
 
 
 def _checked(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
-    """Header and payload, which are as they were written, of so many raw bytes. Raises PackFormatError if they are another's."""
+    """As `_named`, and the payload is as it was written."""
+    header, payload = _named(data, digest, size, kind)
+    check_payload(header, data, payload)
+    return header, payload
+
+
+def _named(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
+    """Header and payload, of so many raw bytes, under this digest. Raises PackFormatError if they are another's."""
     header = decode_payload_header(data)
     if (header.digest, header.kind, header.raw_size) != (digest, kind, size):
         raise PackFormatError("another payload is there")
     payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
     if len(payload) != header.payload_size:
         raise PackFormatError("the payload's size is not what was expected")
-    check_payload(header, data, payload)
     return header, payload
 
 
