@@ -122,10 +122,15 @@ class Turns:
         return turn
 
     def tree(self, system: str) -> Callable[[int], dict[str, float]]:
+        """Pushed, and pulled into a directory; by kacas also into a cold store alone."""
+
         def turn(number: int) -> dict[str, float]:
             worker, bucket = self._workers[system], self._open(system)
             target = self._plan.run / f"pulled-{self._place.name.replace(' ', '-')}-{system.replace(' ', '-')}-{number}"
             figures = self._timed(system, "push_tree", tree=str(self._plan.tree))
+            if system in OURS:
+                worker.call("cold")
+                figures |= self._timed(system, "fetch_tree", tree=str(self._plan.tree))
             worker.call("cold")
             figures |= self._timed(system, "pull_tree", tree=str(self._plan.tree), target=str(target))
             self._place.delete(bucket)

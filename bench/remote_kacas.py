@@ -91,6 +91,14 @@ class Kacas:
     def push_tree(self, tree: Path) -> None:
         push(self._store, self._remote, [self._uri])
 
+    def fetch_tree(self) -> None:
+        failed = pull(self._distant, [self._uri]).failed
+        assert not failed, failed
+
+    def fetched(self, name: str) -> bytes:
+        """A file of the tree, from the store that it was fetched into."""
+        return self._distant.load_bytes(f"{self._uri.partition('?')[0]}/{name}")
+
     def pull_tree(self, target: Path) -> None:
         self._distant.load_dir(self._uri, target)
 

@@ -71,6 +71,10 @@ class RemoteSystem(Protocol):
 
     def push_tree(self, tree: Path) -> None: ...
 
+    def fetch_tree(self) -> None:
+        """All of the tree is kept here, proved, and no file is made of it yet; who keeps files only has `pull_tree`."""
+        ...
+
     def pull_tree(self, target: Path) -> None: ...
 
 
@@ -133,6 +137,9 @@ class Obstore:
             self._obstore.put(self._store, name, (tree / name).read_bytes(), use_multipart=False)
 
         together(send, ((name,) for name in self._tree), FILES_AT_ONCE)
+
+    def fetch_tree(self) -> None:
+        raise NotImplementedError("objects become files, as pull_tree makes them")
 
     def pull_tree(self, target: Path) -> None:
         for folder in {os.path.dirname(name) for name in self._tree}:
@@ -221,6 +228,9 @@ class Boto3:
     def push_tree(self, tree: Path) -> None:
         raise NotImplementedError("obstore, which is faster, shows it")
 
+    def fetch_tree(self) -> None:
+        raise NotImplementedError("obstore, which is faster, shows it")
+
     def pull_tree(self, target: Path) -> None:
         raise NotImplementedError("obstore, which is faster, shows it")
 
@@ -261,6 +271,9 @@ class OfZarr(ABC):
         return array
 
     def push_tree(self, tree: Path) -> None:
+        raise NotImplementedError("zarr has no files")
+
+    def fetch_tree(self) -> None:
         raise NotImplementedError("zarr has no files")
 
     def pull_tree(self, target: Path) -> None:

@@ -21,6 +21,7 @@ from bench.machine import leave_page_cache, settle
 from bench.remote_systems import Bucket, check_tree, make_system
 from bench.worker import serve
 
+COMPARED_FILES = 200  # of a tree that is fetched and not restored
 CHANGED_RUNS = 10  # of rows, together 1 % of the array
 
 
@@ -95,6 +96,14 @@ class Requests:
             prepare(Path(tree))
         settle()
         return timed(lambda: self._system.push_tree(Path(tree)))
+
+    def fetch_tree(self, tree: str) -> dict[str, object]:
+        figures = timed(self._system.fetch_tree)
+        names = sorted(path.relative_to(tree).as_posix() for path in Path(tree).rglob("*") if path.is_file())
+        for name in names[:: max(1, len(names) // COMPARED_FILES)]:
+            if self._system.fetched(name) != (Path(tree) / name).read_bytes():
+                raise AssertionError(f"{name} has other bytes than were pushed")
+        return figures
 
     def pull_tree(self, tree: str, target: str) -> dict[str, object]:
         figures = timed(lambda: self._system.pull_tree(Path(target)))

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -64,6 +65,15 @@ class _Answer(NamedTuple):
 Group = list[tuple[int, Child]]
 Asked = tuple[Group, Callable[[], _Answer]]
 """Chunks, with where each begins, and what waits for the answer."""
+
+
+class _Came(NamedTuple):
+    """A small chunk as it came. data: header and payload. raw: what that is decoded to. Neither check nor digest are compared."""
+
+    header: PayloadHeader
+    payload: memoryview
+    data: memoryview
+    raw: Buffer
 
 
 class _Window(NamedTuple):
@@ -141,30 +151,45 @@ class Pull:
         roots = self._upstream.roots(sizes)
         groups = _groups(((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()), _WINDOW_SIZE)
 
-        def ask(group: list[tuple[bytes, Child]]) -> tuple[list[tuple[bytes, Child]], dict[bytes, memoryview]]:
-            return group, self._upstream.get_many([child.digest for _, child in group])
+        def ask(group: list[tuple[bytes, Child]]) -> dict[bytes, memoryview]:
+            return self._upstream.get_many([child.digest for _, child in group])
 
-        with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking:
-            for group, found in asking.map(ask, groups):
-                taken = self._take_small(group, found, kind)
+        # Beside us is done what takes few long calls, to fetch and to decode. To prove takes many short ones: two threads that
+        # make those wait for one another.
+        with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking, Ahead(1, "kacas-pull") as decoding:
+            for group, came in decoding.map(self._decode_small, asking.begun(ask, groups)):
+                taken = self._take_small(group, came, kind)
                 done |= taken
                 done_size += sum(sizes[sha1] for sha1 in taken)
                 self._step(done_size)
         return done
 
-    def _take_small(self, group: list[tuple[bytes, Child]], found: dict[bytes, memoryview], kind: Kind) -> set[bytes]:
-        came: dict[bytes, tuple[PayloadHeader, memoryview]] = {}
+    def _decode_small(
+        self, asked: tuple[list[tuple[bytes, Child]], Future[dict[bytes, memoryview]]]
+    ) -> tuple[list[tuple[bytes, Child]], dict[bytes, _Came]]:
+        """The group, and of its chunks that came what they are decoded to, by digest. Nothing is proved yet."""
+        group, answer = asked
+        found = answer.result()
+        named: list[tuple[PayloadHeader, memoryview, memoryview]] = []
         for _, (root, size) in group:
             if (data := found.get(root)) is not None:
                 with suppress(PackFormatError):
-                    came[root] = _checked(data, root, size, PayloadKind.CHUNK)
+                    named.append((*_named(data, root, size, PayloadKind.CHUNK), data))
         raws = self._decoder().decode_many(
-            [(header.codec, header.parameters, payload, header.raw_size) for header, payload in came.values()]
+            [(header.codec, header.parameters, payload, header.raw_size) for header, payload, _ in named]
         )
-        good = {
-            root: raw for root, raw in zip(came, raws, strict=True) if raw is not None and chunk_digest(raw) == root
-        }
-        self._append([(came[root][0], (found[root],)) for root in good])
+        return group, {one[0].digest: _Came(*one, raw) for one, raw in zip(named, raws, strict=True) if raw is not None}
+
+    def _take_small(self, group: list[tuple[bytes, Child]], came: dict[bytes, _Came], kind: Kind) -> set[bytes]:
+        good: dict[bytes, Buffer] = {}
+        payloads: list[Framed] = []
+        for root, (header, payload, data, raw) in came.items():
+            if chunk_digest(raw) == root:
+                with suppress(PackFormatError):
+                    check_payload(header, data, payload)
+                    good[root] = raw
+                    payloads.append((header, (data,)))
+        self._append(payloads)
         layouts = [
             (sha1, *child) for sha1, child in group if child.digest in good and _sha1(good[child.digest]) == sha1
         ]
@@ -343,14 +368,20 @@ def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind
 
 
 def _checked(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
-    """Header and payload, which are as they were written, of so many raw bytes. Raises PackFormatError if they are another's."""
+    """As `_named`, and the payload is as it was written."""
+    header, payload = _named(data, digest, size, kind)
+    check_payload(header, data, payload)
+    return header, payload
+
+
+def _named(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
+    """Header and payload, of so many raw bytes, under this digest. Raises PackFormatError if they are another's."""
     header = decode_payload_header(data)
     if (header.digest, header.kind, header.raw_size) != (digest, kind, size):
         raise PackFormatError("another payload is there")
     payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
     if len(payload) != header.payload_size:
         raise PackFormatError("the payload's size is not what was expected")
-    check_payload(header, data, payload)
     return header, payload
 
 

@@ -72,7 +72,7 @@ class Tiers:
         self._published = published
         self._turns = Turns(volume, report, published)
         self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
-        self._trees = TreeDocuments()
+        self.trees = TreeDocuments()
         self.fetches = 0  # that this process published
 
     # --- reading ----------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class Tiers:
             return True
         upstream.bring_tree(sha1)
         self._turns.once(
-            sha1, lambda: self._absent(sha1).size is None, partial(self._fetch_tree, upstream, sha1), absent.size
+            sha1, lambda: self._is_below_here(sha1), partial(self._fetch_tree, upstream, sha1), absent.size
         )
         return False
 
@@ -301,7 +301,7 @@ class Tiers:
 
     def is_tree_here(self, sha1: bytes) -> bool:
         """Whether this store has the directory and all below it, as far as its documents can be read."""
-        return self.is_here(Uri(sha1)) and self._absent(sha1).size is None
+        return self.is_here(Uri(sha1)) and self._is_below_here(sha1)
 
     def bring_documents(self, sha1: bytes) -> None:
         """As `bring_tree`, only the documents that list names."""
@@ -323,7 +323,7 @@ class Tiers:
             below: set[bytes] = set()
             for one in level:
                 try:
-                    below.update(self._trees.read(one, self._layouts.sequence).directories)
+                    below.update(self.trees.read(one, self._layouts.sequence).directories)
                 except (*UNREADABLE, TreeError):
                     continue
             level = below - seen
@@ -333,15 +333,13 @@ class Tiers:
         wanted = [sha1 for sha1 in sha1s if not self.is_here(Uri(sha1))]
         sizes = upstream.small(wanted) if wanted else {}
         if sizes:
-            whole = checksum(SHA1_SIZE, *sorted(sizes))
+            whole, size = checksum(SHA1_SIZE, *sorted(sizes)), sum(sizes.values())
             self._turns.once(
                 whole,
                 lambda: not self._unknown(sizes),
-                lambda lease: self._publish(
-                    upstream, lease, sum(sizes.values()), lambda pull: pull.small(sizes, kind)
-                ),
-                sum(sizes.values()),
-            )  # fmt: skip
+                lambda lease: self._publish(upstream, lease, size, lambda pull: pull.small(sizes, kind)),
+                size,
+            )
 
     def bring_many(self, uris: Sequence[Uri]) -> None:
         """Have what is small of these contents here, in few requests; `bring` tells what became of each."""
@@ -350,7 +348,10 @@ class Tiers:
                 self.bring_small(upstream, [uri.sha1 for uri in uris if uri.root is None], Kind.FILE)
 
     def _absent(self, sha1: bytes) -> Absent:
-        return self._trees.absent(sha1, self.sequence, self._unknown)
+        return self.trees.absent(sha1, self.sequence, self._unknown)
+
+    def _is_below_here(self, sha1: bytes) -> bool:
+        return self.trees.is_here(sha1, self.sequence, self._unknown)
 
     def _unknown(self, sizes: dict[bytes, int]) -> dict[bytes, int]:
         known = self._lookup.roots(sizes)

@@ -16,11 +16,12 @@ _KEPT, _KEPT_SIZE = 1024, 64 << 10  # documents of directories, and bytes of one
 
 
 class TreeMembers(NamedTuple):
-    """What a directory's document names. size: its own, bytes. files: sizes by SHA-1."""
+    """What a directory's document names. size: its own, bytes. files: sizes by SHA-1. files_size: of all names of files."""
 
     size: int
     directories: list[bytes]
     files: dict[bytes, int]
+    files_size: int
 
     @classmethod
     def of(cls, content: Content) -> TreeMembers:
@@ -28,11 +29,9 @@ class TreeMembers(NamedTuple):
         raw = memoryview(bytearray(min(content.size, MAX_TREE_SIZE)))
         content.read_into(0, raw)
         entries = decode_tree(bytes(raw))
-        return cls(
-            content.size,
-            [entry.sha1 for entry in entries if entry.type is EntryType.DIRECTORY],
-            {entry.sha1: entry.size for entry in entries if entry.type is EntryType.FILE},
-        )
+        files = [(entry.sha1, entry.size) for entry in entries if entry.type is EntryType.FILE]
+        directories = [entry.sha1 for entry in entries if entry.type is EntryType.DIRECTORY]
+        return cls(content.size, directories, dict(files), sum(size for _, size in files))
 
 
 class Absent(NamedTuple):
@@ -66,6 +65,39 @@ class TreeDocuments:
             if content.size <= _KEPT_SIZE:
                 self._kept[sha1] = tree
         return tree
+
+    def total(self, sha1: bytes, find: Find) -> int:
+        """Bytes of all files below a directory. One that is named often is read once: it may be named 2^60 times.
+
+        Raises as `read`.
+        """
+        known: dict[bytes, int] = {}
+        stack = [sha1]
+        while stack:
+            tree = self.read(stack[-1], find)
+            if waiting := [one for one in tree.directories if one not in known]:
+                stack += waiting
+            else:
+                known[stack.pop()] = tree.files_size + sum(known[one] for one in tree.directories)
+        return known[sha1]
+
+    def is_here(self, sha1: bytes, find: Find, unknown: Callable[[dict[bytes, int]], dict[bytes, int]]) -> bool:
+        """Whether `absent` would find nothing; what is told as soon as something is."""
+        seen: set[bytes] = set()
+        stack = [sha1]
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            try:
+                tree = self.read(current, find)
+            except (*UNREADABLE, TreeError):
+                continue
+            if unknown({current: tree.size} | tree.files):
+                return False
+            stack += tree.directories
+        return True
 
     def absent(self, sha1: bytes, find: Find, unknown: Callable[[dict[bytes, int]], dict[bytes, int]]) -> Absent:
         """What of a directory is not here, as far as its documents can be read. unknown: those of the sizes that are not here."""

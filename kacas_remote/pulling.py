@@ -11,6 +11,7 @@ from functools import partial
 from kacas.ahead import Ahead
 from kacas.errors import KacasError, NotFoundError
 from kacas.formats.tree import Trees
+from kacas.model.tree import TreeError
 from kacas.model.uri import DirectoryUri, Uri
 from kacas.private_uris import any_uris
 from kacas.read_through import IN_FLIGHT
@@ -87,7 +88,7 @@ def _total(store: Store, wanted: dict[str, Uri | DirectoryUri]) -> int | None:
             if isinstance(uri, Uri) or not trees.is_directory(text):
                 return repository.tiers.size(content)
             repository.tiers.bring_documents(content.sha1)
-            return trees.totals(content.sha1, text).size
+            return _tree_size(store, content.sha1, text)
         except KacasError:
             return None  # why, is told when it is pulled
 
@@ -119,5 +120,14 @@ def _pull_one(store: Store, text: str, uri: Uri | DirectoryUri, dry_run: bool) -
             f"{text}: not all of it could be had, or be kept in {store.path}; `kacas load` tells what is missing",
             sha1=content.sha1.hex(),
         )
-    size = trees.totals(content.sha1, text).size if is_directory else repository.tiers.size(content)
+    size = _tree_size(store, content.sha1, text) if is_directory else repository.tiers.size(content)
     return size, is_here
+
+
+def _tree_size(store: Store, sha1: bytes, text: str) -> int:
+    """Bytes of all files below a directory, by the documents that were read for it anyway. Raises as `Trees.totals`."""
+    tiers = store.repository.tiers
+    try:
+        return tiers.trees.total(sha1, tiers.sequence)
+    except TreeError:
+        return Trees(store.repository).totals(sha1, text).size  # which says what is wrong with it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from kacas.errors import KacasError
 from kacas.model.codec import MIB
@@ -25,6 +26,11 @@ class TableSource:
         self._tables = tables
         self._bad: dict[bytes, list[tuple[Place, str]]] = {}
         self._given: dict[bytes, Place] = {}
+        self._foreseen: dict[bytes, list[Location]] = {}
+
+    def foresee(self, places: dict[bytes, list[Location]]) -> None:
+        """These were looked up and will be asked for soon: they are not looked up again for the first time."""
+        self._foreseen = dict(islice(places.items(), _GIVEN))
 
     def get_many(self, digests: Sequence[bytes]) -> dict[bytes, memoryview]:
         """See ChunkSource."""
@@ -33,7 +39,7 @@ class TableSource:
     def _read(self, digests: Sequence[bytes], *, is_first: bool) -> dict[bytes, memoryview]:
         places: dict[bytes, Place] = {}
         room = _MOST
-        for digest, locations in self._tables.locate(digests).items():
+        for digest, locations in self._locate(digests).items():
             bad = {place for place, _ in self._bad.get(digest, ())}
             good = [place for one in locations if _is_possible(one) and (place := _place(one)) not in bad]
             if good and (size := good[0].stop - good[0].start) <= room:
@@ -50,6 +56,11 @@ class TableSource:
                 gone, is_first=False
             )
         return {digest: data[place] for digest, place in places.items() if place in data}
+
+    def _locate(self, digests: Sequence[bytes]) -> dict[bytes, list[Location]]:
+        foreseen = {digest: found for digest in digests if (found := self._foreseen.pop(digest, None))}
+        left = [digest for digest in digests if digest not in foreseen]
+        return foreseen | self._tables.locate(left) if left else foreseen
 
     def declared(self, digest: bytes) -> Declared | None:
         """See PartSource."""

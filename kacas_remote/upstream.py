@@ -260,27 +260,21 @@ class RemoteUpstream:
 
     def small(self, sha1s: Collection[bytes]) -> dict[bytes, int]:
         """See Upstream."""
-        found = self.tables.entries(sha1s)
+        found = self.tables.layouts(sha1s)
         if len(found) < len(set(sha1s)):
             with suppress(NotSupportedError):  # a web server lists nothing
                 self.tables.refresh()
-            found = self.tables.entries(sha1s)
-        return {sha1: entries[0].size for sha1, entries in found.items() if entries[0].size <= CHUNK_TARGET}
+            found = self.tables.layouts(sha1s)
+        return {sha1: layout.size for sha1, layout in found.items() if layout.size <= CHUNK_TARGET}
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
-        found = {
-            sha1: entry.root
-            for sha1, entries in self.tables.entries(sizes).items()
-            for entry in entries[:1]
-            if entry.size == sizes[sha1]
-        }
+        layouts = self.tables.layouts(sizes)
+        found = {sha1: layout.root for sha1, layout in layouts.items() if layout.size == sizes[sha1]}
         places = self.tables.locate(found.values())
-
-        def place(one: tuple[bytes, bytes]) -> tuple[bytes, int]:
-            return (places[one[1]][0].pack_id, places[one[1]][0].offset) if one[1] in places else (b"", 0)
-
-        return dict(sorted(found.items(), key=place))
+        self.by_table.foresee(places)
+        placed = [(places[root][0][:2] if root in places else (b"", 0), sha1, root) for sha1, root in found.items()]
+        return {sha1: root for _, sha1, root in sorted(placed)}
 
     def describe(self, uri: Uri, near: Near) -> Description:
         """See Upstream."""

@@ -46,7 +46,7 @@ def root_of(cursor: lmdb.Cursor[bytes], sha1: bytes, size: int, pack_of: PackOf)
     more = cursor.set_range(sha1)
     while more:
         key, value = cursor.item()
-        if key[:SHA1_SIZE] != sha1:
+        if not key.startswith(sha1):
             return None
         layout = decode_layout(value)
         if layout and (layout.sha1, layout.size) == (sha1, size) and pack_of(*NUMBER.unpack_from(key, ENTRY_KEY_SIZE)):

@@ -16,7 +16,7 @@ MAX_CANCELS = 1 << 16
 _CHECK_SIZE = 8
 _FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
 _HEAD = struct.Struct("<I16s20s49xB")  # the same, as far as the action: size, id, SHA-1, action
-_LAYOUT = struct.Struct("<I16x20s32sQ9xB")  # and of these size, SHA-1, root, size of the content, action
+_LAYOUT = struct.Struct("<I16s20s32sQqxB")  # and of these size, id, SHA-1, root, size of the content, time, action
 _SIZE = struct.Struct("<I")
 SHA1_OFFSET = _SIZE.size + ID_SIZE  # of the SHA-1 in an encoded entry
 MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_PATH_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
@@ -49,11 +49,13 @@ LAYOUT_ACTIONS = (int(Action.KEEP), int(Action.MEMBER))
 
 
 class Layout(NamedTuple):
-    """Which root the content with this SHA-1 and size has."""
+    """Which root the content with this SHA-1 and size has, as an entry says that has the id and the time."""
 
     sha1: bytes
     root: bytes
     size: int
+    time_ns: int
+    entry_id: bytes
 
 
 class Origin(IntEnum):
@@ -192,8 +194,8 @@ def decode_layout(data: bytes) -> Layout | None:
     check_at = len(data) - _CHECK_SIZE
     if check_at < _FIXED.size or checksum(_CHECK_SIZE, data[:check_at]) != data[check_at:]:
         return None
-    total, sha1, root, size, action = _LAYOUT.unpack_from(data)
-    return Layout(sha1, root, size) if total == len(data) and action in LAYOUT_ACTIONS else None
+    total, entry_id, sha1, root, size, time_ns, action = _LAYOUT.unpack_from(data)
+    return Layout(sha1, root, size, time_ns, entry_id) if total == len(data) and action in LAYOUT_ACTIONS else None
 
 
 def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:

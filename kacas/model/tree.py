@@ -33,6 +33,12 @@ _ROW = re.compile(
     rb'"(target|target_base64)":%b,"type":"link")\}(?:,(?=\{)|\Z)' % (_STRING, _STRING)
 )
 
+# The rows of most files: a name that is any file's and is written as it is, and a size that is one.
+_PLAIN_ROW = re.compile(
+    rb'\{"name":"(?!\.{1,2}")([ !#-.0-\[\]-~]{1,%d})",'
+    rb'"sha1":"([0-9a-f]{40})","size":(0|[1-9][0-9]{0,17}),"type":"file"\}(?:,(?=\{)|\Z)' % MAX_NAME_SIZE
+)
+
 
 class TreeError(ValueError):
     """Bytes that are not a tree document."""
@@ -128,14 +134,17 @@ def decode_tree(data: bytes) -> tuple[TreeEntry, ...]:
     before = b""
     # Read by hand, as it was written: a JSON decoder, and encoding again to compare, take three times as long.
     while at < stop:
-        row = _ROW.match(data, at, stop)
-        if row is None:
+        if (row := _PLAIN_ROW.match(data, at, stop)) is not None:
+            name, sha1, size = row.groups()
+            entry = TreeEntry(name, EntryType.FILE, unhexlify(sha1), int(size))
+        elif (row := _ROW.match(data, at, stop)) is not None:
+            entry = _entry(*row.groups())
+            name = entry[0]
+            check_name(name)
+        else:
             raise TreeError(
                 f"at byte {at} it is not in the one form that a directory has: order, keys or spaces differ"
             )
-        entry = _entry(*row.groups())
-        name = entry[0]
-        check_name(name)
         if name <= before:
             raise TreeError(f"the name {entry.text!r} stands there twice, or in the wrong place")
         before = name

@@ -173,7 +173,7 @@ class Delivery:
     def _send_packs(self, targets: list[Target]) -> Inventory:
         """All that is missing, and what names it; returns what was counted on."""
         inventory = self._inventory()
-        with Sender(self._blobs, self._limit_bytes_s) as sender:
+        with Sender(self._blobs, self._limit_bytes_s, sum(target.size for target in targets)) as sender:
             packing = Packing(self._repository.lookup, inventory, sender, self._remote.mark(), self.summary)
             while True:
                 inventory.look()

@@ -18,7 +18,7 @@ from kacas_remote.push.inventory import Inventory
 from kacas_remote.push.local import CHUNK, LocalPayloads, Payload
 from kacas_remote.push.packs import PackBuilder
 from kacas_remote.push.plan import Target
-from kacas_remote.push.sending import Sender
+from kacas_remote.push.sending import Landed, Sender
 from kacas_remote.push.summary import PushSummary
 
 _NODES = 64  # of 10 KiB each
@@ -125,7 +125,7 @@ class Packing:
             self._ship()
         if self._pack is None:
             buffer = self._sender.buffer()
-            self._note_arrived()
+            self._note_arrived(self._sender.landed())
             self._pack = PackBuilder(buffer, self._remote_id, self._sender.pack_size)
         return self._pack
 
@@ -135,8 +135,8 @@ class Packing:
             self._summary.chunk_size += pack.payload_size
             self._sender.send(pack)
 
-    def _note_arrived(self) -> None:
-        for pack in self._sender.landed():
+    def _note_arrived(self, packs: list[Landed]) -> None:
+        for pack in packs:
             self._summary.packs += 1
             self._inventory.arrived(pack)
 
@@ -147,8 +147,8 @@ class Packing:
     def settle(self) -> None:
         """Send the rest, and wait until all has arrived."""
         self._ship()
-        self._sender.settle()
-        self._note_arrived()
+        while packs := self._sender.next_landed():
+            self._note_arrived(packs)  # while the others are on their way
 
     def name(self, target: Target, root: bytes) -> None:
         """Name what is there, when it is late."""

@@ -30,15 +30,17 @@ class Landed(NamedTuple):
 class Sender:
     """Sends packs by daemon threads: who is interrupted need not wait for them. Used by one thread. A context manager."""
 
-    def __init__(self, blobs: BlobStore, limit_bytes_s: float | None = None) -> None:
-        """limit_bytes_s: that `blobs` keeps."""
+    def __init__(self, blobs: BlobStore, limit_bytes_s: float | None = None, size: int = 0) -> None:
+        """limit_bytes_s: that `blobs` keeps. size: about what will be sent, bytes."""
         self._blobs = blobs
         self._landed: list[Landed] = []
         self._count = IN_FLIGHT
-        self.pack_size = PACK_SIZE
+        self._full_size = PACK_SIZE
         if limit_bytes_s:
             # One second's worth at a time, so that the line is used evenly.
-            self.pack_size, self._count = max(_SMALLEST, min(PACK_SIZE, int(limit_bytes_s))), 1
+            self._full_size, self._count = max(_SMALLEST, min(PACK_SIZE, int(limit_bytes_s))), 1
+        # The sooner the first one goes, the sooner the service has something to do; of many it is one more.
+        self.pack_size = self._full_size // 4 if size >= IN_FLIGHT * PACK_SIZE else self._full_size
         self._waiting: SimpleQueue[PackBuilder | None] = SimpleQueue()
         self._free: list[mmap.mmap] = []
         self._changed = threading.Condition()
@@ -80,6 +82,7 @@ class Sender:
         """Let the pack go. Raises what sending raised before."""
         with self._changed:
             self._check()
+            self.pack_size = self._full_size
             self._flying += 1
             if len(self._threads) < min(self._count, self._flying):
                 thread = threading.Thread(target=self._work, name="kacas-push", daemon=True)
@@ -87,12 +90,13 @@ class Sender:
                 thread.start()
         self._waiting.put(pack)
 
-    def settle(self) -> None:
-        """Wait until all have arrived. Raises what sending raised."""
+    def next_landed(self) -> list[Landed]:
+        """As `landed`, but waits until one has arrived; none if all have. Raises what sending raised."""
         with self._changed:
-            while self._flying and self._failure is None:
+            while self._flying and not self._landed and self._failure is None:
                 self._changed.wait(_TICK_S)
             self._check()
+        return self.landed()
 
     def _check(self) -> None:
         if self._failure is not None:

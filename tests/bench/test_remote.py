@@ -28,7 +28,7 @@ def test_promises_are_of_kacas_beside_its_neighbour_of_the_same_place() -> None:
         },
         "slices, 50 ms": {"kacas": one(cold_requests=4, cold_bytes=2e5, nearby_requests=2)},
         "trees, loopback": {
-            "kacas": one(push_tree_s=1, pull_tree_s=1),
+            "kacas": one(push_tree_s=1, fetch_tree_s=0.4, pull_tree_s=1),
             "one object": one(push_tree_s=20, pull_tree_s=5),
         },
     }
@@ -39,7 +39,8 @@ def test_promises_are_of_kacas_beside_its_neighbour_of_the_same_place() -> None:
         "1 % changed beside the first, loopback": False,
         "pull beside a raw download, loopback": False,
         "push small files beside one object each, loopback": True,
-        "pull small files beside one object each, loopback": False,
+        "pull small files into the store beside one object each, loopback": True,
+        "pull and restore small files beside one object each, loopback": False,
         "requests of a cold slice": True,
         "moved for a cold slice": True,
         "requests of the next": False,

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 import kacas
+from kacas.errors import WrongKindError
 from kacas.model.uri import parse_uri
+from kacas.upkeep.verify import verify
 from kacas_remote.blobs.memory import MemoryBlobs
+from kacas_remote.layout import PACKS
+from kacas_remote.pulling import pull
 from kacas_remote.push import push
 from kacas_remote.remote import new_remote
 from tests.remote.counting import CountingBlobs
@@ -57,6 +61,44 @@ def test_a_directory_of_many_small_files_comes_in_few_requests(
         blobs.clear()
         assert [item.name for item in node.list_dir(uri)] == [item.name for item in lab.list_dir(uri)]
         assert blobs.count == 0
+
+
+def test_the_size_of_what_is_pulled_counts_a_file_under_each_of_its_names(
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
+) -> None:
+    made = directory(tmp_path / "run7", 20)  # one of them twice
+    for name, data in made.items():
+        (tmp_path / "both" / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "both" / "b" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "both" / "a" / name).write_bytes(data)
+        (tmp_path / "both" / "b" / name).write_bytes(data)
+    uri = lab.store_dir(tmp_path / "both")
+    file = lab.store_text("no directory").replace("sha1://", "sha1dir://")
+    push(lab, new_remote("lab", blobs), [uri, file.replace("sha1dir://", "sha1://")])
+    with kacas.Store.open(tmp_path / "node", behind=[upstream_on(blobs, tmp_path / "cache", trusted=True)]) as node:
+        summary = pull(node, [uri, file])
+        assert summary.raw_size == 2 * sum(map(len, made.values()))
+        assert [type(why) for why in summary.failed.values()] == [WrongKindError]
+
+
+def test_a_small_content_with_a_header_that_was_altered_is_kept_with_a_good_one(
+    tmp_path: Path, lab: kacas.Store, blobs: CountingBlobs
+) -> None:
+    made = tree(tmp_path / "tree", 1, 50)
+    uri = lab.store_dir(tmp_path / "tree")
+    push(lab, new_remote("lab", blobs), [uri])
+    wanted = made["folder 0/inner/file 7.txt"]
+    digest = bytes.fromhex(lab.describe(f"{uri.partition('?')[0]}/folder 0/inner/file 7.txt").root)
+    (pack,) = [info.key for info in blobs.list(PACKS) if digest in blobs.get(info.key, 1 << 20)]
+    data = bytearray(blobs.get(pack, 1 << 20))
+    data[data.index(digest) + len(digest)] ^= 1  # its check; the content is what it was
+    blobs.put(pack, data)
+    upstream = upstream_on(blobs, tmp_path / "cache", trusted=True)
+    with kacas.Store.open(tmp_path / "node", behind=[upstream]) as node:
+        assert not pull(node, [uri]).failed
+    with kacas.Store.open(tmp_path / "node") as node:
+        assert node.load_bytes(f"{uri.partition('?')[0]}/folder 0/inner/file 7.txt") == wanted
+        assert verify(node).clean
 
 
 def test_a_path_in_a_directory_of_a_remote_leads_to_its_file(

@@ -23,10 +23,12 @@ from kacas.model.pack_format import (
     decode_footer,
     decode_table,
 )
+from kacas_remote.blob_ranges import BlobRanges
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.layout import pack_key
 from kacas_remote.pack_tables import read_table
 from kacas_remote.removed import remove_entries
+from kacas_remote.table_source import TableSource
 from kacas_remote.tables import Tables
 from tests.remote.buckets import Bucket, entry_of, pack_of, put_pack, sha1_of
 
@@ -85,6 +87,27 @@ def test_entries_that_were_removed_do_not_count_and_those_pushed_again_do(bucket
     put_pack(bucket, [], [again])
     tables.refresh()
     assert tables.entries([old.sha1]) == {old.sha1: [again]}
+
+
+def test_what_the_newest_entry_says_is_told_of_many_at_once(bucket: Bucket, tables: Tables) -> None:
+    old, gone = entry_of(b"one"), entry_of(b"two")
+    new = entry_of(b"one")._replace(root=bytes(32), time_ns=old.time_ns + 1)
+    put_pack(bucket, [b"one", b"two"], [new, old, gone])
+    remove_entries(bucket.blobs, gone.sha1, [gone.entry_id])
+    tables.refresh()
+    found = tables.layouts([old.sha1, gone.sha1, bytes(20)])
+    assert {sha1: (one.root, one.size) for sha1, one in found.items()} == {old.sha1: (new.root, new.size)}
+
+
+def test_a_place_that_was_foreseen_and_is_gone_is_looked_for_anew(bucket: Bucket, tables: Tables) -> None:
+    first = put_pack(bucket, [b"one", b"two"])
+    tables.refresh()
+    source = TableSource(BlobRanges(bucket.blobs), tables)
+    source.foresee(tables.locate([chunk_digest(b"one")]))
+    put_pack(bucket, [b"one"])
+    bucket.blobs.delete([pack_key(first)])  # as a collector does it
+    found = source.get_many([chunk_digest(b"one"), chunk_digest(b"two")])
+    assert {digest: bytes(data[-3:]) for digest, data in found.items()} == {chunk_digest(b"one"): b"one"}
 
 
 def test_a_table_that_is_damaged_or_of_another_remote_is_named_and_the_others_are_used(
