@@ -70,6 +70,10 @@ class Ingest:
         self._free: list[bytearray] = []
         self._local = threading.local()
 
+    def close(self) -> None:
+        """Give the blocks back at once: whoever is closed may be garbage for long before it is collected."""
+        self._free.clear()
+
     def put(
         self,
         source: Source,

@@ -96,6 +96,7 @@ class Repository:
         """Release index and files. Content that is open for reading stays readable; a new call is refused."""
         if not self.closed:
             self.closed = True
+            self._ingest.close()
             self._fetch.close()
             self.tiers.close()
             self.behind.close()

@@ -258,6 +258,21 @@ def check_memory(tmp_path: Path, size: int, bound: int) -> dict[str, int]:
     return found
 
 
+def many_stores(where: Path) -> int:
+    """Bytes that five more stores hold after they are closed, each of which took an array."""
+    gc.disable()
+    array, held = np.arange(BLOCK * 4 * COLUMNS, dtype="<i2").reshape(-1, COLUMNS), []
+    for number in range(6):
+        with open_store(where / str(number), where / "cache", create=True) as store:
+            store.store_npy(array)
+        held.append(anonymous_memory())
+    return held[-1] - held[0]
+
+
+def test_what_a_store_took_is_given_back_when_it_is_closed(tmp_path: Path) -> None:
+    assert children.run(lambda: many_stores(tmp_path), 60).get() < 32 * MIB
+
+
 @pytest.mark.heavy
 def test_streams_of_384_mib_are_not_held(tmp_path: Path) -> None:
     print(children.run(lambda: check_memory(tmp_path, 384 * MIB, 256 * MIB), 250).get())
