@@ -96,12 +96,9 @@ class Repository:
         """Release index and files. Content that is open for reading stays readable; a new call is refused."""
         if not self.closed:
             self.closed = True
-            self._ingest.close()
-            self._fetch.close()
-            self.tiers.close()
-            self.behind.close()
-            self.segment_maker.close()
-            self.lookup.close()
+            parts = (self._ingest, self._fetch, self.tiers, self.behind, self.segment_maker, self.lookup)
+            for part in parts:
+                part.close()
 
     @property
     def room(self) -> int:
