@@ -92,7 +92,7 @@ class DecodedChunks:
 
 
 def _fresh(size: int) -> memoryview:
-    """Memory whose pages are taken in one call: taken one by one, as they are filled, those of 256 KiB cost 110 µs, not 50."""
+    """Memory whose pages are taken in one call: one by one, as they are filled, those of 256 KiB would cost up to twice as much."""
     if sys.platform == "linux" and size >= _MAPPED_FROM:
         try:
             return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
