@@ -9,8 +9,8 @@ processor, counted in that of SHA-1 over the same samples, so that a slow or bus
 
 The cheapest recipe wins; raw takes no time, and one byte for each. With `auto`, what is the best at 8 times is used beside it: for
 so many of the chunks that storing all takes about one and a half times as long as hashing them, and for a sixth of them at least if
-there are two threads. So two processors get what they can do in that time, and where there are more, the denser recipe is for
-nothing. Where it is told that data will be read often, the time of decoding counts as well, once for each reading.
+there are two threads or more. So two processors get what they can do in that time, and where there are more, the denser recipe is
+for nothing. Where it is told that data will be read often, the time of decoding counts as well, once for each reading.
 """
 
 from __future__ import annotations
