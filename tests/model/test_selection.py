@@ -314,6 +314,7 @@ BAD = [
     [[0], [1, 2]], (slice(0), [9]), ([9], np.zeros((0, 1), int)),
     [4], [[-5]], ([0, 1], [0, 1, 2]), np.zeros(3), np.zeros(0), np.zeros((4, 2), bool), np.zeros((5,), bool), np.zeros((0,), bool),
     np.zeros((4, 3, 1), bool), slice("a"), slice(None, None, 0), slice(1.0), np.array([2**63], "u8"), 2**70,
+    (slice(None, None, 0), "a"), (9, np.zeros(4, bool)),
     (True, [9, 9]), (False, 9), ([], 9), (0, [], [9]), np.array(1.0), np.array("a"),
 ]  # fmt: skip
 
