@@ -173,6 +173,23 @@ def test_a_selection_equals_numpy(data: st.DataObject, array: Array, chunk_size:
     assert_same(select(array, index, chunk_size=chunk_size), expected)
 
 
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), array=arrays())
+def test_integers_slices_and_bools_alone_equal_numpy(data: st.DataObject, array: Array) -> None:
+    """Most of them have a short way."""
+    axes = array.shape[: data.draw(st.integers(0, array.ndim))]
+    items = [data.draw(slices_of(size) | st.integers(-size - 1, size) | st.booleans()) for size in axes]
+    index = items[0] if len(items) == 1 else tuple(items)
+    try:
+        expected = array[index]
+    except IndexError as exc:
+        with pytest.raises(IndexError) as caught:
+            select(array, index)
+        assert str(caught.value).strip() == str(exc).strip()
+    else:
+        assert_same(select(array, index), expected)
+
+
 @settings(deadline=None)
 @given(data=st.data(), array=arrays(), chunk_size=st.sampled_from([1, 8, 24]), block=st.sampled_from([1, 16, 70]))
 def test_blocks_of_any_size_give_the_same(data: st.DataObject, array: Array, chunk_size: int, block: int) -> None:
