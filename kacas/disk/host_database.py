@@ -54,7 +54,8 @@ class HostDatabase:
         self._connection: sqlite3.Connection | None = None
         self._renewals = 0
         self._unusable = False
-        with _lock:
+        self._lock = _lock_of_the_dispensable if dispensable else _lock
+        with self._lock:
             _objects.add(self)
 
     def __del__(self) -> None:
@@ -62,7 +63,7 @@ class HostDatabase:
 
     def close(self) -> None:
         """Release what is open. It may be used again."""
-        with _lock:
+        with self._lock:
             self._disconnect()
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -80,7 +81,7 @@ class HostDatabase:
         return bytes(found)
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
-        with _lock:
+        with self._lock:
             while True:
                 if self._unusable and self._dispensable:
                     raise UnavailableError
@@ -160,16 +161,24 @@ class HostDatabase:
                 pass  # it was a cache
 
 
-# SQLite must not be used across a fork, not even closed: so there is no connection while one happens. One lock for all
-# keeps a thread from opening one meanwhile, and a child from inheriting a lock that nobody will release.
+# SQLite must not be used across a fork, not even closed: so there is no connection while one happens. A lock for all
+# keeps a thread from opening one meanwhile, and a child from inheriting a lock that nobody will release. What is dispensable
+# has another one: it must not wait until whoever waits for the others' databases has them.
 _lock = threading.RLock()
+_lock_of_the_dispensable = threading.RLock()
 _objects: weakref.WeakSet[HostDatabase] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
     _lock.acquire()
+    _lock_of_the_dispensable.acquire()
     for database in _objects:
         database._disconnect()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
+def _after_fork() -> None:
+    _lock_of_the_dispensable.release()
+    _lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
