@@ -95,10 +95,12 @@ class Interrupter:
         self.steps: set[tuple[str, int]] = set()
 
     def __enter__(self) -> None:
+        self._over = False
         self._old = signal.signal(signal.SIGALRM, self._come)
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 8e-3))
 
     def __exit__(self, *exc: object) -> None:
+        self._over = True  # one that comes now must not order another, which pytest's own handler would get
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._old)
 
@@ -106,7 +108,8 @@ class Interrupter:
         if frame is not None and frame.f_code.co_filename in FILES and frame.f_code.co_name != "_open_writer":
             self.steps.add((frame.f_code.co_name, frame.f_lasti))
             raise KeyboardInterrupt
-        signal.setitimer(signal.ITIMER_REAL, 1e-5)
+        if not self._over:
+            signal.setitimer(signal.ITIMER_REAL, 1e-5)
 
 
 def test_after_ctrl_c_at_any_step_no_temporary_is_left_and_nobody_waits_for_ever(
