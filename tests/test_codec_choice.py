@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -279,6 +280,15 @@ def test_auto_makes_as_many_chunks_denser_as_the_threads_have_time_for(
             codecs.append(store.describe(uri).ratio)
     assert codecs[0] <= codecs[1] <= codecs[2]
     assert codecs[2] > 1.1 * codecs[0]
+
+
+def test_what_one_sample_alone_saves_counts_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried twice, and is as large as it was."""
+    ticks = itertools.count()
+    monkeypatch.setattr("kacas.codec_choice.time.thread_time", lambda: float(next(ticks)))  # all take as long
+    sample = memoryview(np.random.default_rng(0).integers(0, 120, 40_000, np.uint8).tobytes())
+    assert choose("auto", [sample], "u", 1, ()) == choose("auto", [sample, sample], "u", 1, ())
+    assert choose("auto", [sample], "u", 1, ()).compressor != "lz4", "that is for noise"
 
 
 def test_the_share_of_denser_chunks_is_spread_evenly() -> None:
