@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread decodes before it takes more
 _ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's work for a request is that of 1 MiB
 _PACK_SIZE = 24 * MIB  # as it is encoded, of what is asked for at once where a remote says in which object it lies
+_LONG_RUN = 4 * MIB  # as it is encoded, one behind the other in one object
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
 _GROUP_COUNT = 512
 
@@ -337,13 +338,14 @@ def _groups(
     chunks: Iterable[tuple[T, Child]], most: int, first: int = 0, lies: Lies = lambda _: None
 ) -> Iterator[list[tuple[T, Child]]]:
     """Chunks of so many bytes at most, or one, each with what it is called or where it begins. first: bytes of the first group, if
-    fewer; each is twice as large as the one before. lies: see PartSource. What lies in one object ends with it: a service reads
-    blocks of it, and those at the ends of a range in vain."""
+    fewer; each is twice as large as the one before. lies: see PartSource. What lies long in one object ends with it: a service
+    reads blocks of it, and those at the ends of a range in vain. Short runs by turns stay together: each alone costs a request."""
     group: list[tuple[T, Child]] = []
-    size, room, last = 0, first or most, ""
+    size, room, last, run = 0, first or most, "", 0
     for at, child in chunks:
         where, stored = lies(child.digest) or ("", child.size)
-        if group and (where != last or size + stored > room or len(group) >= _GROUP_COUNT):
+        ends, run = (False, run + stored) if where == last else (run >= _LONG_RUN, stored)
+        if group and (ends or size + stored > room or len(group) >= _GROUP_COUNT):
             yield group
             group, size, room = [], 0, min(most, 2 * room)
         group.append((at, child))
