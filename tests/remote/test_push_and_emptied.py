@@ -108,10 +108,12 @@ def test_a_private_bucket_that_was_emptied_is_claimed_again_and_one_that_is_plai
     blobs = MemoryBlobs()
     remote = private_remote(blobs, tmp_path.name, keys=FixedKeys(tmp_path.name))
     push(store, remote, contents(store))
+    assert not list(remote.blobs.list(LEASES))  # who finds nothing sees whose it is
     empty(blobs)
     push(store, remote, contents(store))
     with pytest.raises(InvalidRemoteError, match="is private to the access group"):
         Remote("plain", blobs).marked  # noqa: B018
+    assert not list(remote.blobs.list(LEASES))  # who finds nothing sees whose it is
     empty(blobs)
     new_remote("plain", blobs)
     with pytest.raises(PushError, match="is a plain remote"):
