@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread decodes before it takes more
 _ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's work for a request is that of 1 MiB
 _PACK_SIZE = 24 * MIB  # as it is encoded, of what is asked for at once where a remote says in which object it lies
-_LONG_RUN = 4 * MIB  # as it is encoded, one behind the other in one object
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
 _GROUP_COUNT = 512
 
@@ -344,7 +343,7 @@ def _groups(
     size, room, last, run = 0, first or most, "", 0
     for at, child in chunks:
         where, stored = lies(child.digest) or ("", child.size)
-        ends, run = (False, run + stored) if where == last else (run >= _LONG_RUN, stored)
+        ends, run = (False, run + stored) if where == last else (run >= _WINDOW_SIZE, stored)
         if group and (ends or size + stored > room or len(group) >= _GROUP_COUNT):
             yield group
             group, size, room = [], 0, min(most, 2 * room)
