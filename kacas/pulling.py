@@ -337,13 +337,14 @@ def _groups(
     chunks: Iterable[tuple[T, Child]], most: int, first: int = 0, lies: Lies = lambda _: None
 ) -> Iterator[list[tuple[T, Child]]]:
     """Chunks of so many bytes at most, or one, each with what it is called or where it begins. first: bytes of the first group, if
-    fewer; each is twice as large as the one before. lies: see PartSource. What lies in one object ends with it: a service reads
-    blocks of it, and those at the ends of a range in vain."""
+    fewer; each is twice as large as the one before. lies: see PartSource. What lies long in one object ends with it: a service
+    reads blocks of it, and those at the ends of a range in vain. Short runs by turns stay together: each alone costs a request."""
     group: list[tuple[T, Child]] = []
-    size, room, last = 0, first or most, ""
+    size, room, last, run = 0, first or most, "", 0
     for at, child in chunks:
         where, stored = lies(child.digest) or ("", child.size)
-        if group and (where != last or size + stored > room or len(group) >= _GROUP_COUNT):
+        ends, run = (False, run + stored) if where == last else (run >= _WINDOW_SIZE, stored)
+        if group and (ends or size + stored > room or len(group) >= _GROUP_COUNT):
             yield group
             group, size, room = [], 0, min(most, 2 * room)
         group.append((at, child))

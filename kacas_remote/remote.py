@@ -30,7 +30,7 @@ _MOST = 16 << 10  # bytes of the marker
 
 @dataclass
 class _Known:
-    """What was read of a remote: it never changes."""
+    """What was read of a remote last: it changes only where a bucket is emptied and made anew."""
 
     remote_id: bytes | None = None
 
@@ -65,13 +65,13 @@ class Remote:
         A bucket without a marker, as kachery-cloud fills it, or a web server, has one made of its URL, until it has a marker.
         Raises NewerFormatError, DamagedRemoteError, or as `get`.
         """
-        found = self._known.remote_id or self._read_marker()
+        found = self._known.remote_id or self.look()
         return found or hashlib.sha256(b"kacas remote " + self.blobs.name.encode()).digest()[:16]
 
     @property
     def marked(self) -> bool:
         """Whether it has a marker: whether anything of kacas may be in it. One round trip, until there is one."""
-        return self._known.remote_id is not None or self._read_marker() is not None
+        return self._known.remote_id is not None or self.look() is not None
 
     def check_open(self) -> None:
         """Raises InvalidRemoteError if all of it is sealed, and it was not added so. One round trip, until it has a marker."""
@@ -118,11 +118,17 @@ class Remote:
                 self._known.remote_id = parse_marker(data, MARKER)
         return self.remote_id
 
-    def _read_marker(self) -> bytes | None:
+    def look(self) -> bytes | None:
+        """Read the marker again: the id in it, which counts from now on; None if there is none. One round trip.
+
+        A Remote may live for days, and the bucket be emptied, or made private, meanwhile. Raises as `remote_id`, and
+        InvalidRemoteError if all of it is sealed, and it was not added so.
+        """
         where = f"{self.blobs.name}: {MARKER}"
         try:
             data = self.blobs.get(MARKER, _MOST)
         except BlobNotFoundError:
+            self._known.remote_id = None
             return None
         except SizeLimitError as exc:
             raise DamagedRemoteError(f"{where} is too large for a marker of kacas; is the URL right?") from exc

@@ -20,6 +20,7 @@ from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
 from kacas_remote.blobs.claim import claim, is_claimed
 from kacas_remote.blobs.joined_ranges import handed_out, joined_ranges
 from kacas_remote.blobs.keys import check_key, check_prefix
+from kacas_remote.blobs.per_process import PerProcess
 from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError, GroupAccessError, NotSupportedError
 from kacas_remote.layout import GROUPS, MARKER, PROBES
 from kacas_remote.sealing.epoch_keys import EpochKeys, Keys
@@ -70,6 +71,7 @@ class SealedBlobs:
         self.inner, self._keys = inner, keys
         self._miss_s, self._list_s, self._strict = miss_s, list_s, strict
         self._refreshed_s = float("-inf")
+        self._looking = PerProcess(threading.Lock)
         self._is_ours = False
         self._epochs_of: dict[str, int] = {}  # where a key was seen, if it may be in more than one epoch
         self._own = threading.local()
@@ -221,8 +223,11 @@ class SealedBlobs:
                     answer = self._unbroken(key, epoch, ask)
                     self._remember(key, epoch, len(epochs))
                     return answer
-            if not self._look_for_epochs(self._miss_s):
+            self._look_for_epochs(self._miss_s)
+            if asked.issuperset(epoch.epoch for epoch in self._keys.epochs()):
                 break
+        if key == MARKER:
+            self._is_ours = False  # all of it may have gone, and be made anew by somebody else
         self.check()
         raise BlobNotFoundError(f"{self.name} has no {key}; perhaps it was removed")
 
@@ -240,14 +245,18 @@ class SealedBlobs:
                     ) from exc
         raise AssertionError
 
-    def _look_for_epochs(self, after_s: float) -> bool:
-        """Whether there are new ones; nobody is asked twice within `after_s`."""
+    def _look_for_epochs(self, after_s: float) -> None:
+        """Nobody is asked twice within `after_s`. Who comes while somebody asks waits for the answer: it counts for both."""
+        with self._looking.get():
+            self._look_in_turn(after_s)
+
+    def _look_in_turn(self, after_s: float) -> None:
         now_s = time.monotonic()
         if now_s - self._refreshed_s < after_s:
-            return False
+            return
         self._refreshed_s = now_s
         try:
-            return self._keys.refresh()
+            self._keys.refresh()
         except GroupAccessError:
             raise
         except (StoreError, InvalidSettingError) as exc:
@@ -258,7 +267,6 @@ class SealedBlobs:
                     f"began. {exc}",
                     path=self.name,
                 ) from exc
-            return False
 
     def _remember(self, key: str, epoch: EpochKeys, epochs: int) -> None:
         if epochs > 1:

@@ -61,6 +61,7 @@ class Delivery:
         self._limit_bytes_s = limit_bytes_s
         self._watcher = watcher
         self._recipes = Recipes(self._blobs, repository.cache)
+        self._remote_id = b""  # in whose name packs are made
         self._is_anew = False  # begun again, after this push was taken for dead
         self._begun = time.monotonic()
 
@@ -68,7 +69,7 @@ class Delivery:
         """Raises what the remote raises, LeaseLostError; what is wrong here goes to `failures`."""
         targets = self._to_do()
         if targets:
-            self._remote.mark()
+            self._remote.mark()  # before a lease is there
         if targets and self._plain:
             self._send_plain(targets)
         elif targets:
@@ -107,7 +108,7 @@ class Delivery:
         asked = [target for target in targets if target.has_recipe and not target.is_member]
         roots = self._roots(asked)
         with ThreadPoolExecutor(_AT_ONCE, "kacas-push") as pool:
-            marked = pool.submit(lambda: self._remote.marked)  # what comes next wants its id
+            marked = pool.submit(self._remote.look)  # what comes next wants its id
             there = list(pool.map(lambda target: self._is_there(target, roots[target.sha1]), asked))
             marked.result()
         settled = {index for target, is_there in zip(asked, there, strict=True) if is_there for index in target.asked}
@@ -156,25 +157,34 @@ class Delivery:
 
     def _send_under_lease(self, targets: list[Target]) -> None:
         for attempt in range(_TRIES):
+            inventory = self._inventory()
             try:
                 with _held(self._blobs) as lease:
-                    inventory = self._send_packs(targets)
-                    with ThreadPoolExecutor(1, "kacas-push") as pool:
-                        held = pool.submit(lease.check)
+                    self._send_packs(targets, inventory)
+                    with ThreadPoolExecutor(2, "kacas-push") as pool:
+                        held, same = pool.submit(lease.check), pool.submit(self._check_marker)
                         inventory.check()
                         held.result()
+                        same.result()
                 return
             except LeaseLostError:
                 if attempt == _TRIES - 1:
                     raise
-                # What this push published names what a collector may have taken.
+                # What this push published names what a collector may have taken. Or all of the bucket went.
                 self._is_anew = True
+                if self._remote.look() != self._remote_id:
+                    inventory.take_back()
 
-    def _send_packs(self, targets: list[Target]) -> Inventory:
-        """All that is missing, and what names it; returns what was counted on."""
-        inventory = self._inventory()
+    def _check_marker(self) -> None:
+        """Raises LeaseLostError if the bucket was emptied meanwhile: packs are believed only beside the marker that they name."""
+        if self._remote.look() != self._remote_id:
+            raise LeaseLostError(f"{self._blobs.name}: it was emptied, or made anew, during the push; push again")
+
+    def _send_packs(self, targets: list[Target], inventory: Inventory) -> None:
+        """All that is missing, and what names it."""
+        self._remote_id = self._remote.mark()
         with Sender(self._blobs, self._limit_bytes_s, sum(target.size for target in targets)) as sender:
-            packing = Packing(self._repository.lookup, inventory, sender, self._remote.mark(), self.summary)
+            packing = Packing(self._repository.lookup, inventory, sender, self._remote_id, self.summary)
             while True:
                 inventory.look()
                 self._pack(packing, self._unnamed(inventory, targets))
@@ -190,7 +200,6 @@ class Delivery:
                     packing.name(target, self._chosen[target.key])
                 packing.name_late()
                 self._write_recipes(unnamed, inventory)
-        return inventory
 
     def _removed_meanwhile(self, inventory: Inventory, targets: list[Target]) -> list[Target]:
         """Those whose entries somebody removed who did not see yet what was just published, as a directory that holds them."""

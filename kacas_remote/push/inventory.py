@@ -12,7 +12,7 @@ from kacas.model.location import Location
 from kacas.model.manifest import Child
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.condemned import condemned_packs
-from kacas_remote.layout import PACKS, pack_id_of
+from kacas_remote.layout import PACKS, pack_id_of, pack_key
 from kacas_remote.push.sending import Landed
 from kacas_remote.recipe import ChunkPlace
 from kacas_remote.tables import Tables
@@ -69,6 +69,10 @@ class Inventory:
             raise LeaseLostError(
                 f"{self._blobs.name}: {len(condemned)} packs that were counted on were condemned meanwhile; push again"
             )
+
+    def take_back(self) -> None:
+        """Delete what was sent: the bucket has another id now, in whose name nobody believes it, and collectors stop at it."""
+        self._blobs.delete(map(pack_key, self._own))
 
     def look_for_removals(self) -> bool:
         """See what was removed; whether anything was since it was looked for last."""

@@ -74,7 +74,6 @@ def killed(store: kacas.Store, bucket: Path, uris: list[str], *at: str) -> subpr
 POINTS = [
     ("put", "leases/", "1", "before"),
     ("list", PACKS, "1", "before"),
-    ("list", PACKS, "2", "before"),
     ("put", PACKS, "1", "before"),
     ("put", PACKS, "2", "before"),
     ("put", PACKS, "3", "before"),

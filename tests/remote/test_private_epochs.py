@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +142,41 @@ def test_who_must_know_of_all_epochs_lists_nothing_until_the_record_was_looked_a
             list(strict.list("leases/"))
     keys.is_away = False
     assert [info.key for info in strict.list("leases/")] == ["leases/1", "leases/2"]
+
+
+class SlowKeys(FixedKeys):
+    """Whose record comes when the test lets it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.begun, self.let = threading.Event(), threading.Event()
+
+    def refresh(self) -> bool:
+        self.begun.set()
+        assert self.let.wait(20)
+        return super().refresh()
+
+
+def test_who_lists_while_another_thread_looks_for_epochs_waits_for_what_it_finds(
+    memory: CountingBlobs, group: str
+) -> None:
+    keys = SlowKeys(group)
+    sealed = SealedBlobs(memory, keys)
+    sealed.put("packs/1", b"old")
+    rotate(group)
+    newer = SealedBlobs(memory, FixedKeys(group))
+    newer.put("condemned/1", b"of the epoch that is not known yet")
+    newer.put("recipes/1", b"of it, too")
+    with ThreadPoolExecutor(3) as pool:
+        packs = pool.submit(lambda: list(sealed.list("packs/")))
+        assert keys.begun.wait(20)
+        condemned = pool.submit(lambda: list(sealed.list("condemned/")))
+        recipe = pool.submit(sealed.get, "recipes/1", 100)
+        waiting: list[Future[Any]] = [condemned, recipe]
+        wait(waiting, timeout=0.2)  # who does not wait is done by now
+        keys.let.set()
+        assert [len(packs.result()), len(condemned.result())] == [1, 1]
+        assert recipe.result() == b"of it, too"
 
 
 def test_a_collector_waits_longer_than_a_new_epoch_goes_unseen() -> None:

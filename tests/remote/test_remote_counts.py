@@ -83,20 +83,32 @@ def test_what_a_push_need_not_wait_for_is_asked_at_once(
             "marker and recipe": [("get", MARKER), ("get_ranges", RECIPES)],
             "condemned packs, packs and removals": [("list", CONDEMNED), ("list", PACKS), ("list", REMOVED)],
             "the pack, and packs again": [("put_if_absent", PACKS), ("list", PACKS)],
-            "the lease, and condemned packs again": [("get", LEASES), ("list", CONDEMNED)],
+            "the lease, the marker, and condemned packs again": [("get", LEASES), ("get", MARKER), ("list", CONDEMNED)],
         },
     )
     push(store, Remote("lab", meeting, remote.configuration), [uri])
     assert len(meeting.met) == 4
     # Alone: taking the lease, the recipe, the lease's end. So 7 round trips.
-    assert calls(blobs.take()) == 2 + 3 + 2 + 2 + 3
+    assert calls(blobs.take()) == 2 + 3 + 2 + 3 + 3
 
 
-def test_who_pushes_again_knows_the_marker(store: kacas.Store, remote: Remote, blobs: CountingBlobs) -> None:
+def test_who_pushes_again_looks_at_the_marker_only_beside_something_else(
+    store: kacas.Store, remote: Remote, blobs: CountingBlobs
+) -> None:
     push(store, remote, [store.store_bytes(b"one")])
+    meeting = Meeting(
+        blobs,
+        {
+            "recipe": [("get", MARKER), ("get_ranges", RECIPES)],
+            "lease": [("get", MARKER), ("get", LEASES)],
+        },
+    )
+    again = Remote("lab", meeting, remote.configuration)
+    again._known = remote._known
     blobs.clear()
-    push(store, remote, [store.store_bytes(b"two")])
-    assert calls(blobs.take(), "get", MARKER) == 0
+    push(store, again, [store.store_bytes(b"two")])
+    assert len(meeting.met) == 2
+    assert calls(blobs.take(), "get", MARKER) == 2
 
 
 def test_an_array_comes_to_a_cold_host_with_little_beside_its_bytes(
@@ -115,6 +127,21 @@ def test_an_array_comes_to_a_cold_host_with_little_beside_its_bytes(
         assert calls(asked) <= calls(asked, "get", "packs/") + BESIDE
         assert np.array_equal(host.load_npy(uri), array)
         assert calls(blobs.take()) == 0
+
+
+def test_an_array_whose_chunks_lie_by_turns_in_two_packs_is_not_asked_for_chunk_by_chunk(
+    store: kacas.Store, remote: Remote, blobs: CountingBlobs, tmp_path: Path
+) -> None:
+    array = recording()
+    push(store, remote, [store.store_npy(array, codec="bits-lz4")])
+    for row in range(0, len(array), 2048):  # two chunks
+        array[row : row + 900] += 1
+    uri = store.store_npy(array, codec="bits-lz4")
+    assert push(store, remote, [uri]).chunks_there > 100
+    blobs.take()
+    with cold_host(tmp_path / "cold", remote) as host:
+        assert np.array_equal(host.load_npy(uri), array)
+    assert calls(blobs.take(), "get", "packs/") <= 24
 
 
 def test_many_small_files_take_a_hundredth_of_a_request_each(
