@@ -163,8 +163,8 @@ class DirectoryBlobs:
             fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as exc:
             raise RemoteNotFoundError(
-                f"{self._directory} is gone, where the remote {self.name} was. Is its disk or share mounted? If it is to begin "
-                "anew, make the directory"
+                f"there is no directory {self._directory}, where the remote {self.name} should be. Is its disk or share mounted? "
+                "If the remote is to begin there, make the directory"
             ) from exc
         try:
             for part in parts:

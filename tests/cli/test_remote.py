@@ -144,3 +144,13 @@ def test_a_clock_that_is_off_is_said_with_its_direction(kacas: Runner, bucket: s
     assert [line.split(maxsplit=1) for line in kacas("remote", "show", "lab").lines if line.startswith("clock")] == [
         ["clock", said]
     ]
+
+
+def test_a_directory_that_is_not_there_is_not_made_and_the_message_says_what_to_do(
+    kacas: Runner, tmp_path: Path
+) -> None:
+    answer = kacas("remote", "add", "lab", f"file://{tmp_path}/bucket")
+    assert answer.code != 0
+    assert b"there is no directory" in answer.err
+    assert b"make the directory" in answer.err
+    assert not (tmp_path / "bucket").exists()
