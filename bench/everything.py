@@ -99,8 +99,8 @@ PARTS = (
         minutes=5,
         disk=6,
     ),
-    Part("remote", "bench.remote", "a bucket, near and 50 ms away", (), (ARRAYS,), minutes=14, disk=9),
-    Part("private", "bench.private", "a private remote beside a plain one", (), (), minutes=5, disk=10),
+    Part("remote", "bench.remote", "a bucket, near and 50 ms away", (), (ARRAYS,), minutes=16, disk=12),
+    Part("private", "bench.private", "a private remote beside a plain one", (), (), minutes=4, disk=10),
     Part("trees", "bench.directories", "many small files", ("--only", "trees"), (KACHERY, DVC), minutes=6, disk=9),
 )
 WORKING_DISK = 6.0  # GiB more, that the largest part deletes itself

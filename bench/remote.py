@@ -1,6 +1,6 @@
 """A bucket of SeaweedFS beside bare obstore, boto3, zarr, icechunk and one object per file: near, then 50 ms away.
 
-    python -m bench.remote --peers-python .venv-peers/bin/python    # about 14 minutes, 15 GB of disk
+    python -m bench.remote --peers-python .venv-peers/bin/python    # about 16 minutes, 15 GB of disk
     python -m bench.remote --quick                                  # 64 MiB, 400 files: a look, not a figure
     python -m bench.remote --only arrays,slices                     # some parts
 
@@ -37,7 +37,7 @@ STORED_SHARE = 0.57  # of an array, if kacas does not say it: bits-lz4 of the re
 
 @dataclass
 class Plan:
-    """What to run: bytes, counts, rounds after the warm-up near (far there is one, and none), parts, the peers' Python."""
+    """What to run: bytes, counts, rounds (before those of arrays, near, there is a warm-up), parts, the peers' Python."""
 
     size: int
     large_size: int
@@ -55,8 +55,8 @@ class Plan:
     @property
     def disk_needed(self) -> int:
         """The inputs, the bucket of one turn, kacas' stores of all turns, and what is pulled of trees."""
-        turns = self.rounds + 2
-        return int(self.size * (5.5 + 1.3 * turns)) + self.files * 12 * 1024 * 8 + GIB
+        turns = 2 * self.rounds + 1
+        return int(self.size * (5.5 + 1.3 * turns)) + self.files * 12 * 1024 * 4 * (self.rounds + 1) + GIB
 
     @property
     def array_path(self) -> Path:
@@ -196,11 +196,11 @@ def measure(plan: Plan, place: Place, workers: dict[str, Worker]) -> dict[str, F
     """All parts, at one place."""
     measured: dict[str, Figures] = {}
     turns = Turns(plan, place, workers)
-    rounds, warm_up = (plan.rounds, 1) if place.name == NEAR else (1, 0)
+    near = place.name == NEAR
     if "arrays" in plan.parts:
         say(f"pushing and pulling an array: {place.name}")
         systems = {system: turns.array(system) for system in plan.there(EVERYBODY)}
-        measured[f"arrays, {place.name}"] = paired(rounds, systems, warm_up=warm_up)
+        measured[f"arrays, {place.name}"] = paired(plan.rounds, systems, warm_up=int(near))
     if "slices" in plan.parts:
         say(f"reading slices: {place.name}")
         measured[f"slices, {place.name}"] = {
@@ -209,7 +209,8 @@ def measure(plan: Plan, place: Place, workers: dict[str, Worker]) -> dict[str, F
         }
     if "trees" in plan.parts:
         say(f"pushing and pulling small files: {place.name}")
-        measured[f"trees, {place.name}"] = paired(1, {system: turns.tree(system) for system in IN_TREES}, warm_up=0)
+        trees = {system: turns.tree(system) for system in IN_TREES}
+        measured[f"trees, {place.name}"] = paired(plan.rounds if near else 1, trees, warm_up=0)
     return measured
 
 
