@@ -232,9 +232,9 @@ def test_any_unicode_label_is_kept_and_does_not_change_the_identity(quick: Store
 def test_a_label_that_cannot_be_kept_is_refused_and_nothing_is_stored(store: Store) -> None:
     longest = "é" * (MAX_LABEL_SIZE // 2)
     assert parse_uri(store.store_text("a", label=longest)).label == longest
-    for label in (longest + "x", "\ud800"):
+    for label in (longest + "x", "\ud800", 5, b"name", Path("name")):
         with pytest.raises(InvalidLabelError):
-            store.store_text("b", label=label)
+            store.store_text("b", label=label)  # type: ignore[arg-type]
     assert not store.exists("sha1://" + hashlib.sha1(b"b").hexdigest())
 
 

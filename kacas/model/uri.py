@@ -36,6 +36,8 @@ def label_bytes(label: str) -> bytes:
 
     Raises InvalidLabelError if it is not encodable or longer than MAX_LABEL_SIZE.
     """
+    if not isinstance(label, str):
+        raise InvalidLabelError(f"a label is text, not {type(label).__name__}")
     try:
         encoded = label.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as exc:
