@@ -134,6 +134,18 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
+@pytest.mark.parametrize(
+    "value", [{1: "a", "1": "b"}, [({"x": {True: 1, "true": 2}},)], {None: 1, "null": 2}, {-1.5: 1, "-1.5": 2}], ids=str
+)
+def test_json_that_would_lose_a_key_is_refused(store: Store, value: Any) -> None:
+    with pytest.raises(UnsupportedDataError, match="twice, as text and not"):
+        store.store_json(value)
+    assert store.load_json(store.store_json({1: "a", "2": {None: "b", "c": 3}})) == {
+        "1": "a",
+        "2": {"null": "b", "c": 3},
+    }
+
+
 def test_json_may_be_nested_deeply_and_too_deep_is_refused_in_words(store: Store) -> None:
     value = nested(100)
     assert store.load_json(store.store_json(value)) == value
