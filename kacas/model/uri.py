@@ -150,7 +150,8 @@ def path_names(text: str, path: str) -> tuple[bytes, ...]:
     for name in names:
         if not is_name(name):
             raise InvalidUriError(
-                f"{shown(text)}: {name!r} is not a name in a directory; write the path as list_dir shows it", uri=text
+                f"{shown(text)}: {name!r} is not a name in a directory; write the path as list_dir (kacas ls) shows it",
+                uri=text,
             )
     return names
 
