@@ -124,7 +124,7 @@ class Settings:
     def fingerprint() -> Fingerprint:
         """What `from_environment` depends on, and which state the user's files are in: cheap enough to ask at every call."""
         get = os.environ.get
-        configuration = get("XDG_CONFIG_HOME") or f"{get('HOME') or Path.home()}/.config"
+        configuration = get("XDG_CONFIG_HOME") or f"{get('HOME') or _home(os.environ)}/.config"
         keys = hash(tuple(map(get, _KEYS)))  # no secret lies about
         return (*map(get, _INPUTS), keys, *(_state(f"{configuration}/kacas/{name}") for name in _WATCHED))
 
@@ -155,7 +155,12 @@ def state_directory(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def _home(env: Mapping[str, str]) -> Path:
-    return Path(env["HOME"]) if env.get("HOME") else Path.home()
+    try:
+        return Path(env["HOME"]) if env.get("HOME") else Path.home()
+    except RuntimeError as exc:  # no passwd entry, as in many containers
+        raise InvalidSettingError(
+            f"there is no home directory: HOME is not set, and user {os.getuid()} is not in passwd; set HOME"
+        ) from exc
 
 
 def _user_directory(env: Mapping[str, str]) -> Path:
@@ -184,10 +189,15 @@ def _user_value(name: str, value: object, path: Path) -> str:
 
 def _path(name: str, values: Mapping[str, str], default: Path) -> Path:
     text = values.get(name)
+    return expanded_path(text, _NAMES[name]) if text else default.absolute()
+
+
+def expanded_path(text: str, given_by: str) -> Path:
+    """The absolute path, with ~ expanded. Raises InvalidSettingError, which names what it was given by."""
     try:
-        return Path(text).expanduser().absolute() if text else default.absolute()
+        return Path(text).expanduser().absolute()
     except RuntimeError as exc:  # ~somebody who is not there
-        raise InvalidSettingError(f"{_NAMES[name]} {text!r} is not a path that can be used: {exc}") from exc
+        raise InvalidSettingError(f"{given_by} {text!r} is not a path that can be used: {exc}") from exc
 
 
 def _upstream(values: Mapping[str, str]) -> Path | None:

@@ -302,7 +302,7 @@ class Store(ChangingVerbs):
         return file.open_file(self._repository, self._trees.content_uri(uri))
 
     def open_npy(self, uri: str) -> LazyArray:
-        return open_npy(self._repository, self._trees.content_uri(uri))
+        return open_npy(self._repository, self._trees.content_uri(uri), self.open_npy)
 
     def open_h5(self, uri: str) -> Any:
         return hdf5.open_h5(self._repository, self._trees.content_uri(uri))

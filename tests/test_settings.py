@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -304,3 +307,22 @@ def test_a_damaged_stores_file_gives_settings_or_a_typed_error(data: st.DataObje
         return
     assert len(bytes.fromhex(found.store_id)) == 16
     assert found.durability in ("full", "relaxed")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+def test_a_user_without_a_home_is_told_to_set_one() -> None:
+    """As in a container that runs under any uid."""
+    program = (
+        "import os; from kacas.settings import Settings\n"
+        "os.setuid(54321)\n"
+        "try: Settings.from_environment()\n"
+        "except Exception as exc: print(type(exc).__name__, exc)\n"
+        "os.environ['HOME'] = '/tmp'\n"
+        "print(Settings.from_environment().owner)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "InvalidSettingError there is no home directory: HOME is not set, and user 54321 is not in passwd; set HOME",
+        "uid-54321",
+    ]

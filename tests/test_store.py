@@ -134,6 +134,18 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
+@pytest.mark.parametrize(
+    "value", [{1: "a", "1": "b"}, [({"x": {True: 1, "true": 2}},)], {None: 1, "null": 2}, {-1.5: 1, "-1.5": 2}], ids=str
+)
+def test_json_that_would_lose_a_key_is_refused(store: Store, value: Any) -> None:
+    with pytest.raises(UnsupportedDataError, match="twice, as text and not"):
+        store.store_json(value)
+    assert store.load_json(store.store_json({1: "a", "2": {None: "b", "c": 3}})) == {
+        "1": "a",
+        "2": {"null": "b", "c": 3},
+    }
+
+
 def test_json_may_be_nested_deeply_and_too_deep_is_refused_in_words(store: Store) -> None:
     value = nested(100)
     assert store.load_json(store.store_json(value)) == value
@@ -232,9 +244,9 @@ def test_any_unicode_label_is_kept_and_does_not_change_the_identity(quick: Store
 def test_a_label_that_cannot_be_kept_is_refused_and_nothing_is_stored(store: Store) -> None:
     longest = "é" * (MAX_LABEL_SIZE // 2)
     assert parse_uri(store.store_text("a", label=longest)).label == longest
-    for label in (longest + "x", "\ud800"):
+    for label in (longest + "x", "\ud800", 5, b"name", Path("name")):
         with pytest.raises(InvalidLabelError):
-            store.store_text("b", label=label)
+            store.store_text("b", label=label)  # type: ignore[arg-type]
     assert not store.exists("sha1://" + hashlib.sha1(b"b").hexdigest())
 
 

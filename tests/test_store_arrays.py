@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -263,6 +266,15 @@ def test_an_index_that_numpy_refuses_is_refused(quick: Store, index: Any) -> Non
         array[index]
     with pytest.raises(IndexError):
         quick.open_npy(quick.store_npy(array))[index]
+
+
+def test_a_pickled_lazy_array_reads_in_another_process(quick: Store) -> None:
+    """As multiprocessing, dask and joblib hand it to their workers."""
+    lazy = quick.open_npy(quick.store_npy(np.arange(60_000).reshape(-1, 10), chunks=(1000, 5)))
+    quick.close()
+    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer)[5000:5002, 3].tolist())"
+    done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(lazy), capture_output=True, check=False)
+    assert done.stdout.decode().strip() == "[50003, 50013]", done.stderr.decode()
 
 
 def test_an_array_of_no_dimensions_is_read_by_the_empty_index(quick: Store) -> None:

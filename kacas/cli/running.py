@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -89,6 +90,8 @@ def _explained(exc: BaseException) -> tuple[str, int]:
     if isinstance(exc, MemoryError):
         return "there is not enough memory; end other programs, or raise the limit (ulimit -v)", NO_MEMORY
     if isinstance(exc, OSError):
+        if isinstance(exc, FileNotFoundError) and exc.filename is None and not _has_working_directory():
+            return "the working directory is not there any more: change to another one (cd), or give absolute paths", 1
         reason = exc.strerror or str(exc) or type(exc).__name__
         return (f"{exc.filename}: {reason}" if exc.filename is not None else reason), 1
     if isinstance(exc, RuntimeError) and "start new thread" in str(exc):
@@ -97,3 +100,11 @@ def _explained(exc: BaseException) -> tuple[str, int]:
         f"this is a bug in kacas: {type(exc).__name__}: {exc}; please report it with the output of --debug",
         1,
     )
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True

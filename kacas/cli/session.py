@@ -32,8 +32,10 @@ class Session:
         return Settings.from_environment()
 
     def directory(self, settings: Settings) -> Path:
-        """Where the store is, or would be."""
-        return settings.directory if self.store_path is None else Path(self.store_path).expanduser().absolute()
+        """Where the store is, or would be. Raises InvalidSettingError."""
+        from kacas.settings import expanded_path
+
+        return settings.directory if self.store_path is None else expanded_path(self.store_path, "--store")
 
     @contextmanager
     def open_store(

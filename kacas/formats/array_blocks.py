@@ -138,10 +138,10 @@ class Rows:
             raise ArrayStreamError(
                 f"an array of shape {rows.shape} is neither a row of shape {self.shape} nor a block of them"
             )
-        if rows.dtype != self.dtype and not _is_safe(rows.dtype, self.dtype):
+        if rows.dtype != self.dtype and not _fit(rows, self.dtype):
             raise ArrayStreamError(
-                f"rows of dtype {rows.dtype} in an array of {self.dtype}, which cannot hold all of their values; convert "
-                f"them: np.asarray(rows, {str(self.dtype)!r})"
+                f"rows of dtype {rows.dtype} in an array of {self.dtype}, which cannot hold all of their values; make the "
+                f"array of another dtype, or, if that is what you want, convert them: np.asarray(rows, {str(self.dtype)!r})"
             )
         return rows
 
@@ -160,7 +160,20 @@ def as_rows(value: Any) -> NDArray[Any]:
         raise ArrayStreamError(f"these rows are not an array: {exc}") from exc
 
 
-def _is_safe(given: np.dtype[Any], kept: np.dtype[Any]) -> bool:
-    # NumPy also calls it safe to write numbers as texts or dates.
+def _fit(rows: NDArray[Any], kept: np.dtype[Any]) -> bool:
+    """Whether every value stays what it is. NumPy also calls it safe to write numbers as texts or dates, fields in the place of
+    others, large integers as floats, and dates in units in which they overflow."""
+    given = rows.dtype
+    if kept.names != given.names:
+        return False
+    if kept.names is not None:
+        return all(kept[name].shape == given[name].shape and _fit(rows[name], kept[name].base) for name in kept.names)
     alike = given.kind == kept.kind or (given.kind in "biufc" and kept.kind in "biufc")
-    return alike and (kept.itemsize > 0 or given.itemsize == 0) and np.can_cast(given, kept, "safe")
+    if not alike or (given.itemsize > 0 and kept.itemsize == 0) or not np.can_cast(given, kept, "safe"):
+        return False
+    if given.kind in "iu" and kept.kind in "fc" and rows.size:
+        exact = 1 << int(np.finfo(kept).nmant) + 1  # up to here, floats have all integers
+        return -exact <= int(rows.min()) and int(rows.max()) <= exact
+    if given.kind in "mM" and given != kept:
+        return bool((rows.astype(kept).astype(given).view(np.int64) == rows.view(np.int64)).all())
+    return True

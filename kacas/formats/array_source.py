@@ -184,7 +184,15 @@ def _gathered(array: NDArray[Any], dtype: np.dtype[Any] | None) -> Iterator[memo
         per_row = max(1, array[0].size if array.ndim > 1 else 1)
         step = max(1, _COPY_ELEMENTS // per_row)
         for start in range(0, len(array), step):
-            yield bytes_of(np.ascontiguousarray(array[start : start + step], dtype))
+            yield bytes_of(_converted(array[start : start + step], dtype))
         return
     for row in array:
         yield from _gathered(row, dtype)
+
+
+def _converted(array: NDArray[Any], dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    if dtype is None or dtype.names is None:
+        return np.ascontiguousarray(array, dtype)
+    records = np.zeros(array.shape, dtype)  # NumPy's own copy has, for padding, whatever was in memory
+    records[...] = array
+    return records

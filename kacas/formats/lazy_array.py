@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,17 +20,25 @@ from kacas.repository import Repository
 _OUT_SIZE = 16 << 20  # bytes that are loaded at a time for an `out` that is not contiguous
 
 
+Reopen = Callable[[str], "LazyArray"]
+"""Opens the array with this URI, in another process too: what `open_npy` of a store is."""
+
+
 class LazyArray:
     """An array in the store, read by slices: `a[10:20]` reads and verifies only the chunks that it needs.
 
     Indexing is NumPy's: integers, slices, Ellipsis, newaxis, integer arrays and boolean masks; the result
-    is an ordinary array in memory. `np.asarray(a)` loads the whole.
+    is an ordinary array in memory. `np.asarray(a)` loads the whole. A pickle of it has its URI and where its store is.
     """
 
-    def __init__(self, layouts: ArrayLayouts, header: NpyHeader, uri: str) -> None:
+    def __init__(self, layouts: ArrayLayouts, header: NpyHeader, uri: str, reopen: Reopen | None = None) -> None:
         self._layouts = layouts
         self._header = header
+        self._reopen = reopen
         self.uri = uri
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reopen, (self.uri,)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,8 +131,8 @@ class LazyArray:
         return filled
 
 
-def open_npy(repository: Repository, uri: Uri) -> LazyArray:
-    """Open an array for reading by slices; raises WrongKindError if the content is no .npy file."""
+def open_npy(repository: Repository, uri: Uri, reopen: Reopen | None = None) -> LazyArray:
+    """Open an array for reading by slices; raises WrongKindError if the content is no .npy file. reopen: for its pickle."""
     layouts = [content for _, content in repository.readable(uri)]
     content = layouts[0]
     try:
@@ -135,7 +143,7 @@ def open_npy(repository: Repository, uri: Uri) -> LazyArray:
             )
     except ValueError as exc:
         raise repository.wrong_kind(uri, f"it is not a .npy array ({exc})") from exc
-    return LazyArray(ArrayLayouts(layouts, header), header, str(uri))
+    return LazyArray(ArrayLayouts(layouts, header), header, str(uri), reopen)
 
 
 def _header_of(content: Content) -> NpyHeader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import simplejson
@@ -11,6 +12,8 @@ from kacas.formats import pickles
 from kacas.model.entry import Kind
 from kacas.model.uri import Uri
 from kacas.repository import Repository
+
+_NOT_TEXT = re.compile(rb'"(?:-?[0-9][^"]*|true|false|null)":')  # in JSON, keys that may have been none
 
 
 def store_bytes(repository: Repository, data: bytes | bytearray | memoryview, label: str | None) -> str:
@@ -58,7 +61,27 @@ def store_json(repository: Repository, value: Any, label: str | None) -> str:
         encoded = text.encode("utf-8")
     except UnicodeEncodeError as exc:
         raise UnsupportedDataError(f"the value holds text that is not Unicode: {exc.reason}") from exc
+    if _NOT_TEXT.search(encoded):
+        _check_keys(value)
     return str(repository.put_small(encoded, Kind.JSON, label))
+
+
+def _check_keys(value: Any) -> None:
+    """Raises UnsupportedDataError for keys that are one in JSON, as 1 and "1": all but one of their values would be lost."""
+    waiting = [value]  # a dict, or one is inside
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            others = [key for key in found if not isinstance(key, str)]
+            if 0 < len(others) < len(found):  # among themselves they differ in JSON, too
+                written = {*simplejson.loads(simplejson.dumps(dict.fromkeys(others)))}
+                if twice := written.intersection(found):
+                    raise UnsupportedDataError(
+                        f"a dict has the key {twice.pop()!r} twice, as text and not: JSON has texts only, and one value would be "
+                        "lost; choose another key"
+                    )
+            found = found.values()
+        waiting.extend(item for item in found if isinstance(item, (dict, list, tuple)))
 
 
 def load_json(repository: Repository, uri: Uri) -> Any:

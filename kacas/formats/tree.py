@@ -99,7 +99,8 @@ class Trees:
             raise _link_error(text, entry)
         if entry.type is EntryType.DIRECTORY and not directory:
             raise WrongKindError(
-                f"{text} is a directory; restore it with load_dir, look into it with list_dir, or add the path of a file",
+                f"{text} is a directory; restore it with load_dir (kacas load), look into it with list_dir (kacas ls), "
+                "or add the path of a file",
                 sha1=uri.sha1.hex(),
             )
         return Uri(entry.sha1, uri.label if not uri.path else label_text(entry.name), given=uri.given)
@@ -224,4 +225,4 @@ def _near(name: bytes, directory: Directory) -> str:
     decoded = unquote_to_bytes(name)
     if decoded != name and decoded in directory:
         return f"; did you mean {label_text(decoded)!r}?"
-    return f"; it holds {len(directory)} names, see list_dir"
+    return f"; it holds {len(directory)} names, see list_dir (kacas ls)"

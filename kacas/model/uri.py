@@ -36,6 +36,8 @@ def label_bytes(label: str) -> bytes:
 
     Raises InvalidLabelError if it is not encodable or longer than MAX_LABEL_SIZE.
     """
+    if not isinstance(label, str):
+        raise InvalidLabelError(f"a label is text, not {type(label).__name__}")
     try:
         encoded = label.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as exc:
@@ -148,7 +150,8 @@ def path_names(text: str, path: str) -> tuple[bytes, ...]:
     for name in names:
         if not is_name(name):
             raise InvalidUriError(
-                f"{shown(text)}: {name!r} is not a name in a directory; write the path as list_dir shows it", uri=text
+                f"{shown(text)}: {name!r} is not a name in a directory; write the path as list_dir (kacas ls) shows it",
+                uri=text,
             )
     return names
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -164,3 +166,20 @@ def test_sizes_are_shown_in_binary_units(size: int, shown: str) -> None:
 )
 def test_text_from_elsewhere_never_speaks_to_the_terminal(text: str, shown: str) -> None:
     assert output.plain(text) == shown
+
+
+def test_a_store_in_the_home_of_nobody_gives_2(kacas: Runner) -> None:
+    answer = kacas("--store", "~nobody-of-this-name/store", "stats")
+    assert (answer.code, answer.error) == (
+        2,
+        "--store '~nobody-of-this-name/store' is not a path that can be used: Could not determine home directory.",
+    )
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f"cd {gone} && rmdir {gone} && exec {sys.executable} -m kacas.cli.main --store relative stats"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("kacas: error: the working directory is not there any more")

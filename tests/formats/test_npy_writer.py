@@ -126,6 +126,8 @@ def test_arrays_without_items_are_stored(quick: Store, shape: Any) -> None:
     [
         ([1, 2, 3], "f8"), ([True, False, True], "i1"), (range(3), ">i8"), (np.arange(3, dtype=">u2"), "<u4"), (["a", "bb"], "U3"),
         (np.arange(3).astype("M8[s]"), "M8[ms]"), (np.float32([1, 2]), "c16"),
+        ([2**53, -(2**53)], "f8"), (np.array(["NaT", 5], ">M8[D]"), "M8[ns]"),
+        (np.array([(1, [2, 3])], [("a", "i2"), ("b", "i8", 2)]), [("a", "i4"), ("b", "f8", 2)]),
     ],
     ids=str,
 )  # fmt: skip
