@@ -268,4 +268,23 @@ def index(session: Session, name: str | None, dry_run: bool, as_json: bool) -> N
         raise click.exceptions.Exit(_DAMAGED)
 
 
-COMMANDS: tuple[Any, ...] = (usage, verify, gc, rm, index)
+@click.command(cls=ExampleCommand, examples=["kacas remote mark lab"])
+@_NAME
+@click.option("--id", "chosen", metavar="ID", help="The id, if the packs name several.")
+@click.pass_obj
+def mark(session: Session, name: str | None, chosen: str | None) -> None:
+    """Put back the marker of a remote that is gone.
+
+    kacas-remote.json has the id by which packs are believed, and which they name. Nothing is changed where it is there.
+    The exit code is 5 if packs name no id, or several.
+    """
+    try:
+        wanted = bytes.fromhex(chosen) if chosen is not None else None
+    except ValueError as exc:
+        raise click.UsageError("--id takes the 32 hex digits of an id") from exc
+    remote = _open(session, name)
+    remote.check_writable("put there")
+    output.line(f"{remote.name} has the id {remote.mark_again(wanted).hex()}")
+
+
+COMMANDS: tuple[Any, ...] = (usage, verify, gc, rm, index, mark)

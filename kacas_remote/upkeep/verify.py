@@ -17,10 +17,11 @@ from kacas.model.pack_format import PackFormatError
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.sealed import strays_of
 from kacas_remote.errors import NotThereError
-from kacas_remote.layout import RECIPES, pack_key, plain_key
+from kacas_remote.layout import MARKER, RECIPES, pack_key, plain_key
 from kacas_remote.recipe import Recipe
 from kacas_remote.remote import Remote
 from kacas_remote.signing import is_signed, publisher_text, statement
+from kacas_remote.unmarked import ids_in_packs
 from kacas_remote.upkeep.marking import mark
 from kacas_remote.upkeep.reading import PUSH_AGAIN, At, checked, damage
 from kacas_remote.upkeep.survey import Progress, Survey, batched, silent
@@ -80,6 +81,11 @@ class _Verification:
         self._progress = progress
         self._report = RemoteReport()
         self._is_all_read = True
+        if not remote.marked and (named := ids_in_packs(self._blobs)):
+            self._remote_id = named.most_common(1)[0][0]
+            do = f"put it back: kacas remote mark {remote.name}"
+            why = damage(self._blobs, MARKER, "it is gone, and nobody believes the packs without it", do)
+            self._add("missing", MARKER, str(why))
 
     def run(self, deep: bool) -> RemoteReport:
         with Survey(self._blobs, self._remote_id, self._note, self._progress, self._look) as survey:

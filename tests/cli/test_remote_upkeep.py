@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -98,6 +99,25 @@ def test_verify_ends_with_9_where_nothing_is_wrong_but_that_the_service_does_not
         assert (found["clean"], found["problems"], found["unread"][0]["kind"]) == (False, [], "unread")
         proxy.heal()
         assert kacas("remote", "verify", "--json", "lab").object["unread"] == []
+
+
+def test_a_marker_that_is_gone_is_put_back(kacas: Runner, bucket: Path, tmp_path: Path) -> None:
+    uri = pushed(kacas, tmp_path, b"some bytes" * 100)
+    marker = bucket / "kacas-remote.json"
+    remote_id = json.loads(marker.read_bytes())["id"]
+    marker.unlink()
+    answer = kacas("remote", "verify", "lab")
+    assert (answer.code, "kacas remote mark lab" in answer.lines[0]) == (5, True)
+    answer = kacas("push", uri)
+    assert (answer.code, "kacas remote mark lab" in answer.error) == (14, True)
+    kacas("remote", "add", "look", f"file://{bucket}", "--read-only", "--no-probe")
+    assert kacas("remote", "mark", "look").code == 9
+    assert kacas("remote", "mark", "lab", "--id", "no hex").code == 2
+    assert not marker.exists()
+    for _ in range(2):
+        assert kacas("remote", "mark", "lab").lines == [f"lab has the id {remote_id}"]
+    assert json.loads(marker.read_bytes())["id"] == remote_id
+    assert kacas("remote", "verify", "--deep", "lab").code == 0
 
 
 def test_index_makes_recipes_and_names_what_is_wrong(kacas: Runner, bucket: Path) -> None:
