@@ -45,6 +45,10 @@ class DamagedRemoteError(DamagedError):
     """What a remote gave is not what it should be: a wrong byte, a lying recipe, a swapped object. It was not used."""
 
 
+class NotThereError(DamagedRemoteError):
+    """What should be in a bucket is in nothing of it that was read."""
+
+
 class CollectorBusyError(StoreError):
     """Another collector is at work in this remote."""
 

@@ -23,6 +23,7 @@ from kacas_remote.groups import keys_of
 from kacas_remote.layout import MARKER
 from kacas_remote.opening import open_bucket, packages_for
 from kacas_remote.sealing.private_marker import private_group
+from kacas_remote.unmarked import has_packs, ids_in_packs
 
 REMOTE_FORMAT = 1
 _MOST = 16 << 10  # bytes of the marker
@@ -109,14 +110,55 @@ class Remote:
         return remote
 
     def mark(self) -> bytes:
-        """Make it a remote of kacas, before the first push; of several who do so at once one makes the id. Returns the id."""
+        """Make it a remote of kacas, before the first push; of several who do so at once one makes the id. Returns the id.
+
+        Raises DamagedRemoteError as `check_marked`.
+        """
         if not self.marked:
-            created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            marker = {"format": REMOTE_FORMAT, "id": secrets.token_hex(16), "created": created}
-            data = (json.dumps(marker) + "\n").encode("ascii")
-            if self.blobs.put_if_absent(MARKER, data):
-                self._known.remote_id = parse_marker(data, MARKER)
+            self.check_marked()
+            self._put_marker(secrets.token_bytes(16))
         return self.remote_id
+
+    def check_marked(self) -> None:
+        """Raises DamagedRemoteError if packs are there and no marker: under a new id nobody would believe them.
+
+        Nor is it put back by itself: somebody may be emptying the bucket just now, and delete what is counted on.
+        """
+        # The marker once more: who made it, and pushed, since it was looked for first?
+        if not self.marked and has_packs(self.blobs) and self.look() is None:
+            raise DamagedRemoteError(
+                f"{self.blobs.name}: packs are there, but the marker {MARKER}, by whose id they are believed, is gone. If somebody "
+                f"is emptying the bucket, try again when that is done; else `kacas remote mark {self.name}` puts it back"
+            )
+
+    def mark_again(self, chosen: bytes | None = None) -> bytes:
+        """Put back a marker that is gone, with the id that the packs name; if they name several, the one that is chosen.
+
+        Returns the id. Raises DamagedRemoteError if packs name none, or several.
+        """
+        if self.marked:
+            return self.remote_id
+        named = ids_in_packs(self.blobs)
+        ids = [chosen] if chosen is not None and chosen in named else list(named)
+        if len(ids) == 1:
+            self._put_marker(ids[0])
+            return self.remote_id
+        if not ids:
+            raise DamagedRemoteError(
+                f"{self.blobs.name}: no pack names an id. Those that are there are damaged: delete them; a push makes a marker then"
+            )
+        listed = ", ".join(f"{one.hex()} ({count})" for one, count in named.most_common())
+        raise DamagedRemoteError(
+            f"{self.blobs.name}: its packs are those of several remotes: {listed}. Choose with --id whose count from now on; "
+            "`kacas remote verify` names the others then"
+        )
+
+    def _put_marker(self, remote_id: bytes) -> None:
+        created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        marker = {"format": REMOTE_FORMAT, "id": remote_id.hex(), "created": created}
+        data = (json.dumps(marker) + "\n").encode("ascii")
+        if self.blobs.put_if_absent(MARKER, data):
+            self._known.remote_id = remote_id
 
     def look(self) -> bytes | None:
         """Read the marker again: the id in it, which counts from now on; None if there is none. One round trip.

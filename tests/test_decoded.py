@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import OrderedDict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kacas.decoded import DecodedChunks
+from tests.faults.children import limit_memory, run
 
 BUDGET = 1000
 sizes = st.sampled_from([1, 100, 300, 400, 1000, 1001])
@@ -122,3 +125,22 @@ def test_a_large_buffer_is_private_to_a_forked_child() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert bytes(raw) == b"a" * len(raw)
+
+
+def test_a_buffer_is_of_the_heap_where_there_is_no_room_for_another_map() -> None:
+    size = 100 << 10  # large enough for a map of its own, small enough to be of the heap if it has none
+
+    def without_room() -> int:
+        decoded = DecodedChunks(1 << 30)
+        blocks = [bytearray(size) for _ in range(30)]
+        del blocks[:-1]  # the last one keeps the heap from being given back
+        limit_memory(0)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            mmap.mmap(-1, size)
+        with pytest.raises(MemoryError):
+            decoded.buffer(1 << 30)
+        chunk = decoded.buffer(size)
+        chunk[:] = bytes([7]) * size
+        return sum(chunk)
+
+    assert run(without_room).get() == 7 * size

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kacas_remote.upkeep.remove import Removal
     from kacas_remote.upkeep.usage import Usage
 
-_DAMAGED, _UNCHECKED = 5, 6
+_DAMAGED, _UNCHECKED, _UNREAD = 5, 6, 9
 _NAME = click.argument("name", required=False, shell_complete=names.of_remotes)
 _ONE_OBJECT = "Print one JSON object, for programs."
 
@@ -84,18 +84,20 @@ def verify(session: Session, name: str | None, deep: bool, as_json: bool) -> Non
     """Check that a remote holds what it says.
 
     Every table, recipe, signature and place is read and checked. Each problem is named, with what to do. The
-    exit code is 5 if there is any.
+    exit code is 5 if there is any; else 9 if the service did not give something, of which nothing is known then.
     """
     from kacas_remote.upkeep.verify import verify as check
 
     with session.bar:
         report = check(_open(session, name), deep=deep, progress=session.bar)
     if as_json:
-        problems = [problem._asdict() for problem in report.problems]
-        output.json_line({"clean": report.clean} | dataclasses.asdict(report) | {"problems": problems})
+        lists = {name: [one._asdict() for one in getattr(report, name)] for name in ("problems", "unread")}
+        output.json_line({"clean": report.clean} | dataclasses.asdict(report) | lists)
     else:
         for problem in report.problems:
             output.line(f"{problem.kind}: {problem.message}")
+        for problem in report.unread:
+            output.line(f"could not be read: {problem.message}")
         for package, count in sorted(report.unchecked.items()):
             output.line(f"not checked: {output.count(count, 'payload')} that only the package {package} decodes")
         if report.strays:
@@ -112,6 +114,12 @@ def verify(session: Session, name: str | None, deep: bool, as_json: bool) -> Non
         output.flush()
         output.error(f"the remote is not clean: {output.count(len(report.problems), 'problem')}")
         raise click.exceptions.Exit(_DAMAGED)
+    if report.unread:
+        output.flush()
+        output.error(
+            f"{output.count(len(report.unread), 'object')} could not be read: verify again when the service answers"
+        )
+        raise click.exceptions.Exit(_UNREAD)
     if report.unchecked:
         output.flush()
         output.error(f"not all could be checked: pip install {' '.join(sorted(report.unchecked))}, and verify again")
@@ -260,4 +268,23 @@ def index(session: Session, name: str | None, dry_run: bool, as_json: bool) -> N
         raise click.exceptions.Exit(_DAMAGED)
 
 
-COMMANDS: tuple[Any, ...] = (usage, verify, gc, rm, index)
+@click.command(cls=ExampleCommand, examples=["kacas remote mark lab"])
+@_NAME
+@click.option("--id", "chosen", metavar="ID", help="The id, if the packs name several.")
+@click.pass_obj
+def mark(session: Session, name: str | None, chosen: str | None) -> None:
+    """Put back the marker of a remote that is gone.
+
+    kacas-remote.json has the id by which packs are believed, and which they name. Nothing is changed where it is there.
+    The exit code is 5 if packs name no id, or several.
+    """
+    try:
+        wanted = bytes.fromhex(chosen) if chosen is not None else None
+    except ValueError as exc:
+        raise click.UsageError("--id takes the 32 hex digits of an id") from exc
+    remote = _open(session, name)
+    remote.check_writable("put there")
+    output.line(f"{remote.name} has the id {remote.mark_again(wanted).hex()}")
+
+
+COMMANDS: tuple[Any, ...] = (usage, verify, gc, rm, index, mark)

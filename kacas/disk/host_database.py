@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from kacas.disk.durable import make_directory
 _BUSY_S = 30.0  # a writer's longest transaction is far shorter
 _BUSY_OF_THE_DISPENSABLE_S = 0.25  # what is done without must not cost more than doing without
 _MAX_RENEWALS = 3
+_FORGIVEN_S = 3600.0  # a process may live for months, and others put the database aside now and then
 # A flipped bit of the head may say "read-only", or another version than ours.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
 
@@ -39,9 +41,17 @@ class HostDatabase:
     """Thread-safe, safe across forks. Any number of processes may use one place."""
 
     def __init__(
-        self, place: Path, version: int, schema: str, *, name: str = "rows.sqlite", dispensable: str = ""
+        self,
+        place: Path,
+        version: int,
+        schema: str,
+        *,
+        name: str = "rows.sqlite",
+        dispensable: str = "",
+        forgiven_s: float = _FORGIVEN_S,
     ) -> None:
         """schema: statements that make the tables. version: of the schema; a database of another one is begun anew.
+        forgiven_s: who begins it anew more often than three times within so many seconds gives it up.
 
         dispensable: what doing without it means, for the warning. Then nothing in memory stands in: all that it is asked
         raises UnavailableError while others are busy with it, or if it cannot be used.
@@ -52,7 +62,8 @@ class HostDatabase:
         self._schema = schema
         self._dispensable = dispensable
         self._connection: sqlite3.Connection | None = None
-        self._renewals = 0
+        self._forgiven_s = forgiven_s
+        self._renewals: deque[float] = deque(maxlen=_MAX_RENEWALS)  # when, on the monotonic clock
         self._unusable = False
         self._lock = _lock_of_the_dispensable if dispensable else _lock
         with self._lock:
@@ -129,8 +140,7 @@ class HostDatabase:
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         if self._dispensable and code & 0xFF in _OF_THE_MOMENT:
             raise UnavailableError from exc  # this time
-        if self._renewals < _MAX_RENEWALS and not isinstance(exc, OSError):
-            self._renewals += 1
+        if not isinstance(exc, OSError) and self._may_renew():
             if code == sqlite3.SQLITE_READONLY_DBMOVED:  # another process put it aside
                 return
             if code & 0xFF in _DAMAGED:
@@ -143,6 +153,13 @@ class HostDatabase:
             RuntimeWarning,
             stacklevel=4,
         )
+
+    def _may_renew(self) -> bool:
+        now = time.monotonic()
+        if len(self._renewals) == _MAX_RENEWALS and now - self._renewals[0] < self._forgiven_s:
+            return False
+        self._renewals.append(now)
+        return True
 
     def _put_aside(self) -> None:
         aside = self._place.with_name(f"{self._place.name}.damaged.{os.getpid()}.{time.time_ns()}")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kacas.model.codec import MAX_PAYLOAD_SIZE
 from kacas.model.pack_format import Records
 
 KEY_SIZE = 16  # of a digest's 32 bytes; 8 more are in the value
@@ -66,7 +67,8 @@ def _seal(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def decode_rows(rows: memoryview | bytes) -> list[Row]:
-    """Keys with values, one after the other; those that are damaged are left out. Raises ValueError for half a row."""
+    """Keys with values, one after the other; those that are damaged, or say more than a payload may have, are left out: whoever
+    reads what they say takes memory for it first. Raises ValueError for half a row."""
     if len(rows) == _ROW_STRUCT.size:  # what a small read asks for: without NumPy it takes 2 µs instead of 10
         *words, check = _WORDS.unpack(rows)
         whole = [sum(map(operator.mul, words, _FACTOR_LIST)) & 0xFFFFFFFF == check]
@@ -80,7 +82,7 @@ def decode_rows(rows: memoryview | bytes) -> list[Row]:
         for is_whole, (key, tail, pack, payload_size, raw_size, low, high, parameters_size, kind, codec, _) in zip(
             whole, _ROW_STRUCT.iter_unpack(rows), strict=True
         )
-        if is_whole
+        if is_whole and payload_size <= MAX_PAYLOAD_SIZE
     ]
 
 

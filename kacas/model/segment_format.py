@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from kacas.model.codec import MAX_PAYLOAD_SIZE
 from kacas.model.digest import ID_SIZE, SHA1_SIZE, checksum
 from kacas.model.location import Location
 from kacas.model.pack_format import CHUNK_RECORD, Records
@@ -255,6 +256,8 @@ def locations_in(rows: bytes, digest: bytes, packs: Sequence[bytes]) -> Iterator
         inside = at % RECORD_SIZE
         if inside == 0:
             _, offset, payload_size, raw_size, parameters_size, kind, codec, number = _RECORD.unpack_from(rows, at)
+            if payload_size > MAX_PAYLOAD_SIZE:
+                raise SegmentFormatError(f"it says that a payload has {payload_size} bytes, more than is allowed")
             yield Location(
                 _pack(packs, number), offset, payload_size, raw_size, parameters_size, kind, codec
             )  # fmt: skip

@@ -80,6 +80,8 @@ class Delivery:
         """What `run` would send."""
         self.summary.dry_run = True
         targets = self._to_do()
+        if targets:
+            self._remote.check_marked()
         if targets and self._plain:
             for target in targets:
                 if not is_plain_there(self._blobs, target):
@@ -110,8 +112,10 @@ class Delivery:
         with ThreadPoolExecutor(_AT_ONCE, "kacas-push") as pool:
             marked = pool.submit(self._remote.look)  # what comes next wants its id
             there = list(pool.map(lambda target: self._is_there(target, roots[target.sha1]), asked))
-            marked.result()
+            is_marked = marked.result() is not None
         settled = {index for target, is_there in zip(asked, there, strict=True) if is_there for index in target.asked}
+        if settled and not is_marked:
+            self._remote.check_marked()  # members of a directory that is there may be named by packs alone
         left = self._plan.without(settled)
         self.summary.contents_there = len(targets) - len(left)
         done = self.summary.raw_size - sum(target.size for target in left)

@@ -74,6 +74,7 @@ def collect(
 class _Collection:
     def __init__(self, remote: Remote, settings: CollectSettings, progress: Progress) -> None:
         self._blobs: BlobStore = remote.blobs
+        remote.check_marked()
         self._remote_id = remote.remote_id
         self._settings = settings
         self._progress = progress

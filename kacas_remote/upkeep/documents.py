@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kacas.errors import KacasError
+from kacas.errors import KacasError, StoreError
 from kacas.model.codec import Decoder
 from kacas.model.digest import PayloadKind, new_sha1
 from kacas.model.manifest import ManifestError, decode_manifest, decode_node
 from kacas.model.tree import MAX_TREE_SIZE
+from kacas_remote.errors import NotThereError
 from kacas_remote.layout import plain_key
 from kacas_remote.recipe import ChunkPlace
-from kacas_remote.upkeep.reading import At, damage, read_pages, read_payloads, read_recipe
+from kacas_remote.upkeep.reading import At, damage, not_there, read_pages, read_payloads, read_recipe
 from kacas_remote.upkeep.survey import Survey
 
 
 def read_document(survey: Survey, sha1: bytes, *, removed: bool = False) -> bytes:
-    """The bytes of a content of at most MAX_TREE_SIZE bytes. Raises DamagedRemoteError if nothing in the bucket gives them.
+    """The bytes of a content of at most MAX_TREE_SIZE bytes. Raises DamagedRemoteError if nothing in the bucket gives them,
+    NotThereError if nothing has them, what the service raises if that is why.
 
     removed: also by entries that were removed, as those of a directory that another one holds.
     """
     failure: KacasError | None = None
+    unread: StoreError | None = None
     for read in (*_recipes(survey, sha1), *_roots(survey, sha1, removed), *_plain(survey, sha1)):
         whole = bytearray()
         try:
@@ -31,6 +34,9 @@ def read_document(survey: Survey, sha1: bytes, *, removed: bool = False) -> byte
         except ManifestError as exc:
             failure = damage(survey.blobs, f"sha1://{sha1.hex()}", exc, "push it again")
             continue
+        except StoreError as exc:
+            unread = exc
+            continue
         except KacasError as exc:
             failure = exc
             continue
@@ -38,8 +44,11 @@ def read_document(survey: Survey, sha1: bytes, *, removed: bool = False) -> byte
         hasher.update(whole)
         if hasher.digest() == sha1:
             return bytes(whole)
+    if unread is not None:
+        raise unread
+    error = damage if failure is not None and not isinstance(failure, NotThereError) else not_there
     why = failure or "none of its bytes are there, or they are others"
-    raise damage(
+    raise error(
         survey.blobs, f"sha1dir://{sha1.hex()}", why, "push it again, or remove it (kacas remote rm)"
     ) from failure
 
@@ -82,7 +91,7 @@ def _by_root(survey: Survey, root: bytes) -> Iterator[bytes]:
     def payload(digest: bytes) -> tuple[int, bytes]:
         place = survey.at(digest)
         if place is None:
-            raise damage(survey.blobs, f"payload {digest.hex()[:16]}…", "no pack has it", "push its content again")
+            raise not_there(survey.blobs, f"payload {digest.hex()[:16]}…", "no pack has it", "push its content again")
         return place[1].kind, read_payloads(survey.blobs, place[0], [place[1]], decoder)[0]
 
     def below(digest: bytes, size: int, level: int) -> Iterator[bytes]:

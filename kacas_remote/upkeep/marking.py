@@ -15,8 +15,9 @@ from kacas.model.entry import Action, Kind
 from kacas.model.manifest import ManifestError, decode_manifest, decode_node
 from kacas.model.tree import NewerTreeError, TreeError, decode_tree
 from kacas_remote.errors import DamagedRemoteError
+from kacas_remote.layout import pack_key
 from kacas_remote.upkeep.documents import read_document
-from kacas_remote.upkeep.reading import At, damage, read_payloads
+from kacas_remote.upkeep.reading import At, damage, not_there, read_payloads
 from kacas_remote.upkeep.survey import Survey, batched
 
 _ROOTS_AT_ONCE = 256
@@ -158,7 +159,7 @@ class _Marking:
         try:
             return read_payloads(self._survey.blobs, pack_id, wanted, self._decoder)
         except KacasError as exc:
-            self._survey.fault(pack_id.hex(), exc)
+            self._survey.fault(pack_key(pack_id), exc)
             return []
 
     def _lacks(self, sha1: bytes, digest: bytes) -> None:
@@ -166,8 +167,8 @@ class _Marking:
         if any(row.root == digest for row in self._survey.recipes_of(sha1)):
             return  # the recipe has the manifest, and marks what is below
         self._incomplete(sha1)
-        why = f"no pack has the root or node {digest.hex()[:16]}…"
-        self._survey.fault(sha1.hex(), self._broken(sha1, why, "remove it (kacas remote rm) and push it again"))
+        why, do = f"no pack has the root or node {digest.hex()[:16]}…", "remove it (kacas remote rm) and push it again"
+        self._survey.fault(sha1.hex(), not_there(self._survey.blobs, f"sha1://{sha1.hex()}", why, do))
 
     def _incomplete(self, sha1: bytes) -> None:
         self._marks.incomplete.append(sha1)

@@ -22,7 +22,7 @@ from kacas.model.pack_format import (
     decode_table,
 )
 from kacas_remote.blobs.blob_store import BlobInfo, BlobStore
-from kacas_remote.errors import DamagedRemoteError
+from kacas_remote.errors import DamagedRemoteError, NotThereError
 from kacas_remote.layout import pack_id_of, pack_key
 from kacas_remote.recipe import (
     FIRST_READ_SIZE,
@@ -50,6 +50,11 @@ class At(NamedTuple):
 def damage(blobs: BlobStore, key: str, why: object, do: str) -> DamagedRemoteError:
     """What is wrong with a blob, and what to do."""
     return DamagedRemoteError(f"{blobs.name}: {key}: {why}; {do}")
+
+
+def not_there(blobs: BlobStore, key: str, why: object, do: str) -> NotThereError:
+    """As `damage`, of what nothing has that was read."""
+    return NotThereError(str(damage(blobs, key, why, do)))
 
 
 PUSH_AGAIN = "restore it from a copy, or delete it and push again what it held"

@@ -67,6 +67,7 @@ def remove(
 
 
 def _surveyed(remote: Remote, progress: Progress) -> Survey:
+    remote.check_marked()
     survey = Survey(remote.blobs, remote.remote_id, stop_at_faults, progress)
     survey.read()
     return survey

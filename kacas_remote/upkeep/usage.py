@@ -76,6 +76,7 @@ def usage(remote: Remote, progress: Progress = silent) -> Usage:
     def note(key: str, exc: KacasError) -> None:
         report.problems.append(str(exc))
 
+    remote.check_marked()
     with Survey(remote.blobs, remote.remote_id, note, progress) as survey:
         survey.read()
         mark(survey)

@@ -10,16 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kacas.errors import KacasError, NewerFormatError
+from kacas.errors import KacasError, NewerFormatError, StoreError
 from kacas.model.codec import MIB, DecodeError, Decoder, MissingCodecError
 from kacas.model.digest import new_sha1
 from kacas.model.pack_format import PackFormatError
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.sealed import strays_of
-from kacas_remote.layout import pack_key, plain_key
+from kacas_remote.errors import NotThereError
+from kacas_remote.layout import MARKER, RECIPES, pack_key, plain_key
 from kacas_remote.recipe import Recipe
 from kacas_remote.remote import Remote
 from kacas_remote.signing import is_signed, publisher_text, statement
+from kacas_remote.unmarked import ids_in_packs
 from kacas_remote.upkeep.marking import mark
 from kacas_remote.upkeep.reading import PUSH_AGAIN, At, checked, damage
 from kacas_remote.upkeep.survey import Progress, Survey, batched, silent
@@ -31,8 +33,9 @@ _AGAIN = "remove it (kacas remote rm) and push it again"
 
 
 class RemoteProblem(NamedTuple):
-    """kind: "damaged", "newer", "missing", "unsigned" (a signature that does not hold) or "absent" (a member of a directory).
-    key: of the blob; message: what is wrong and what to do. uri: that it touches, or ""."""
+    """kind: "damaged", "newer", "missing", "unsigned" (a signature that does not hold), "absent" (a member of a directory), or
+    "unread" (nothing is known of it: the service did not give it, or not all that it may be in). key: of the blob; message: what
+    is wrong and what to do. uri: that it touches, or ""."""
 
     kind: str
     key: str
@@ -45,7 +48,8 @@ class RemoteReport:
     """packs, chunks, recipes, plain: how many were looked at. checked_size: bytes that were downloaded by `deep`.
     strays: blobs in a private remote that open with no key of its group: nobody who is a member reads them.
 
-    unchecked: payloads by the package that decodes them and is not installed.
+    unread: what the service did not give, which is no damage; all of that kind. unchecked: payloads by the package that decodes
+    them and is not installed.
     """
 
     packs: int = 0
@@ -56,11 +60,12 @@ class RemoteReport:
     checked_size: int = 0
     strays: int = 0
     problems: list[RemoteProblem] = field(default_factory=list)
+    unread: list[RemoteProblem] = field(default_factory=list)
     unchecked: dict[str, int] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
-        return not self.problems and not self.unchecked
+        return not (self.problems or self.unread or self.unchecked)
 
 
 def verify(remote: Remote, *, deep: bool = False, progress: Progress = silent) -> RemoteReport:
@@ -75,23 +80,36 @@ class _Verification:
         self._remote_id = remote.remote_id
         self._progress = progress
         self._report = RemoteReport()
+        self._is_all_read = True
+        if not remote.marked and (named := ids_in_packs(self._blobs)):
+            self._remote_id = named.most_common(1)[0][0]
+            do = f"put it back: kacas remote mark {remote.name}"
+            why = damage(self._blobs, MARKER, "it is gone, and nobody believes the packs without it", do)
+            self._add("missing", MARKER, str(why))
 
     def run(self, deep: bool) -> RemoteReport:
         with Survey(self._blobs, self._remote_id, self._note, self._progress, self._look) as survey:
             survey.read()
+            # What seems not to be there may be in what the service did not give; chunks only in packs.
+            self._is_all_read = not self._report.unread
+            is_any_table_unread = any(not one.key.startswith(RECIPES) for one in self._report.unread)
+            missing, absent = (
+                "unread" if is_any_table_unread else "missing",
+                "absent" if self._is_all_read else "unread",
+            )
             marks = mark(survey)
             self._report.contents = marks.contents
             for key, sha1, count in survey.lost:
                 why = damage(self._blobs, key, f"{count} of its chunks are not where it says", _AGAIN)
-                self._add("missing", key, str(why), sha1)
+                self._add(missing, key, str(why), sha1)
             lost = {sha1 for _, sha1, _ in survey.lost}
             for sha1 in {*marks.incomplete} - lost:
                 why = damage(self._blobs, f"sha1://{sha1.hex()}", "chunks of it are in no pack", _AGAIN)
-                self._add("missing", "", str(why), sha1)
+                self._add(missing, "", str(why), sha1)
             for directory, member in marks.absent:
                 what = f"it holds sha1://{member.hex()}, which is not there"
                 why = damage(self._blobs, f"sha1dir://{directory.hex()}", what, "push the directory again")
-                self._add("absent", "", str(why), member)
+                self._add(absent, "", str(why), member)
             self._check_plain_sizes(survey)
             self._report.packs = survey.db.execute("SELECT count(*) FROM packs").fetchone()[0]
             self._report.chunks = survey.db.execute("SELECT count(*) FROM payloads").fetchone()[0]
@@ -103,10 +121,15 @@ class _Verification:
         return self._report
 
     def _note(self, key: str, exc: KacasError) -> None:
-        self._add("newer" if isinstance(exc, NewerFormatError) else "damaged", key, str(exc))
+        problem = _problem(key, exc)
+        is_unknown = isinstance(exc, NotThereError) and not self._is_all_read
+        self._take(problem._replace(kind="unread") if is_unknown else problem)
 
     def _add(self, kind: str, key: str, message: str, sha1: bytes = b"") -> None:
-        self._report.problems.append(RemoteProblem(kind, key, message, f"sha1://{sha1.hex()}" if sha1 else ""))
+        self._take(RemoteProblem(kind, key, message, f"sha1://{sha1.hex()}" if sha1 else ""))
+
+    def _take(self, problem: RemoteProblem) -> None:
+        (self._report.unread if problem.kind == "unread" else self._report.problems).append(problem)
 
     def _look(self, key: str, recipe: Recipe) -> None:
         self._report.recipes += 1
@@ -136,7 +159,8 @@ class _Verification:
         with ThreadPoolExecutor(_THREADS, "kacas-verify") as pool:
             for part in batched(self._windows(survey, packs), _THREADS * 2):
                 for problems, unchecked, size in pool.map(lambda window: self._check_window(*window), part):
-                    self._report.problems += problems
+                    for problem in problems:
+                        self._take(problem)
                     for package in unchecked:
                         self._report.unchecked[package] = self._report.unchecked.get(package, 0) + 1
                     done += size
@@ -167,7 +191,7 @@ class _Verification:
         try:
             found = self._blobs.get_ranges(key, [(at.start, at.stop) for at in window])
         except KacasError as exc:
-            return [RemoteProblem("damaged", key, str(exc))], [], 0
+            return [_problem(key, exc)], [], 0
         for at, data in zip(window, found, strict=True):
             try:
                 checked(data, at.digest, at.kind, decoder)
@@ -184,7 +208,8 @@ class _Verification:
         with ThreadPoolExecutor(_THREADS, "kacas-verify") as pool:
             for part in batched(rows, _THREADS):
                 for problem, size in pool.map(lambda row: self._check_object(*row), part):
-                    self._report.problems += [problem] if problem else []
+                    if problem:
+                        self._take(problem)
                     done += size
                 self._progress("checking plain objects", done, total)
         self._report.checked_size += done
@@ -195,8 +220,15 @@ class _Verification:
             for start in range(0, size, _PART):
                 hasher.update(self._blobs.get_ranges(key, [(start, min(size, start + _PART))])[0])
         except KacasError as exc:
-            return RemoteProblem("damaged", key, str(exc), f"sha1://{sha1.hex()}"), 0
+            return _problem(key, exc, f"sha1://{sha1.hex()}"), 0
         if hasher.digest() == sha1:
             return None, size
         why = damage(self._blobs, key, f"its bytes have the SHA-1 {hasher.hexdigest()}", _AGAIN)
         return RemoteProblem("damaged", key, str(why), f"sha1://{sha1.hex()}"), size
+
+
+def _problem(key: str, exc: KacasError, uri: str = "") -> RemoteProblem:
+    """What is wrong with a blob that could not be used."""
+    if isinstance(exc, StoreError):  # the service failed, or refused it, or it was replaced meanwhile
+        return RemoteProblem("unread", key, str(exc), uri)
+    return RemoteProblem("newer" if isinstance(exc, NewerFormatError) else "damaged", key, str(exc), uri)

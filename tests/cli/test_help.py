@@ -47,7 +47,7 @@ def test_all_commands_of_the_documentation_are_there() -> None:
         "mutable", "mutable set", "mutable get", "mutable delete", "mutable list", "mutable history",
         "feed", "feed create", "feed append", "feed read", "feed follow",
         "remote", "remote add", "remote list", "remote show", "remote default", "remote remove", "remote probe",
-        "remote usage", "remote verify", "remote gc", "remote rm", "remote index",
+        "remote usage", "remote verify", "remote gc", "remote rm", "remote index", "remote mark",
         "push", "pull", "sync",
         "group", "group create", "group join", "group list", "group show", "group members", "group add-member",
         "group remove-member", "group log", "group move", "group forget",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.cli.conftest import Runner
+from tests.remote.proxy import Proxy
+from tests.remote.proxy_faults import refuse
+from tests.remote.servers import S3Bucket, s3_bucket, s3_server  # noqa: F401
 
 
 @pytest.fixture
@@ -68,6 +73,51 @@ def test_verify_ends_with_5_and_says_what_to_do(kacas: Runner, bucket: Path, tmp
     assert kacas("remote", "verify", "--deep", "--json", "lab").object["clean"] is False
     pack.write_bytes(data[:-1])
     assert kacas("remote", "gc", "--grace", "0", "lab").code == 5
+
+
+def test_verify_ends_with_9_where_nothing_is_wrong_but_that_the_service_does_not_give_something(
+    kacas: Runner,
+    s3_bucket: S3Bucket,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_bucket.credentials["access_key_id"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_bucket.credentials["secret_access_key"])
+    port = urlsplit(s3_bucket.endpoint).port
+    assert port
+    with Proxy(port) as proxy:
+        where = (s3_bucket.url, "--endpoint", proxy.url, "--region", s3_bucket.region)
+        assert kacas("remote", "add", "lab", *where, "--no-probe").code == 0
+        pushed(kacas, tmp_path, b"some bytes" * 100)
+        proxy.fault(refuse("AccessDenied"), method="GET", part="/packs/", times=None)
+        answer = kacas("remote", "verify", "lab")
+        assert answer.code == 9
+        assert answer.lines[0].startswith("could not be read: reading packs/")
+        assert "the service answered 403 AccessDenied" in answer.lines[0]
+        assert "could not be read" in answer.error
+        found = kacas("remote", "verify", "--json", "lab").object
+        assert (found["clean"], found["problems"], found["unread"][0]["kind"]) == (False, [], "unread")
+        proxy.heal()
+        assert kacas("remote", "verify", "--json", "lab").object["unread"] == []
+
+
+def test_a_marker_that_is_gone_is_put_back(kacas: Runner, bucket: Path, tmp_path: Path) -> None:
+    uri = pushed(kacas, tmp_path, b"some bytes" * 100)
+    marker = bucket / "kacas-remote.json"
+    remote_id = json.loads(marker.read_bytes())["id"]
+    marker.unlink()
+    answer = kacas("remote", "verify", "lab")
+    assert (answer.code, "kacas remote mark lab" in answer.lines[0]) == (5, True)
+    answer = kacas("push", uri)
+    assert (answer.code, "kacas remote mark lab" in answer.error) == (14, True)
+    kacas("remote", "add", "look", f"file://{bucket}", "--read-only", "--no-probe")
+    assert kacas("remote", "mark", "look").code == 9
+    assert kacas("remote", "mark", "lab", "--id", "no hex").code == 2
+    assert not marker.exists()
+    for _ in range(2):
+        assert kacas("remote", "mark", "lab").lines == [f"lab has the id {remote_id}"]
+    assert json.loads(marker.read_bytes())["id"] == remote_id
+    assert kacas("remote", "verify", "--deep", "lab").code == 0
 
 
 def test_index_makes_recipes_and_names_what_is_wrong(kacas: Runner, bucket: Path) -> None:

@@ -1,4 +1,4 @@
-"""A database that is done without: never waited for long, and asked again when it was full."""
+"""A database that is begun anew, but not for ever, or done without: never waited for long, and asked again when it was full."""
 
 from __future__ import annotations
 
@@ -85,3 +85,37 @@ def test_the_dispensable_does_not_wait_for_a_thread_that_is_at_another(tmp_path:
     assert database.read(rows) == 1
     database.close()
     other.close()
+
+
+def damage(database: HostDatabase, place: Path) -> None:
+    """Before it is opened the next time, as after a fork."""
+    database.close()
+    (place / "rows.sqlite").write_bytes(b"no database" * 1000)
+
+
+def test_it_is_begun_anew_however_often_it_is_found_damaged_now_and_then(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    database = HostDatabase(place, 1, SCHEMA, forgiven_s=0)
+    other = HostDatabase(place, 1, SCHEMA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(10):
+            database.write(put)
+            database.write(put)
+            assert other.read(rows) == 2
+            other.close()
+            damage(database, place)
+    database.close()
+
+
+def test_it_is_given_up_when_it_is_found_damaged_again_and_again(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    database = HostDatabase(place, 1, SCHEMA)
+    for _ in range(4):
+        database.write(put)
+        damage(database, place)
+    with pytest.warns(RuntimeWarning, match="one in memory stands in"):
+        database.write(put)
+    database.write(put)
+    assert database.read(rows) == 2
+    database.close()

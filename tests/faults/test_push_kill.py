@@ -15,10 +15,10 @@ import pytest
 
 import kacas
 from kacas_remote.blobs.directory import DirectoryBlobs
-from kacas_remote.layout import PACKS, RECIPES, pack_id_of
+from kacas_remote.layout import MARKER, PACKS, RECIPES, pack_id_of
 from kacas_remote.pack_tables import read_table
 from kacas_remote.pending import pending, taken
-from kacas_remote.push import push_pending
+from kacas_remote.push import push, push_pending
 from kacas_remote.remote import Remote, new_remote
 from tests.remote.counting import CountingBlobs
 from tests.remote.proved import proved
@@ -93,6 +93,32 @@ def test_after_a_kill_the_next_push_sends_only_what_did_not_arrive(
     assert [set(one.uris) for one in pending()] == [set(uris)]
     nobody_sees_what_is_not_there(lab_remote)
     resumed(store, lab_remote, uris)
+
+
+# Of a push that counts on packs of others: it lists packs a second time, beside the last pack.
+POINTS_BESIDE_OTHERS = [
+    ("put", PACKS, "1", "before"),
+    ("put", PACKS, "2", "before"),
+    ("list", PACKS, "2", "before"),
+    ("put", RECIPES, "1", "before"),
+    ("put", RECIPES, "1", "after"),
+    ("get", "leases/", "1", "before"),
+    ("list", "condemned/", "2", "before"),
+    ("get", MARKER, "2", "before"),
+]
+
+
+@pytest.mark.parametrize("at", POINTS_BESIDE_OTHERS, ids=lambda at: "-".join(at).replace("/", ""))
+def test_after_a_kill_in_a_bucket_with_packs_the_next_push_counts_on_them_and_sends_only_what_did_not_arrive(
+    store: kacas.Store, lab_remote: Remote, uris: list[str], tmp_path: Path, at: tuple[str, ...]
+) -> None:
+    earlier = store.store_bytes(store.load_bytes(uris[0], 0, 30 * MIB))
+    push(store, lab_remote, [earlier])
+    assert killed(store, tmp_path / "bucket", uris, *at).wait(60) == -signal.SIGKILL
+    assert [set(one.uris) for one in pending()] == [set(uris)]
+    nobody_sees_what_is_not_there(lab_remote)
+    resumed(store, lab_remote, uris)
+    assert proved(lab_remote, earlier) == store.load_bytes(earlier)
 
 
 @pytest.mark.parametrize("wait_s", [0.3, 1.2, 2.5])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kacas.model.codec import MAX_PAYLOAD_SIZE
 from kacas.model.digest import checksum
 from kacas.model.entry import Entry
 from kacas.model.segment_format import (
@@ -153,6 +154,16 @@ def test_a_digest_is_found_where_records_begin_and_nowhere_else() -> None:
     assert [(place.pack_id, place.offset) for place in found] == [(PACKS[1], 1 << 40)]
     records["pack"] = 2
     with pytest.raises(SegmentFormatError, match="does not hold"):
+        list(locations_in(records.tobytes(), digest, PACKS))
+
+
+def test_a_record_that_says_more_than_a_payload_may_have_is_refused() -> None:
+    records = np.zeros(1, SEGMENT_RECORD)
+    digest = bytes(32)
+    records["payload_size"] = MAX_PAYLOAD_SIZE
+    assert [place.payload_size for place in locations_in(records.tobytes(), digest, PACKS)] == [MAX_PAYLOAD_SIZE]
+    records["payload_size"] = MAX_PAYLOAD_SIZE + 1
+    with pytest.raises(SegmentFormatError, match="more than is allowed"):
         list(locations_in(records.tobytes(), digest, PACKS))
 
 

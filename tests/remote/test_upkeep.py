@@ -21,6 +21,7 @@ from kacas_remote.upkeep.index import index
 from kacas_remote.upkeep.remove import Removal, remove
 from kacas_remote.upkeep.usage import usage
 from kacas_remote.upkeep.verify import verify
+from tests.remote.faulty import FaultyBlobs
 from tests.remote.model_bucket import load, sha1_of
 from tests.remote.proved import proved
 
@@ -211,6 +212,60 @@ def test_verify_names_what_is_gone_and_what_to_do(store: kacas.Store, remote: Re
     assert "kacas remote rm" in problem.message
     remote.blobs.put(pack.key, data)
     assert verify(remote).clean
+
+
+@pytest.mark.parametrize(
+    "prefix, spare, deep", [(PACKS, 0, False), (RECIPES, 0, False), (PACKS, 2, True), (PLAIN, 0, True)]
+)
+def test_what_the_service_does_not_give_is_named_apart_from_damage(
+    store: kacas.Store, remote: Remote, tmp_path: Path, prefix: str, spare: int, deep: bool
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_bytes(noise(1000, 1))
+    push(store, remote, [store.store_bytes(noise(600_000, 3)), store.store_dir(tmp_path / "files")])
+    push(store, remote, [store.store_bytes(noise(1000, 4))], plain=True)
+    faulty = FaultyBlobs(remote.blobs)
+    failing = remote.through(faulty)
+    faulty.fault("drop", call="get", prefix=prefix, times=None, spare=spare)
+    report = verify(failing, deep=deep)
+    assert report.problems == []
+    assert report.unread
+    assert all(problem.kind == "unread" for problem in report.unread)
+    assert any(problem.key.startswith(prefix) for problem in report.unread)
+    assert not report.clean
+    faulty.heal()
+    assert verify(failing, deep=True).clean
+
+
+def test_what_may_be_in_a_pack_that_the_service_does_not_give_is_not_called_missing(
+    store: kacas.Store, remote: Remote
+) -> None:
+    uris = [store.store_text(f"note {number}") for number in range(70)]
+    push(store, remote, uris)
+    (first,) = remote.blobs.list(PACKS)
+    removed(remote, *uris)
+    push(store, remote, uris)  # they are named anew, in a pack that has no chunks
+    faulty = FaultyBlobs(remote.blobs)
+    faulty.fault("drop", call="get", prefix=first.key, times=None)
+    report = verify(remote.through(faulty))
+    assert report.problems == []
+    assert sum("no pack has" in problem.message for problem in report.unread) == 70
+    remote.blobs.delete([first.key])
+    assert not verify(remote).unread
+    assert any("no pack has" in problem.message for problem in verify(remote).problems)
+
+
+def test_what_is_damaged_is_called_so_beside_what_the_service_does_not_give(store: kacas.Store, remote: Remote) -> None:
+    push(store, remote, [store.store_bytes(noise(600_000, 3))])
+    (first,) = remote.blobs.list(PACKS)
+    push(store, remote, [store.store_bytes(noise(600_000, 4))])
+    corrupt(remote, first.key, first.size - 20)
+    (other,) = {info.key for info in remote.blobs.list(PACKS)} - {first.key}
+    faulty = FaultyBlobs(remote.blobs)
+    faulty.fault("drop", call="get", prefix=other, times=None)
+    report = verify(remote.through(faulty), deep=True)
+    assert [(problem.kind, problem.key) for problem in report.problems] == [("damaged", first.key)]
+    assert ("unread", other) in [(problem.kind, problem.key) for problem in report.unread]
 
 
 def test_a_bucket_that_kachery_filled_gets_recipes_with_the_roots_of_store_file(
