@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -49,6 +48,7 @@ _ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's
 _PACK_SIZE = 24 * MIB  # as it is encoded, of what is asked for at once where a remote says in which object it lies
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
 _GROUP_COUNT = 512
+_CHUNK = int(PayloadKind.CHUNK)  # comparing with a member of an enumeration takes twice as long
 
 T = TypeVar("T")
 Step = Callable[[int], None]
@@ -68,12 +68,11 @@ Asked = tuple[Group, Callable[[], _Answer]]
 
 
 class _Came(NamedTuple):
-    """A small chunk as it came. data: header and payload. raw: what that is decoded to. Neither check nor digest are compared."""
+    """Small chunks as they came, each its header, payload, and header and payload together; and what they are decoded to, if that
+    can be done. Neither checks nor digests are compared."""
 
-    header: PayloadHeader
-    payload: memoryview
-    data: memoryview
-    raw: Buffer
+    chunks: list[tuple[PayloadHeader, memoryview, memoryview]]
+    raws: list[Buffer | None]
 
 
 class _Window(NamedTuple):
@@ -166,32 +165,39 @@ class Pull:
 
     def _decode_small(
         self, asked: tuple[list[tuple[bytes, Child]], Future[dict[bytes, memoryview]]]
-    ) -> tuple[list[tuple[bytes, Child]], dict[bytes, _Came]]:
-        """The group, and of its chunks that came what they are decoded to, by digest. Nothing is proved yet."""
+    ) -> tuple[list[tuple[bytes, Child]], _Came]:
+        """The group, and those of its chunks that came. Nothing is proved yet."""
         group, answer = asked
         found = answer.result()
-        named: list[tuple[PayloadHeader, memoryview, memoryview]] = []
+        self._batch.write_gathered()  # of a group before, while others do Python's work
+        chunks: list[tuple[PayloadHeader, memoryview, memoryview]] = []
         for _, (root, size) in group:
-            if (data := found.get(root)) is not None:
-                with suppress(PackFormatError):
-                    named.append((*_named(data, root, size, PayloadKind.CHUNK), data))
+            if (data := found.pop(root, None)) is not None:
+                try:
+                    chunks.append((*_named(data, root, size, _CHUNK), data))
+                except PackFormatError:
+                    continue
         raws = self._decoder().decode_many(
-            [(header.codec, header.parameters, payload, header.raw_size) for header, payload, _ in named]
+            [(header.codec, header.parameters, payload, header.raw_size) for header, payload, _ in chunks]
         )
-        return group, {one[0].digest: _Came(*one, raw) for one, raw in zip(named, raws, strict=True) if raw is not None}
+        return group, _Came(chunks, raws)
 
-    def _take_small(self, group: list[tuple[bytes, Child]], came: dict[bytes, _Came], kind: Kind) -> set[bytes]:
+    def _take_small(self, group: list[tuple[bytes, Child]], came: _Came, kind: Kind) -> set[bytes]:
         good: dict[bytes, Buffer] = {}
         payloads: list[Framed] = []
-        for root, (header, payload, data, raw) in came.items():
-            if chunk_digest(raw) == root:
-                with suppress(PackFormatError):
+        for (header, payload, data), raw in zip(*came, strict=True):
+            if raw is not None and chunk_digest(raw) == header.digest:
+                try:
                     check_payload(header, data, payload)
-                    good[root] = raw
-                    payloads.append((header, (data,)))
-        self._append(payloads)
+                except PackFormatError:
+                    continue
+                good[header.digest] = raw
+                payloads.append((header, (data,)))
+        self._append(payloads, lasting=True)
         layouts = [
-            (sha1, *child) for sha1, child in group if child.digest in good and _sha1(good[child.digest]) == sha1
+            (sha1, *child)
+            for sha1, child in group
+            if (raw := good.get(child.digest)) is not None and new_sha1(raw).digest() == sha1
         ]
         ids = secrets.token_bytes(ID_SIZE * len(layouts))
         entries = encode_members(layouts, kind, time.time_ns(), ids, Origin.FETCHED)
@@ -325,12 +331,12 @@ class Pull:
             if payload_digest(PayloadKind.CHUNK, piece.out) != piece.digest:
                 raise
 
-    def _append(self, payloads: list[Framed]) -> None:
-        """Those that another window has not appended meanwhile."""
+    def _append(self, payloads: list[Framed], *, lasting: bool = False) -> None:
+        """Those that another window has not appended meanwhile. lasting: see `Batch.append_framed`."""
         pending = self._batch.pending([header.digest for header, _ in payloads])
         new = [payload for payload in payloads if payload[0].digest not in pending]
         if new:
-            self._batch.append_framed(new)
+            self._batch.append_framed(new, lasting=lasting)
 
 
 def _groups(
@@ -351,12 +357,6 @@ def _groups(
         size, last = size + stored, where
     if group:
         yield group
-
-
-def _sha1(raw: Buffer) -> bytes:
-    found = new_sha1()
-    found.update(raw)
-    return found.digest()
 
 
 def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind) -> Framed:

@@ -76,8 +76,11 @@ class BlobRanges:
         found: dict[Place, memoryview] = {}
         for run, cut in zip(runs, cuts, strict=True):
             pieces = list(islice(parts, len(cut)))
-            for place in run:
-                found[place] = _within(place.start, place.stop, cut, pieces)
+            if len(pieces) == 1:
+                (whole,), first = pieces, run[0].start
+                found |= {place: whole[place.start - first : place.stop - first] for place in run}
+            else:
+                found |= {place: _within(place.start, place.stop, cut, pieces) for place in run}
         return found
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ In a private remote the marker, probes/ and groups/ are as here. All else is sea
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 MARKER = "kacas-remote.json"
 PROBES = "probes/"
@@ -25,6 +26,7 @@ PACKS, RECIPES, PLAIN, LEASES, CONDEMNED, REMOVED = "packs/", "recipes/", "sha1/
 _PACK = re.compile(r"packs/([0-9a-f]{32})\.pack", re.ASCII)
 
 
+@lru_cache(1024)  # of a pack's many payloads each names it
 def pack_key(pack_id: bytes) -> str:
     return f"{PACKS}{pack_id.hex()}.pack"
 

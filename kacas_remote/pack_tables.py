@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from kacas.model.entry import MAX_ENTRY_SIZE, Entry, EntryError, decode_entry
+from kacas.model.entry import EntryError, entry_rows
 from kacas.model.pack_format import (
     CHUNK_RECORD,
     FOOTER_SIZE,
@@ -28,14 +28,13 @@ from kacas_remote.layout import pack_key
 
 _TAIL_SIZE = 64 * 1024  # bytes: the tables of packs of large chunks fit many times
 _PIECE_SIZE = (4 << 20) // CHUNK_RECORD.itemsize * CHUNK_RECORD.itemsize
-_SIZE_FIELD = 4  # bytes: each entry begins with its own size
 
 
 class TablePiece(NamedTuple):
-    """Some rows of a table. entries: with their encoded bytes."""
+    """Some rows of a table. entries: see `entry_rows`."""
 
     records: Records
-    entries: list[tuple[Entry, bytes]]
+    entries: list[tuple[bytes, bytes, int, bytes]]
 
 
 _NO_RECORDS = decode_table(b"", Footer(b"", 0, 0, 0, 0, 0, b"")).records
@@ -102,19 +101,10 @@ def _rows(pieces: Iterator[memoryview], footer: Footer) -> Iterator[TablePiece]:
         raise PackFormatError("the digest of its table does not match")
 
 
-def _entries(data: bytes) -> tuple[list[tuple[Entry, bytes]], bytes]:
-    """The whole entries at the beginning, and what is left."""
-    found, at = [], 0
-    while len(data) - at >= _SIZE_FIELD:
-        size = int.from_bytes(data[at : at + _SIZE_FIELD], "little")
-        if size > MAX_ENTRY_SIZE:
-            raise PackFormatError(f"an entry of its table declares {size} bytes")
-        if size > len(data) - at:
-            break
-        try:
-            entry, stop = decode_entry(data, at)
-        except EntryError as exc:
-            raise PackFormatError(f"an entry of its table is damaged: {exc}") from exc
-        found.append((entry, data[at:stop]))
-        at = stop
-    return found, data[at:]
+def _entries(data: bytes) -> tuple[list[tuple[bytes, bytes, int, bytes]], bytes]:
+    """The whole entries at the beginning, and what is left. Who reads one compares its own checksum."""
+    try:
+        found = list(entry_rows(data))
+    except EntryError as exc:
+        raise PackFormatError(f"an entry of its table is damaged: {exc}") from exc
+    return found, data[sum(len(encoded) for *_, encoded in found) :]

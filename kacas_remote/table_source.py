@@ -40,10 +40,9 @@ class TableSource:
         places: dict[bytes, Place] = {}
         room = _MOST
         for digest, locations in self._locate(digests).items():
-            bad = {place for place, _ in self._bad.get(digest, ())}
-            good = [place for one in locations if _is_possible(one) and (place := _place(one)) not in bad]
-            if good and (size := good[0].stop - good[0].start) <= room:
-                places[digest] = good[0]
+            place = self._place(digest, locations)
+            if place is not None and (size := place.stop - place.start) <= room:
+                places[digest] = place
                 room -= size
         data = self._ranges.read(places.values())
         if len(self._given) + len(places) > _GIVEN:
@@ -56,6 +55,17 @@ class TableSource:
                 gone, is_first=False
             )
         return {digest: data[place] for digest, place in places.items() if place in data}
+
+    def _place(self, digest: bytes, locations: list[Location]) -> Place | None:
+        """The first that can be true and was not rejected."""
+        bad = [place for place, _ in self._bad.get(digest, ())]
+        for location in locations:
+            start, stop = location.offset, location.stop
+            if stop - start <= most_stored(location.raw_size):
+                place = Place(pack_key(location.pack_id), start, stop)
+                if place not in bad:
+                    return place
+        return None
 
     def _locate(self, digests: Sequence[bytes]) -> dict[bytes, list[Location]]:
         foreseen = {digest: found for digest in digests if (found := self._foreseen.pop(digest, None))}
@@ -92,11 +102,3 @@ class TableSource:
             f"remote {self._ranges.blobs.name}, {where}{why} (chunk {digest.hex()[:16]}…); it was not used. Push the content "
             "again from where it is whole, and look at the remote with: kacas remote verify"
         )
-
-
-def _is_possible(location: Location) -> bool:
-    return location.stop - location.offset <= most_stored(location.raw_size)
-
-
-def _place(location: Location) -> Place:
-    return Place(pack_key(location.pack_id), location.offset, location.stop)

@@ -143,8 +143,7 @@ class Tables:
 
     def add(self, pack_id: bytes, table: Table, size: int) -> None:
         """The table of a pack that was put there just now. size: of the pack, bytes."""
-        named = [(sha1, encoded) for _, sha1, action, encoded in table.rows() if action in LAYOUT_ACTIONS]
-        self._keep(pack_id, size, iter([_Rows(table.records, named)]))
+        self._keep(pack_id, size, iter([_rows_of(TablePiece(table.records, list(table.rows())))]))
 
     def locate(self, digests: Collection[bytes]) -> dict[bytes, list[Location]]:
         """Where payloads are in packs; those that are in none are left out."""
@@ -332,7 +331,9 @@ class _Rows(NamedTuple):
 
 
 def _rows_of(piece: TablePiece) -> _Rows:
-    return _Rows(piece.records, [(entry.sha1, encoded) for entry, encoded in piece.entries if entry.names_layout])
+    return _Rows(
+        piece.records, [(sha1, encoded) for _, sha1, action, encoded in piece.entries if action in LAYOUT_ACTIONS]
+    )
 
 
 def _insert(connection: sqlite3.Connection, number: int, rows: _Rows) -> None:

@@ -61,6 +61,6 @@ def checksums(size: int, rows: Iterable[Buffer]) -> list[bytes]:
     return [blake3(row).digest(size) for row in rows]
 
 
-def new_sha1() -> _Hash:
-    """A running SHA-1: the public identity of content, not a security claim (see CollisionError)."""
-    return hashlib.sha1(usedforsecurity=False)
+def new_sha1(first: Buffer = b"") -> _Hash:
+    """A running SHA-1, of these bytes so far: the public identity of content, not a security claim (see CollisionError)."""
+    return hashlib.sha1(first, usedforsecurity=False)

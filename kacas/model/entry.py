@@ -18,6 +18,7 @@ _FIXED = struct.Struct("<I16s20s32sQqBBBBHHI")
 _HEAD = struct.Struct("<I16s20s49xB")  # the same, as far as the action: size, id, SHA-1, action
 _LAYOUT = struct.Struct("<I16s20s32sQqxB")  # and of these size, id, SHA-1, root, size of the content, time, action
 _SIZE = struct.Struct("<I")
+_SMALLEST = _FIXED.size + _CHECK_SIZE  # of entries
 SHA1_OFFSET = _SIZE.size + ID_SIZE  # of the SHA-1 in an encoded entry
 MAX_ENTRY_SIZE = _FIXED.size + MAX_OWNER_SIZE + MAX_PATH_SIZE + MAX_CANCELS * ID_SIZE + _CHECK_SIZE
 
@@ -214,10 +215,15 @@ def encoded_entries_of(data: bytes, sha1: bytes) -> Iterator[Entry]:
 
 
 def entry_rows(data: bytes) -> Iterator[tuple[bytes, bytes, int, bytes]]:
-    """Entry id, SHA-1, action and encoded bytes of encoded entries, one by one. They must be whole."""
+    """Entry id, SHA-1, action and encoded bytes of encoded entries, one by one, up to one that is cut short. Nothing else of
+    them is looked at. Raises EntryError for a size that no entry has."""
     at, stop, unpack = 0, len(data), _HEAD.unpack_from
-    while at < stop:
+    while stop - at >= _SMALLEST:
         size, entry_id, sha1, action = unpack(data, at)
+        if not _SMALLEST <= size <= MAX_ENTRY_SIZE:
+            raise EntryError(f"one declares {size} bytes")
+        if size > stop - at:
+            return
         yield entry_id, sha1, action, data[at : at + size]
         at += size
 

@@ -126,10 +126,12 @@ def decode_payload_header(data: memoryview, start: int = 0) -> PayloadHeader:
         raise PackFormatError("no payload begins there")
     if raw_size > MAX_CHUNK_SIZE or payload_size > MAX_PAYLOAD_SIZE or parameters_size > MAX_PARAMETERS_SIZE:
         raise PackFormatError(f"the payload declares {payload_size} and {raw_size} bytes, more than is allowed")
-    parameters_at = start + PAYLOAD_HEADER_SIZE
-    parameters = bytes(data[parameters_at : parameters_at + parameters_size])
-    if len(parameters) != parameters_size:
-        raise PackFormatError("the payload's parameters are cut short")
+    parameters = b""
+    if parameters_size:
+        parameters_at = start + PAYLOAD_HEADER_SIZE
+        parameters = bytes(data[parameters_at : parameters_at + parameters_size])
+        if len(parameters) != parameters_size:
+            raise PackFormatError("the payload's parameters are cut short")
     return PayloadHeader(kind, codec, payload_size, raw_size, digest, parameters)
 
 

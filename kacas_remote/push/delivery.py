@@ -344,12 +344,12 @@ class Delivery:
     def _estimate_payloads(self, inventory: Inventory, sizes: dict[bytes, int]) -> None:
         missing = inventory.missing(sizes)
         places = self._repository.lookup.locate(missing)
+        inventory.sent(missing)
         for digest, size in sizes.items():
             if digest not in missing:
                 self.summary.chunks_there += 1
                 self.summary.raw_size_there += size
                 continue
-            inventory.sent(digest)
             self.summary.chunks_sent += 1
             stored = places[digest][0].stop - places[digest][0].offset if digest in places else size
             self.summary.chunk_size += stored

@@ -93,7 +93,7 @@ class Inventory:
     def _find(self, digests: Collection[bytes]) -> dict[bytes, Location]:
         """Places that may be counted on; they are from now on."""
         found: dict[bytes, Location] = {}
-        if not digests:
+        if not digests or not self._fit:
             return found
         for digest, places in self.tables.locate(digests).items():
             for place in places:
@@ -103,22 +103,21 @@ class Inventory:
                     break
         return found
 
-    def sent(self, digest: bytes) -> None:
-        """The payload is in a pack that will arrive."""
-        self._flying.add(digest)
+    def sent(self, digests: Iterable[bytes]) -> None:
+        """The payloads are in packs that will arrive."""
+        self._flying.update(digests)
 
     def arrived(self, pack: Landed) -> None:
         """Its table counts as those of others."""
         self.tables.add(pack.pack_id, pack.table, pack.size)
-        digests = pack.table.records["digest"]
-        self._flying.difference_update(bytes(digest) for digest in digests.tolist())
+        self._flying.difference_update(pack.table.records["digest"].tolist())
         self._own.add(pack.pack_id)
         self._fit.add(pack.pack_id)
         self._relied.add(pack.pack_id)
 
     def named(self, sha1s: Iterable[bytes]) -> dict[bytes, list[tuple[Entry, bytes]]]:
         """Entries by SHA-1, each with its pack."""
-        wanted, found = list(sha1s), {}
+        wanted, found = list(sha1s) if self._fit else [], {}
         for at in range(0, len(wanted), _GROUP):
             for sha1, entries in self.tables.named(wanted[at : at + _GROUP]).items():
                 if good := [one for one in entries if one[1] in self._fit]:

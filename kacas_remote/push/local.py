@@ -53,6 +53,9 @@ class _Run:
     payloads: list[tuple[Payload, int]]
 
 
+Landed = Callable[[Sequence[Payload]], None]
+
+
 class LocalPayloads:
     """Copies payloads of this store into packs. Used by one thread."""
 
@@ -66,13 +69,13 @@ class LocalPayloads:
         self,
         payloads: Sequence[Payload],
         content: Content | None,
-        landed: Callable[[Payload], None],
+        landed: Landed,
         places: Mapping[bytes, list[Location]] | None = None,
     ) -> None:
         """Put them into packs, in order. content: which they are parts of, to be read from if there is no good copy.
 
-        landed: is told each that is in a pack. places: where they were found just now. Raises DamagedError,
-        AdoptedFileError, MissingPackageError, for one that is nowhere good.
+        landed: is told those that were put into a pack, many at once. places: where they were found just now. Raises
+        DamagedError, AdoptedFileError, MissingPackageError, for one that is nowhere good.
         """
         if places is None:
             places = self._lookup.locate([payload.digest for payload in payloads])
@@ -99,23 +102,29 @@ class LocalPayloads:
         self._copy_run(run, content, landed)
         self._encode_anew(window, content, landed)
 
-    def _copy_run(self, run: _Run, content: Content | None, landed: Callable[[Payload], None]) -> None:
+    def _copy_run(self, run: _Run, content: Content | None, landed: Landed) -> None:
         at = 0
         while at < len(run.payloads):
             payload, size = run.payloads[at]
             pack = self._room_for(size + len(payload.entry))
             count = _count_with_room(run.payloads, at, pack)
             data, done = self._read(run, at, count, pack), 0
+            good: list[Payload] = []
             for payload, size in run.payloads[at : at + count]:
-                at += 1
                 header = _checked(data[done : done + size], payload)
                 if header is None:
-                    self._copy_from_elsewhere(payload, content)
-                    landed(payload)
-                    break  # the next ones are read anew: the place is another's
+                    break
                 pack.take(header)
-                landed(payload)
+                good.append(payload)
                 done += size
+            if good:
+                landed(good)
+            at += len(good)
+            if len(good) < count:
+                payload, _ = run.payloads[at]
+                self._copy_from_elsewhere(payload, content)
+                landed([payload])
+                at += 1  # the next ones are read anew: the place is another's
 
     def _read(self, run: _Run, at: int, count: int, pack: PackBuilder) -> memoryview:
         """So many payloads of the run, from this one on, in the pack's next place; nothing if they cannot be read."""
@@ -161,9 +170,7 @@ class LocalPayloads:
         content.read_chunks([piece])
         return piece.out
 
-    def _encode_anew(
-        self, window: list[Payload], content: Content | None, landed: Callable[[Payload], None]
-    ) -> list[Payload]:
+    def _encode_anew(self, window: list[Payload], content: Content | None, landed: Landed) -> list[Payload]:
         """What is in no pack, as of a linked file. Returns an empty window."""
         if window:
             pieces = [
@@ -176,7 +183,7 @@ class LocalPayloads:
             raws = {piece.digest: piece.out for piece in pieces}
             for one in window:
                 self._encode_one(one, raws[one.digest] if content is not None and not one.raw else memoryview(one.raw))
-                landed(one)
+                landed([one])
         return []
 
     def _encode_one(self, payload: Payload, raw: memoryview) -> None:

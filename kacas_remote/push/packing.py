@@ -68,12 +68,12 @@ class Packing:
         new: dict[bytes, tuple[Target, Payload]] = {}
         members = [(target.sha1, root, target.size) for target, root in contents if _is_nameless(target)]
         ids = secrets.token_bytes(ID_SIZE * len(members))
-        nameless = iter(encode_members(members, Kind.FILE, time.time_ns(), ids))
+        encoded = encode_members(members, Kind.FILE, time.time_ns(), ids)
+        nameless = {sha1: entry for (sha1, *_), entry in zip(members, encoded, strict=True)}
         for target, root in contents:
-            if _is_nameless(target):
-                entry = next(nameless)
-            else:
-                entry = b"" if target.has_recipe else entry_of(target, root)
+            entry = nameless.get(target.sha1, b"")
+            if not entry and not target.has_recipe:
+                entry = entry_of(target, root)
             if root in missing and root not in new:
                 new[root] = target, Payload(root, CHUNK, target.size, entry=entry)
             else:
@@ -82,9 +82,9 @@ class Packing:
                 self._late += [entry] if entry else []
         landed: set[bytes] = set()
 
-        def land(payload: Payload) -> None:
-            landed.add(payload.digest)
-            self._landed(payload)
+        def land(payloads: Sequence[Payload]) -> None:
+            landed.update(payload.digest for payload in payloads)
+            self._landed(payloads)
 
         bad: list[Target] = []
         try:
@@ -112,13 +112,14 @@ class Packing:
         self._payloads.copy(new, content, self._landed)
         return len(new) == len(payloads)
 
-    def _landed(self, payload: Payload) -> None:
+    def _landed(self, payloads: Sequence[Payload]) -> None:
         assert self._pack is not None
-        self._inventory.sent(payload.digest)
+        self._inventory.sent(payload.digest for payload in payloads)
         self._used.add(self._pack.pack_id)
-        self._summary.chunks_sent += 1
-        if payload.entry:
-            self._pack.name(payload.entry)
+        self._summary.chunks_sent += len(payloads)
+        for payload in payloads:
+            if payload.entry:
+                self._pack.name(payload.entry)
 
     def _room_for(self, size: int) -> PackBuilder:
         if self._pack is not None and self._pack.room() < size:

@@ -39,15 +39,6 @@ class PackBuilder:
         self._records: list[bytes] = []
         self._entries: list[bytes] = []
         self._entries_size = 0
-        self.raw_size = 0
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self._records or self._entries)
-
-    @property
-    def chunk_count(self) -> int:
-        return len(self._records)
 
     @property
     def payload_size(self) -> int:
@@ -67,7 +58,6 @@ class PackBuilder:
         """The payload of this header is at the place where the next one goes."""
         self._records.append(header.record(self._end))
         self._end += header.total_size
-        self.raw_size += header.raw_size
 
     def write(self, header: PayloadHeader, payload: bytes | memoryview) -> None:
         """Append a payload that is not at its place yet."""

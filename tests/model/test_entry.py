@@ -80,6 +80,19 @@ def test_rows_of_entries_say_what_each_is_about(several: list[Entry]) -> None:
 
 
 @settings(deadline=None)
+@given(st.lists(entries, max_size=4), entries, st.integers(0, 1 << 20))
+def test_rows_of_entries_end_before_one_that_is_cut_short(several: list[Entry], last: Entry, cut: int) -> None:
+    whole, rest = [entry.encode() for entry in several], last.encode()
+    assert [encoded for *_, encoded in entry_rows(b"".join([*whole, rest[: cut % len(rest)]]))] == whole
+
+
+@pytest.mark.parametrize("size", [0, 107, MAX_ENTRY_SIZE + 1, (1 << 32) - 1])
+def test_a_size_that_no_entry_has_is_refused(size: int) -> None:
+    with pytest.raises(EntryError, match=f"declares {size} bytes"):
+        list(entry_rows(ENTRY.encode() + size.to_bytes(4, "little") + CANCEL.encode()[4:]))
+
+
+@settings(deadline=None)
 @given(st.lists(entries, min_size=1, max_size=4), st.binary(max_size=10))
 def test_entries_follow_one_another_without_separators(several: list[Entry], behind: bytes) -> None:
     data = b"".join(entry.encode() for entry in several) + behind

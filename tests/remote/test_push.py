@@ -11,6 +11,7 @@ import pytest
 
 import kacas
 from kacas.errors import NotFoundError, WrongKindError
+from kacas.model.entry import decode_entry
 from kacas.model.uri import parse_any_uri, parse_uri
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.condemned import condemn
@@ -332,7 +333,7 @@ class FirstComesLast(CountingBlobs):
             remote_id = Remote("lab", self._blobs).remote_id
             for piece in read_table(self._blobs, remote_id, pack_id, len(data)):
                 self.digests.update(piece.records["digest"].tolist())
-                self.names.update(entry.root for entry, _ in piece.entries)
+                self.names.update(decode_entry(encoded)[0].root for *_, encoded in piece.entries)
             self._second.set()
         return made
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kacas.model.digest import chunk_digest
+from kacas.model.entry import Entry
 from kacas.model.location import Location
 from kacas.model.pack_format import (
     FOOTER_SIZE,
@@ -131,6 +132,33 @@ def test_a_table_that_is_damaged_or_of_another_remote_is_named_and_the_others_ar
     assert all("lab" not in why and pack_id.hex() in why for pack_id, why in done.refused.items())
     assert set(tables.locate([chunk_digest(b"good"), chunk_digest(b"bad")])) == {chunk_digest(b"good")}
     assert tables.entries([sha1_of(b"bad")]) == {}
+
+
+class Refuted(Entry):
+    """An entry whose checksum says that it is another."""
+
+    def encode(self) -> bytes:
+        encoded = bytearray(super().encode())
+        encoded[-1] ^= 1
+        return bytes(encoded)
+
+
+def test_an_entry_that_its_own_checksum_refutes_names_nothing(bucket: Bucket, tables: Tables) -> None:
+    good, bad = entry_of(b"good"), Refuted(*entry_of(b"bad"))
+    put_pack(bucket, [b"good", b"bad"], [bad, good])
+    assert not tables.refresh().refused
+    assert tables.entries([good.sha1, bad.sha1]) == {good.sha1: [good]}
+    assert tables.layouts([good.sha1, bad.sha1]).keys() == {good.sha1}
+
+
+@pytest.mark.parametrize("size", [0, 1 << 31])
+def test_a_table_with_an_entry_of_a_size_that_none_has_is_refused(bucket: Bucket, tables: Tables, size: int) -> None:
+    class Sized(Entry):
+        def encode(self) -> bytes:
+            return size.to_bytes(4, "little") + super().encode()[4:]
+
+    pack_id = put_pack(bucket, [b"one"], [Sized(*entry_of(b"one"))])
+    assert f"declares {size} bytes" in tables.refresh().refused[pack_id]
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
