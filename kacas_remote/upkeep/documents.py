@@ -9,6 +9,7 @@ from kacas.model.codec import Decoder
 from kacas.model.digest import PayloadKind, new_sha1
 from kacas.model.manifest import ManifestError, decode_manifest, decode_node
 from kacas.model.tree import MAX_TREE_SIZE
+from kacas_remote.errors import RemoteRefusedError, RemoteUnavailableError
 from kacas_remote.layout import plain_key
 from kacas_remote.recipe import ChunkPlace
 from kacas_remote.upkeep.reading import At, damage, read_pages, read_payloads, read_recipe
@@ -16,7 +17,8 @@ from kacas_remote.upkeep.survey import Survey
 
 
 def read_document(survey: Survey, sha1: bytes, *, removed: bool = False) -> bytes:
-    """The bytes of a content of at most MAX_TREE_SIZE bytes. Raises DamagedRemoteError if nothing in the bucket gives them.
+    """The bytes of a content of at most MAX_TREE_SIZE bytes. Raises DamagedRemoteError if nothing in the bucket gives them,
+    RemoteUnavailableError, RemoteRefusedError: then it may be there.
 
     removed: also by entries that were removed, as those of a directory that another one holds.
     """
@@ -31,6 +33,8 @@ def read_document(survey: Survey, sha1: bytes, *, removed: bool = False) -> byte
         except ManifestError as exc:
             failure = damage(survey.blobs, f"sha1://{sha1.hex()}", exc, "push it again")
             continue
+        except (RemoteUnavailableError, RemoteRefusedError):
+            raise
         except KacasError as exc:
             failure = exc
             continue
