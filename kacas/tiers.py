@@ -70,7 +70,7 @@ class Tiers:
         self._room = room
         self._report = report
         self._published = published
-        self._turns = Turns(volume, report, published)
+        self.turns = Turns(volume, report, published)
         self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
         self.trees = TreeDocuments()
         self.fetches = 0  # that this process published
@@ -177,7 +177,7 @@ class Tiers:
         """most: bytes; what is larger is not fetched."""
         upstream.bring(uri)
         size = self._size_in(upstream, uri)  # before a lease is taken: what nobody has is nobody's work
-        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri, most=most), size)
+        self.turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri, most=most), size)
 
     def _size_in(self, upstream: Upstream, uri: Uri) -> int:
         try:
@@ -204,12 +204,12 @@ class Tiers:
         try:
             size = self.sequence(uri)[0].size
             self._behind.first(
-                lambda there: self._turns.once(
+                lambda there: self.turns.once(
                     uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, there, uri), size
                 )
             )
         except (*UNREADABLE, StoreError) as exc:
-            self._turns.warn_once(exc)
+            self.turns.warn_once(exc)
 
     def _is_sound(self, uri: Uri) -> bool:
         """Whether every chunk is in a pack, where no damage was found, though it may be there."""
@@ -290,9 +290,7 @@ class Tiers:
         if absent.size is None:
             return True
         upstream.bring_tree(sha1)
-        self._turns.once(
-            sha1, lambda: self._is_below_here(sha1), partial(self._fetch_tree, upstream, sha1), absent.size
-        )
+        self.turns.once(sha1, lambda: self._is_below_here(sha1), partial(self._fetch_tree, upstream, sha1), absent.size)
         return False
 
     def size(self, uri: Uri) -> int:
@@ -334,7 +332,7 @@ class Tiers:
         sizes = upstream.small(wanted) if wanted else {}
         if sizes:
             whole, size = checksum(SHA1_SIZE, *sorted(sizes)), sum(sizes.values())
-            self._turns.once(
+            self.turns.once(
                 whole,
                 lambda: not self._unknown(sizes),
                 lambda lease: self._publish(upstream, lease, size, lambda pull: pull.small(sizes, kind)),
