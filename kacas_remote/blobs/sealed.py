@@ -241,7 +241,7 @@ class SealedBlobs:
                 if attempt == _TRIES - 1:
                     raise DamagedRemoteError(
                         f"{self.name}: {key} was refused: {exc}. Restore it from a copy of the bucket ({name} there), or delete "
-                        "it, remove what it held (kacas remote rm) and push that again"
+                        "it, remove (kacas remote rm) and push again what it held"
                     ) from exc
         raise AssertionError
 

@@ -52,7 +52,7 @@ def damage(blobs: BlobStore, key: str, why: object, do: str) -> DamagedRemoteErr
     return DamagedRemoteError(f"{blobs.name}: {key}: {why}; {do}")
 
 
-PUSH_AGAIN = "restore it from a copy, or delete it, remove what it held (kacas remote rm) and push that again"
+PUSH_AGAIN = "restore it from a copy, or delete it, remove (kacas remote rm) and push again what it held"
 
 
 def read_table(blobs: BlobStore, remote_id: bytes, info: BlobInfo) -> Table:
