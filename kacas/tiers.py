@@ -35,7 +35,7 @@ from kacas.pulling import Pull
 from kacas.tree_members import Absent, TreeDocuments
 from kacas.turns import Turns
 from kacas.upstream import WHOLE_BELOW, Upstream
-from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain, offered
+from kacas.upstream_chain import UNREADABLE, Behind, UpstreamChain, offered, size_in
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
@@ -70,7 +70,7 @@ class Tiers:
         self._room = room
         self._report = report
         self._published = published
-        self._turns = Turns(volume, report, published)
+        self.turns = Turns(volume, report, published)
         self._met: set[bytes] = set()  # SHA-1s of what was damaged here and came from the upstream
         self.trees = TreeDocuments()
         self.fetches = 0  # that this process published
@@ -98,6 +98,13 @@ class Tiers:
 
     def _believed(self, upstream: Upstream, uri: Uri) -> list[tuple[Entry, Content]]:
         """Layouts of which a part may be read; each turns to the whole chain for what it cannot read."""
+        if (found := self._vouched(upstream, uri)) is None:
+            return [self._here(uri)]
+        spare = Behind(self._behind.without(upstream), uri, self._parts, set())
+        return [(entry, content.with_spares([spare])) for entry, content in found]
+
+    def _vouched(self, upstream: Upstream, uri: Uri) -> list[tuple[Entry, Content]] | None:
+        """Layouts of which a part may be read; None if it was small and is here now, since nobody vouches for any."""
         if not (found := upstream.believed(uri, self.near)):
             try:
                 self._bring_from(uri, upstream, WHOLE_BELOW)
@@ -107,11 +114,13 @@ class Tiers:
                     raise
             else:
                 if self.is_here(uri):
-                    return [self._here(uri)]
+                    return None
                 upstream.prove(uri, self.near)
                 found = upstream.believed(uri, self.near)
-        spare = Behind(self._behind, uri, self.near, set(), but=upstream)
-        return [(entry, content.with_spares([spare])) for entry, content in found]
+        return found
+
+    def _parts(self, upstream: Upstream, uri: Uri) -> list[tuple[Entry, Content]]:
+        return self._vouched(upstream, uri) or [self._layouts.sequence(uri)]
 
     def whole(self, uri: Uri) -> tuple[Entry, Content]:
         """As `sequence`, of what will be read as a whole: see `bring`."""
@@ -126,13 +135,13 @@ class Tiers:
         entry, content = self._layouts.sequence(uri)
         if not self._behind:
             return entry, content
-        return entry, content.with_spares([Behind(self._behind, uri, self.near, self._met)])
+        return entry, content.with_spares([Behind(self._behind, uri, self._parts, self._met)])
 
     def readable(self, uri: Uri) -> list[tuple[Entry, Content]]:
         """As `Layouts.readable`, and as `sequence`."""
         if not self._behind:
             return list(self._layouts.readable(uri))
-        behind = Behind(self._behind, uri, self.near, self._met)
+        behind = Behind(self._behind, uri, self._parts, self._met)
 
         def here(uri: Uri) -> list[tuple[Entry, Content]]:
             return [(entry, content.with_spares([behind])) for entry, content in self._layouts.readable(uri)]
@@ -176,16 +185,8 @@ class Tiers:
     def _bring_from(self, uri: Uri, upstream: Upstream, most: int = MAX_CONTENT_SIZE) -> None:
         """most: bytes; what is larger is not fetched."""
         upstream.bring(uri)
-        size = self._size_in(upstream, uri)  # before a lease is taken: what nobody has is nobody's work
-        self._turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri, most=most), size)
-
-    def _size_in(self, upstream: Upstream, uri: Uri) -> int:
-        try:
-            return next(iter(upstream.readable(uri, self.near)))[0].size
-        except UNREADABLE:
-            if (plain := upstream.plain(uri)) is None:
-                raise
-            return plain.size
+        size = size_in(upstream, uri, self.near)  # before a lease is taken: what nobody has is nobody's work
+        self.turns.once(uri.sha1, lambda: self.is_here(uri), partial(self._fetch, upstream, uri, most=most), size)
 
     def is_here(self, uri: Uri) -> bool:
         """Whether this store has a layout of it."""
@@ -204,12 +205,12 @@ class Tiers:
         try:
             size = self.sequence(uri)[0].size
             self._behind.first(
-                lambda there: self._turns.once(
+                lambda there: self.turns.once(
                     uri.sha1, lambda: self._is_sound(uri), partial(self._fetch, there, uri), size
                 )
             )
         except (*UNREADABLE, StoreError) as exc:
-            self._turns.warn_once(exc)
+            self.turns.warn_once(exc)
 
     def _is_sound(self, uri: Uri) -> bool:
         """Whether every chunk is in a pack, where no damage was found, though it may be there."""
@@ -290,14 +291,12 @@ class Tiers:
         if absent.size is None:
             return True
         upstream.bring_tree(sha1)
-        self._turns.once(
-            sha1, lambda: self._is_below_here(sha1), partial(self._fetch_tree, upstream, sha1), absent.size
-        )
+        self.turns.once(sha1, lambda: self._is_below_here(sha1), partial(self._fetch_tree, upstream, sha1), absent.size)
         return False
 
     def size(self, uri: Uri) -> int:
         """Bytes of the content, without any of them being read. Raises as `sequence`."""
-        return self._first(uri, lambda uri: self._here(uri)[0].size, lambda there: self._size_in(there, uri))
+        return self._first(uri, lambda uri: self._here(uri)[0].size, lambda there: size_in(there, uri, self.near))
 
     def is_tree_here(self, sha1: bytes) -> bool:
         """Whether this store has the directory and all below it, as far as its documents can be read."""
@@ -334,7 +333,7 @@ class Tiers:
         sizes = upstream.small(wanted) if wanted else {}
         if sizes:
             whole, size = checksum(SHA1_SIZE, *sorted(sizes)), sum(sizes.values())
-            self._turns.once(
+            self.turns.once(
                 whole,
                 lambda: not self._unknown(sizes),
                 lambda lease: self._publish(upstream, lease, size, lambda pull: pull.small(sizes, kind)),

@@ -30,6 +30,7 @@ class Turns:
         self._leases = Leases(volume)
         self._warned: set[type[KacasError]] = set()
         self.given_up = 0  # that this process left to another, having lost its lease
+        self.unkept: KacasError | None = None  # why what was wanted last could not be kept here
 
     def once(self, sha1: bytes, is_here: Callable[[], bool], fetch: Callable[[Lease], None], size: int) -> None:
         """Let one process fetch it, this one perhaps, and wait until it is here. Where this store cannot be written, it is not."""
@@ -37,15 +38,18 @@ class Turns:
         def waiting(holder: str) -> None:
             self._report(f"waiting for {holder}, which fetches", 0, size)
 
+        self.unkept = None
         try:
             while not self._had_turn(sha1, is_here, fetch, waiting):
                 self.given_up += 1
-        except (ReadOnlyStoreError, AccessDeniedError):
-            pass  # then it is read through
+        except (ReadOnlyStoreError, AccessDeniedError) as exc:
+            self.unkept = exc  # then it is read through
         except LeaseUnusableError as exc:
+            self.unkept = exc
             if self._volume.is_writable:  # else nobody expects that anything is kept
                 self.warn_once(exc)
         except NoSpaceError as exc:
+            self.unkept = exc
             self.warn_once(exc)
 
     def _had_turn(

@@ -14,7 +14,6 @@ from kacas.errors import (
     MissingPackageError,
     NewerFormatError,
     NotFoundError,
-    StoreError,
 )
 from kacas.layouts import best_first, ordered
 from kacas.model.entry import Entry
@@ -127,23 +126,37 @@ def offered(upstream: Upstream, uri: Uri, near: Near) -> Iterator[tuple[Entry, C
             yield one
 
 
+def size_in(upstream: Upstream, uri: Uri, near: Near) -> int:
+    """Bytes of the content, as the upstream has it. Raises one of UNREADABLE."""
+    try:
+        return next(iter(upstream.readable(uri, near)))[0].size
+    except UNREADABLE:
+        if (plain := upstream.plain(uri)) is None:
+            raise
+        return plain.size
+
+
 class Behind:
     """What the upstream has of a content, opened when that is needed."""
 
     def __init__(
-        self, behind: UpstreamChain, uri: Uri, near: Near, met: set[bytes], but: Upstream | None = None
+        self,
+        behind: UpstreamChain,
+        uri: Uri,
+        parts: Callable[[Upstream, Uri], list[tuple[Entry, Content]]],
+        met: set[bytes],
     ) -> None:
-        """met: gets the SHA-1 when an upstream had to help. but: which is not asked."""
-        self._behind = behind if but is None else behind.without(but)
+        """parts: layouts of an upstream of which a part may be read. met: gets the SHA-1 when an upstream had to help."""
+        self._behind = behind
         self._uri = uri
-        self._near = near
+        self._parts = parts
         self._met = met
 
     def fills(self, start: int, out: memoryview) -> bool:
         """See Content."""
         try:
-            self._behind.first(lambda there: best_first(there.believed(self._uri, self._near))[1].read_into(start, out))
-        except (*UNREADABLE, StoreError):
-            return False
+            self._behind.first(lambda there: best_first(self._parts(there, self._uri))[1].read_into(start, out))
+        except KacasError:
+            return False  # then it is told why the first one did not help
         self._met.add(self._uri.sha1)
         return True

@@ -221,8 +221,8 @@ class RecipeSource:
 
     def _damage(self, what: str, why: str) -> DamagedRemoteError:
         return DamagedRemoteError(
-            f"remote {self._ranges.blobs.name}, {what} ({why}); it was not used. Push the content again from where it is "
-            "whole, and look at the remote with: kacas remote verify"
+            f"remote {self._ranges.blobs.name}, {what} ({why}); it was not used. Look at the remote with: kacas remote "
+            "verify --deep. What is lost there is removed (kacas remote rm), and pushed again from where it is whole"
         )
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from kacas.disk.small_file import read_small
 from kacas.errors import InvalidSettingError, NewerFormatError
 from kacas.settings import Settings, user_file
+from kacas_remote.blobs.keys import place_prefix
 from kacas_remote.errors import InvalidRemoteError, RemoteNotFoundError
 from kacas_remote.own_file import change_file
 
@@ -97,6 +98,11 @@ class RemoteConfiguration:
             )
         if self.push and not self.writable:
             raise InvalidRemoteError(f"remote {self.name} can only be read: nothing can be pushed to it")
+
+    def check_prefix(self) -> None:
+        """Of a new one. Raises InvalidRemoteError if no blob can have a key there."""
+        if self.scheme not in ("file", *READ_ONLY_SCHEMES):
+            place_prefix(urlsplit(self.url).path, self.url)
 
     @property
     def scheme(self) -> str:

@@ -27,6 +27,7 @@ KEYS = {
     "az": ("account_name", "account_key", "sas_token"),
 }
 _MOST = 1 << 20  # bytes of a file with credentials
+_UNCLEAN = "has a line end, a blank or a letter that it cannot have; was it read from a file, with the end of its line?"
 
 
 def credentials_of(remote: RemoteConfiguration, environment: Mapping[str, str] | None = None) -> dict[str, str] | None:
@@ -47,11 +48,17 @@ def credentials_of(remote: RemoteConfiguration, environment: Mapping[str, str] |
 
 
 def region_of(remote: RemoteConfiguration, environment: Mapping[str, str] | None = None) -> str | None:
-    """The region to ask in: the remote's own, else that of the environment or profile for Amazon's S3. None: the usual one."""
+    """The region to ask in: the remote's own, else that of the environment or profile for Amazon's S3. None: the usual one.
+
+    Raises InvalidSettingError.
+    """
     env = environment_of(environment)
-    if remote.region or remote.scheme != "s3" or remote.endpoint:
-        return remote.region or None
-    return env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _aws_profile(remote, env).get("region")
+    region: str | None = remote.region
+    if not region and remote.scheme == "s3" and not remote.endpoint:
+        region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or _aws_profile(remote, env).get("region")
+    if region and not _is_clean(region):
+        raise InvalidSettingError(f"the region of remote {remote.name}, {region[:80]!r}, {_UNCLEAN}")
+    return region or None
 
 
 def variable(remote_name: str, key: str) -> str:
@@ -168,9 +175,13 @@ def _ini_section(path: Path, section: str) -> dict[str, str]:
 
 
 def _whole(found: dict[str, str], where: str, spelled: Any) -> dict[str, str] | None:
-    """The same; None if nothing is found. Half of a pair is a mistake that no service would explain."""
+    """The same; None if nothing is found. Half of a pair is a mistake that no service would explain; and a line end makes the
+    client panic."""
     if not found:
         return None
+    for key, value in found.items():
+        if key != "service_account_path" and not _is_clean(value):
+            raise InvalidSettingError(f"{where}: {spelled(key)} {_UNCLEAN}")
     for key, partner in (("access_key_id", "secret_access_key"), ("secret_access_key", "access_key_id")):
         if key in found and partner not in found:
             raise InvalidSettingError(f"{where} has {spelled(key)} but no {spelled(partner)}; set both")
@@ -179,3 +190,8 @@ def _whole(found: dict[str, str], where: str, spelled: Any) -> dict[str, str] | 
             return None  # a token alone belongs to keys that are elsewhere, or is left over
         raise InvalidSettingError(f"{where} has {spelled('session_token')} but no {spelled('access_key_id')}; set both")
     return found
+
+
+def _is_clean(value: str) -> bool:
+    """Whether it can go into a header."""
+    return value.isascii() and value.isprintable() and " " not in value

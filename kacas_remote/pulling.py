@@ -116,8 +116,8 @@ def _pull_one(store: Store, text: str, uri: Uri | DirectoryUri, dry_run: bool) -
     else:
         repository.bring(content)
     if not dry_run and not check():
-        raise NotFoundError(
-            f"{text}: not all of it could be had, or be kept in {store.path}; `kacas load` tells what is missing",
+        raise repository.tiers.turns.unkept or NotFoundError(
+            f"{text}: not all of it could be had; `kacas load` tells what is missing",
             sha1=content.sha1.hex(),
         )
     size = _tree_size(store, content.sha1, text) if is_directory else repository.tiers.size(content)

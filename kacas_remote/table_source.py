@@ -99,6 +99,7 @@ class TableSource:
         place, why = self._bad[digest][-1] if self._bad.get(digest) else (None, "no pack of it has that")
         where = f"{place.key}: " if place is not None else ""
         return DamagedRemoteError(
-            f"remote {self._ranges.blobs.name}, {where}{why} (chunk {digest.hex()[:16]}…); it was not used. Push the content "
-            "again from where it is whole, and look at the remote with: kacas remote verify"
+            f"remote {self._ranges.blobs.name}, {where}{why} (chunk {digest.hex()[:16]}…); it was not used. Look at the "
+            "remote with: kacas remote verify --deep. What is lost there is removed (kacas remote rm), and pushed again from "
+            "where it is whole"
         )

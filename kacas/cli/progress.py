@@ -19,13 +19,14 @@ _NAME_SIZE = 32  # columns
 class Bar:
     """Called as bar(stage, done_size, total_size or None), from the thread that works. A context manager.
 
-    visible: whether it may appear at all. description, done, total: what it says, sizes in bytes. Several files
-    in a row are shown as one piece of work: `expect` their total, `begin` each by name, and tell when one is
-    `finished`.
+    visible: whether it may appear at all. usual: the stage of files that are too small to tell theirs. description, done, total:
+    what it says, sizes in bytes. Several files in a row are shown as one piece of work: `expect` their total, `begin` each by
+    name, and tell when one is `finished`.
     """
 
     def __init__(self) -> None:
         self.visible = sys.stderr is not None and sys.stderr.isatty()
+        self.usual = "storing"
         self.description = ""
         self.done = 0
         self.total: int | None = None
@@ -54,7 +55,7 @@ class Bar:
     def finished(self, size: int) -> None:
         """A file is done; small ones do not report themselves."""
         self._before += size
-        self(self._stage or "storing", 0, None)
+        self(self._stage or self.usual, 0, None)
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         if not self.visible or (not self.shown and time.monotonic() - self._started_s < _PATIENCE_S):

@@ -58,7 +58,7 @@ def pull(
     from kacas_remote.pulling import pull as run
 
     wanted = [*lines("URIs")] if from_stdin else uris
-    told = watcher(session, as_json)
+    told = watcher(session, as_json, "fetching")
     with session.open_store(name, limit, told if as_json else None) as store:
         summary = run(store, wanted, dry_run=dry_run, progress=told)
     _tell(summary, as_json)

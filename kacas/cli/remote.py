@@ -75,6 +75,7 @@ def add(session: Session, /, name: str, url: str, no_probe: bool, as_json: bool,
     from kacas_remote.errors import InvalidRemoteError
 
     new = RemoteConfiguration(name, url, **options)
+    new.check_prefix()
 
     def edit(remotes: Sequence[RemoteConfiguration]) -> Sequence[RemoteConfiguration]:
         if any(one.name == name for one in remotes):

@@ -67,7 +67,8 @@ def _print_usage(report: Usage) -> None:
         output.line(f"  {who}: {output.count(held.count, 'content')}, {output.human_size(held.size)}")
     output.line(f"saved by deduplication: {output.human_size(report.deduplicated_size)}")
     output.line(f"saved by compression: {output.human_size(report.compressed_size)}")
-    output.line(f"garbage in packs, about: {output.human_size(report.garbage_size)}; kacas remote gc frees it")
+    garbage = output.human_size(report.garbage_size)
+    output.line(f"garbage in packs, about: {garbage}; kacas remote gc frees whole packs of it, --repack the rest")
     if report.condemned.count:
         size = output.human_size(report.condemned.size)
         output.line(f"condemned: {output.count(report.condemned.count, 'pack')}, {size}; the next gc deletes them")

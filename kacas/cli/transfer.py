@@ -217,17 +217,18 @@ def _matching(store: Store, given: Sequence[str]) -> Iterator[str]:
         yield from found
 
 
-def watcher(session: Session, as_json: bool) -> Watcher:
-    """Tells people, or programs, how far it is."""
-    return ProgressLines() if as_json else session.bar
+def watcher(session: Session, as_json: bool, stage: str = "pushing") -> Watcher:
+    """Tells people, or programs, how far it is. stage: of what is too small to tell itself."""
+    session.bar.usual = stage
+    return ProgressLines(stage) if as_json else session.bar
 
 
 class ProgressLines:
     """What goes on, for programs: JSON, one object per line. See Watcher."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str) -> None:
         self._name = ""
-        self._stage = "pushing"
+        self._stage = stage
         self._told_s = 0.0
         self._done = 0
         self._total: int | None = None

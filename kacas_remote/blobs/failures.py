@@ -141,13 +141,15 @@ def of_connection(text: str, remote: str, key: str, doing: str) -> KacasError:
     failed = f"{doing} {_what(remote, key)} failed"
     if any(word in text for word in _DNS):
         return RemoteUnavailableError(
-            f"{failed}: the name of its server is not known. Is the endpoint spelt right, and is this machine online?",
+            f"{failed}: the name of its server is not known. Is the endpoint spelt right, and is this machine online?"
+            + _of_proxy(),
             path=remote,
             retry_for_s=MISSING_S,
         )
     if "refused" in text:
         return RemoteUnavailableError(
-            f"{failed}: nothing listens at its endpoint (connection refused). Is the server running, and the port right?",
+            f"{failed}: nothing listens at its endpoint (connection refused). Is the server running, and the port right?"
+            + _of_proxy(),
             path=remote,
             retry_for_s=MISSING_S,
         )
@@ -189,3 +191,12 @@ def _taken_from(remote: str) -> str:
     if usual is None:
         return "To a web server kacas sends none"
     return f"They are taken from {usual}, or from ~/.config/kacas/credentials.toml"
+
+
+def _of_proxy() -> str:
+    """It may be the proxy that is not there; clients do not say so."""
+    from urllib.request import getproxies  # takes a while
+
+    if not getproxies().keys() - {"no"}:
+        return ""
+    return " The environment names a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): is that right, or is NO_PROXY missing?"

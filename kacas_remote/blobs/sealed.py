@@ -240,8 +240,8 @@ class SealedBlobs:
             except SealBrokenError as exc:
                 if attempt == _TRIES - 1:
                     raise DamagedRemoteError(
-                        f"{self.name}: {key} was refused: {exc}. Restore it from a copy of the bucket ({name} there), or remove "
-                        "it and push again what it held"
+                        f"{self.name}: {key} was refused: {exc}. Restore it from a copy of the bucket ({name} there), or delete "
+                        "it, remove (kacas remote rm) and push again what it held"
                     ) from exc
         raise AssertionError
 

@@ -62,6 +62,7 @@ class Delivery:
         self._watcher = watcher
         self._recipes = Recipes(self._blobs, repository.cache)
         self._remote_id = b""  # in whose name packs are made
+        self._lacked: set[tuple[bytes, bytes | None]] = set()  # of which the bucket had not all
         self._is_anew = False  # begun again, after this push was taken for dead
         self._begun = time.monotonic()
 
@@ -143,9 +144,12 @@ class Delivery:
             return targets
         named = inventory.named([target.sha1 for target in targets])
         roots = self._roots([target for target in targets if target.sha1 in named])
+        # An entry may stand in another pack than what it names: that one may be lost.
+        lost = inventory.missing(entry.root for entries in named.values() for entry, _ in entries)
         left = []
         for target in targets:
-            found = [one for one in named.get(target.sha1, ()) if _counts(one[0], target, roots[target.sha1])]
+            wanted = roots.get(target.sha1, set()) - lost
+            found = [one for one in named.get(target.sha1, ()) if _counts(one[0], target, wanted)]
             if not found:
                 left.append(target)
                 continue
@@ -229,8 +233,10 @@ class Delivery:
             others += [*rest, *bad]
             self._watcher.finished(sum(target.size for target, _ in small) - sum(target.size for target in bad))
         for target in others:
-            step = self._step(target)
+            step, before = self._step(target), self.summary.chunks_sent
             self._with_first_good(target, lambda content: packing.content(target, content, step))  # noqa: B023
+            if self.summary.chunks_sent > before:
+                self._lacked.add(target.key)
             self._watcher.finished(target.size)
 
     def _with_first_good(self, target: Target, send: Callable[[Content], None]) -> None:
@@ -259,10 +265,11 @@ class Delivery:
     def _write_recipes(self, targets: list[Target], inventory: Inventory) -> None:
         def write(target: Target) -> bool:
             root = self._chosen[target.key]
-            if target.is_member and not self._is_anew and self._recipes.is_there(target.sha1, [root], as_member=True):
+            is_stale = self._is_anew or target.key in self._lacked  # a recipe that is there names what is gone
+            if target.is_member and not is_stale and self._recipes.is_there(target.sha1, [root], as_member=True):
                 return False
             packs = self._member_packs(target, inventory)
-            return self._recipes.write(target, self._opened(target), inventory.places, packs, replace=self._is_anew)
+            return self._recipes.write(target, self._opened(target), inventory.places, packs, replace=is_stale)
 
         self._write_each(targets, write)
 

@@ -57,7 +57,7 @@ def not_there(blobs: BlobStore, key: str, why: object, do: str) -> NotThereError
     return NotThereError(str(damage(blobs, key, why, do)))
 
 
-PUSH_AGAIN = "restore it from a copy, or delete it and push again what it held"
+PUSH_AGAIN = "restore it from a copy, or delete it, remove (kacas remote rm) and push again what it held"
 
 
 def read_table(blobs: BlobStore, remote_id: bytes, info: BlobInfo) -> Table:

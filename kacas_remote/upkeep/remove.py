@@ -9,11 +9,12 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from kacas.errors import KacasError, NotFoundError
+from kacas.errors import NotFoundError
 from kacas.model.entry import Action, Kind
 from kacas.model.tree import TreeError, decode_tree
 from kacas.private_uris import any_uris
 from kacas_remote.blobs.sealed import strict_of
+from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
 from kacas_remote.layout import PLAIN, plain_key
 from kacas_remote.remote import Remote
 from kacas_remote.removed import remove_entries
@@ -101,7 +102,7 @@ class _Removing:
     def plan(self, sha1s: list[bytes]) -> None:
         going, directories = set(sha1s), self._directories()
         held = self._below(directories - going)  # by directories that stay
-        members = self._below(directories & going)
+        members = self._below(directories & going, readable_only=True)
         for sha1 in sorted(going):
             if sha1 in held:
                 self._keep_as_member(sha1, held[sha1])
@@ -118,8 +119,11 @@ class _Removing:
                 self._members.append(sha1)
                 self._take(sha1)
 
-    def _below(self, directories: Iterable[bytes]) -> dict[bytes, bytes]:
-        """All members of these directories, each with one that holds it."""
+    def _below(self, directories: Iterable[bytes], *, readable_only: bool = False) -> dict[bytes, bytes]:
+        """All members of these directories, each with one that holds it.
+
+        readable_only: of one that goes, and cannot be read any more, the members stay: it must go before it can be pushed again.
+        """
         found: dict[bytes, bytes] = {}
         todo, seen = sorted(directories), set(directories)
         while todo:
@@ -128,8 +132,9 @@ class _Removing:
                 entries = decode_tree(read_document(self._survey, directory, removed=True))
             except TreeError:
                 continue  # the kind is a hint
-            except KacasError as exc:
-                self._survey.fault(directory.hex(), exc)
+            except (DamagedRemoteError, BlobNotFoundError) as exc:
+                if not readable_only:
+                    self._survey.fault(directory.hex(), exc)
                 continue
             for entry in entries:
                 if entry.sha1:

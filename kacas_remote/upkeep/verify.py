@@ -100,7 +100,8 @@ class _Verification:
             marks = mark(survey)
             self._report.contents = marks.contents
             for key, sha1, count in survey.lost:
-                why = damage(self._blobs, key, f"{count} of its chunks are not where it says", _AGAIN)
+                what = f"{count} of the chunks of sha1://{sha1.hex()} are not where it says"
+                why = damage(self._blobs, key, what, _AGAIN)
                 self._add(missing, key, str(why), sha1)
             lost = {sha1 for _, sha1, _ in survey.lost}
             for sha1 in {*marks.incomplete} - lost:

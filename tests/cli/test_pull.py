@@ -64,6 +64,11 @@ def test_progress_for_programs_has_a_total(kacas: Runner, uris: list[str]) -> No
     assert expected["total_size"] == 20 * 1000 + len("in the tree") == lines[-1]["raw_size"]
 
 
+def test_small_contents_are_fetched_and_not_pushed(kacas: Runner, uris: list[str]) -> None:
+    events = {line["event"] for line in kacas("pull", "--json", *uris).objects}
+    assert events == {"expect", "begin", "fetching", "summary"}
+
+
 def test_info_of_what_is_only_in_a_remote_says_where_and_leaves_out_what_is_not_known(
     kacas: Runner, uris: list[str]
 ) -> None:

@@ -96,6 +96,14 @@ def test_what_cannot_be_done_is_one_line_without_secrets_and_changes_nothing(
     assert kacas("remote", "list").out == b""
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/../lab", "gs://bucket/a//b", "az://container/./x", "memory://x/.."])
+def test_a_prefix_that_no_blob_can_have_is_refused_before_it_is_in_the_list(kacas: Runner, url: str) -> None:
+    answer = kacas("remote", "add", "lab", url, "--no-probe")
+    assert answer.code == 2
+    assert b"the prefix in " in answer.err
+    assert kacas("remote", "list").out == b""
+
+
 def test_a_name_is_given_once(kacas: Runner, bucket: str) -> None:
     kacas("remote", "add", "lab", bucket)
     answer = kacas("remote", "add", "lab", bucket)

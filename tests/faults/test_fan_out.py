@@ -51,7 +51,7 @@ def load(tmp_path: Path, uri: str, progress: Callable[[str, int, int | None], No
     """Load it as one process; how often this one fetched, and gave up."""
     with open_shared(tmp_path, progress) as store:
         assert np.array_equal(store.load_npy(uri), values())
-        return store.repository.tiers.fetches, store.repository.tiers._turns.given_up
+        return store.repository.tiers.fetches, store.repository.tiers.turns.given_up
 
 
 def check_one_fetch(tmp_path: Path) -> None:

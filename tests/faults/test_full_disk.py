@@ -14,6 +14,7 @@ from kacas.disk.spool import Spool
 from kacas.settings import Settings
 from kacas.upkeep.doctor.finding import Severity
 from kacas.upkeep.doctor.run import examine
+from kacas_remote.pulling import pull
 from tests.faults import contents
 from tests.faults.children import run
 from tests.faults.conftest import Mount
@@ -240,3 +241,15 @@ def test_doctor_says_that_a_disk_is_full_and_leaves_nothing_behind(mount: Mount,
     assert "store-disk-full" in found
     assert "no-sync" not in found
     assert names(disk / "store") == before
+
+
+def test_what_a_pull_cannot_keep_is_said_to_be_for_want_of_space(mount: Mount, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "large.bin").write_bytes(os.urandom(6 * MIB))
+    with kacas.Store.open(tmp_path / "lab") as lab:
+        uris = [lab.store_bytes(os.urandom(6 * MIB)), lab.store_dir(tmp_path / "tree")]
+    disk = mount("small", "size=2m")
+    with kacas.Store.open(disk / "store", upstream=tmp_path / "lab") as node, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        failed = pull(node, uris).failed
+    assert {uri: type(exc) for uri, exc in failed.items()} == dict.fromkeys(uris, kacas.NoSpaceError)

@@ -122,6 +122,21 @@ def test_half_a_pair_in_the_environment_is_refused(env: dict[str, str]) -> None:
         credentials_of(LAB, env | {"AWS_ACCESS_KEY_ID": "x"})
 
 
+@pytest.mark.parametrize("bad", ["SECRET\n", "SECRET\r", "SECRET ", "SECRETé", "SEC\0RET"])
+@pytest.mark.parametrize("key", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_a_key_that_was_read_with_its_line_end_is_refused_and_not_shown(
+    env: dict[str, str], key: str, bad: str
+) -> None:
+    with pytest.raises(InvalidSettingError, match=f"{key} has a line end, a blank") as caught:
+        credentials_of(LAB, env | ENVIRONMENT | {key: bad})
+    assert "SEC" not in str(caught.value).replace("SECRET_ACCESS_KEY", "")
+
+
+def test_a_region_with_a_line_end_is_refused(env: dict[str, str]) -> None:
+    with pytest.raises(InvalidSettingError, match="region of remote lab-2"):
+        region_of(LAB, env | {"AWS_REGION": "eu-central-1\n"})
+
+
 def test_a_public_bucket_is_asked_without_credentials(env: dict[str, str]) -> None:
     public = RemoteConfiguration("public", "s3://bucket", anonymous=True)
     assert credentials_of(public, env | ENVIRONMENT) == {"skip_signature": "true"}

@@ -12,7 +12,7 @@ import kacas
 from kacas.model.uri import parse_uri
 from kacas_remote.blobs.memory import MemoryBlobs
 from kacas_remote.errors import DamagedRemoteError, UntrustedError
-from kacas_remote.layout import recipe_key
+from kacas_remote.layout import PACKS, recipe_key
 from kacas_remote.signing import new_private_key, public_key, sign, statement
 from kacas_remote.trust import add_publisher, trust_file
 from tests.remote.counting import CountingBlobs
@@ -157,3 +157,24 @@ def test_where_one_remote_lies_the_next_one_serves_and_the_first_is_named(
         pytest.warns(RuntimeWarning, match=r"liar .* did not help, .*honest"),
     ):
         assert np.array_equal(store.load_npy(uri), values)
+
+
+@pytest.mark.parametrize("size", [1000, SMALL, LARGE])
+def test_for_a_part_that_one_remote_lost_the_next_one_serves_if_it_may_be_believed(
+    lab: kacas.Store, blobs: CountingBlobs, tmp_path: Path, size: int
+) -> None:
+    values, good = zeros(size), MemoryBlobs()
+    uri = lab.store_npy(values)
+    put_content(lab, uri, blobs)
+    put_content(lab, uri, good)
+    blobs.delete([info.key for info in blobs.list(PACKS)])
+    behind = [
+        upstream_on(blobs, tmp_path / "cache", "loser"),
+        upstream_on(good, tmp_path / "cache", "stranger", trusted=False),
+    ]
+    with kacas.Store.open(tmp_path / "node", behind=behind) as store:
+        if size < LARGE:
+            assert np.array_equal(store.open_npy(uri)[5:9], values[5:9])
+        else:
+            with pytest.raises(DamagedRemoteError, match=r"packs/.* is not there"):
+                store.open_npy(uri)[5:9]

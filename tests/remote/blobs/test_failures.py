@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kacas.errors import KacasError, SizeLimitError
-from kacas_remote.blobs.failures import of_client
+from kacas_remote.blobs.failures import of_client, of_connection
 from kacas_remote.blobs.http import HttpBlobs
 from kacas_remote.blobs.open_blobs import open_blobs
 from kacas_remote.errors import (
@@ -212,3 +212,20 @@ def test_a_lie_about_the_size_takes_no_memory(server: WebServer) -> None:
     with pytest.raises(SizeLimitError):
         blobs.get("a", 999)
     blobs.close()
+
+
+@pytest.mark.parametrize("text", ["connection refused", "dns error"])
+def test_a_proxy_that_the_environment_names_is_told_where_nothing_answers(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def said() -> str:
+        return str(of_connection(text, "s3://bucket", "a", "reading"))
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    assert "proxy" not in said()
+    monkeypatch.setenv("HTTPS_PROXY", "http://ada:secret@127.0.0.1:1")
+    assert "names a proxy" in said()
+    assert "secret" not in said()
