@@ -15,9 +15,8 @@ Result = TypeVar("Result")
 class Ahead:
     """Threads of one piece of work. When the block is left they have ended, and what was not begun never is."""
 
-    def __init__(self, threads: int, name: str, *, waiting: int = 1) -> None:
-        """waiting: items that are taken beyond one for each thread."""
-        self._most = threads + waiting
+    def __init__(self, threads: int, name: str) -> None:
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, name)
 
     def __enter__(self) -> Self:
@@ -29,7 +28,7 @@ class Ahead:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """As the built-in map: results in order."""
+        """As the built-in map: results in order. So many items are taken ahead as there are threads, and one more."""
         return (one.result() for _, one in self.begun(work, items))
 
     def begun(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Result]]]:
@@ -37,7 +36,7 @@ class Ahead:
         flying: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
             flying.append((item, self._pool.submit(work, item)))
-            if len(flying) >= self._most:
+            if len(flying) > self._threads:
                 yield flying.popleft()
         while flying:
             yield flying.popleft()

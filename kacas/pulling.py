@@ -231,7 +231,7 @@ class Pull:
         )
         with (
             Ahead(self._asking(content.source is not None, _PACK_SIZE), "kacas-ask") as asking,
-            Ahead(self._threads, "kacas-pull", waiting=3) as taking,  # with 1 they waited for who hashes: 5 % slower
+            Ahead(self._threads, "kacas-pull") as taking,
         ):
             # Who hashes never waits for a remote while there is something to be hashed: those who decode wait.
             asked = asking.begun(partial(self._ask, source), groups)
