@@ -68,12 +68,12 @@ class Packing:
         new: dict[bytes, tuple[Target, Payload]] = {}
         members = [(target.sha1, root, target.size) for target, root in contents if _is_nameless(target)]
         ids = secrets.token_bytes(ID_SIZE * len(members))
-        encoded = encode_members(members, Kind.FILE, time.time_ns(), ids)
-        nameless = {sha1: entry for (sha1, *_), entry in zip(members, encoded, strict=True)}
+        nameless = iter(encode_members(members, Kind.FILE, time.time_ns(), ids))
         for target, root in contents:
-            entry = nameless.get(target.sha1, b"")
-            if not entry and not target.has_recipe:
-                entry = entry_of(target, root)
+            if _is_nameless(target):
+                entry = next(nameless)
+            else:
+                entry = b"" if target.has_recipe else entry_of(target, root)
             if root in missing and root not in new:
                 new[root] = target, Payload(root, CHUNK, target.size, entry=entry)
             else:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import kacas
+from kacas.model.digest import chunk_digest
 from kacas.model.uri import parse_any_uri
 from kacas_remote.blobs.blob_store import BlobInfo
 from kacas_remote.blobs.memory import MemoryBlobs
@@ -118,6 +119,23 @@ def test_a_member_that_was_pushed_by_itself_too_stays_when_its_directory_is_remo
     assert (sha1(alone[0]).hex(), "") in found.kept
     collected(lab)
     assert load(lab.blobs, lab.remote_id, sha1(alone[0])) == shared
+
+
+def test_a_member_that_the_same_push_was_asked_for_by_its_root_stays_when_its_directory_is_removed(
+    store: kacas.Store, lab: Remote, tmp_path: Path
+) -> None:
+    content = noise(SMALL, 8)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "member").write_bytes(content)
+    directory = store.store_dir(tmp_path / "one")
+    by_root = f"sha1://{sha1_of(content).hex()}?root={chunk_digest(content).hex()}"
+    others = [store.store_bytes(noise(100, seed)) for seed in range(70)]  # so many that small contents have no recipes
+    push(store, lab, [directory, by_root, *others])
+    found = remove(lab, [directory])
+    assert found is not None
+    assert (sha1_of(content).hex(), "") in found.kept
+    collected(lab)
+    assert load(lab.blobs, lab.remote_id, sha1_of(content)) == content
 
 
 def test_a_large_member_that_nobody_asked_for_goes_with_its_directory(
