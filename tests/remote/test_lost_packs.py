@@ -10,7 +10,7 @@ import pytest
 import kacas
 from kacas_remote.blobs.directory import DirectoryBlobs
 from kacas_remote.blobs.memory import MemoryBlobs
-from kacas_remote.errors import RemoteUnavailableError
+from kacas_remote.errors import DamagedRemoteError, RemoteUnavailableError
 from kacas_remote.layout import PACKS
 from kacas_remote.push import push
 from kacas_remote.remote import Remote, new_remote
@@ -47,6 +47,23 @@ def test_what_was_in_them_is_removed_and_pushed_again(store: kacas.Store, remote
     assert verify(remote, deep=True).problems == []
     large = store.store_file(directory / "large.bin")  # a member, with a recipe of its own
     assert proved(remote, large) == store.load_bytes(large)
+
+
+def test_what_a_directory_that_stays_and_cannot_be_read_may_hold_is_not_removed(
+    store: kacas.Store, remote: Remote, directory: Path
+) -> None:
+    goes = store.store_dir(directory)
+    push(store, remote, [goes])
+    before = {info.key for info in remote.blobs.list(PACKS)}
+    (directory / "more.txt").write_text("more")
+    push(
+        store, remote, [store.store_dir(directory)]
+    )  # its document, and all that is new of it, are in a pack of its own
+    remote.blobs.delete({info.key for info in remote.blobs.list(PACKS)} - before)
+    there = {info.key for info in remote.blobs.list("")}
+    with pytest.raises(DamagedRemoteError, match="sha1dir://"):
+        remove(remote, [goes])
+    assert {info.key for info in remote.blobs.list("")} == there
 
 
 def test_a_push_does_not_count_on_names_of_what_was_in_them(store: kacas.Store, remote: Remote) -> None:

@@ -150,12 +150,18 @@ def test_of_packs_of_several_remotes_the_user_chooses_whose_count(store: kacas.S
     assert "belongs to" in problem.message
 
 
-def test_packs_that_name_no_id_put_back_none(store: kacas.Store) -> None:
+@pytest.mark.parametrize("they_are", ["damaged", "under another name"])
+def test_packs_that_name_no_id_put_back_none(store: kacas.Store, they_are: str) -> None:
     blobs = MemoryBlobs()
     push(store, new_remote("lab", blobs), contents(store))
     blobs.delete([MARKER])
     for info in list(blobs.list(PACKS)):
-        blobs.put(info.key, bytes(info.size))
+        data = blobs.get(info.key, 1 << 30)
+        blobs.delete([info.key])
+        if they_are == "damaged":
+            blobs.put(info.key, bytes(info.size))
+        else:
+            blobs.put(f"{PACKS}{'7' * 32}.pack", data)
     with pytest.raises(DamagedRemoteError, match="no pack names an id"):
         Remote("lab", blobs).mark_again()
     assert not Remote("lab", blobs).marked

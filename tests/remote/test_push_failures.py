@@ -87,6 +87,18 @@ def test_damaged_chunks_are_taken_from_another_pack(store: kacas.Store, remote: 
     assert proved(remote, uri) == data
 
 
+def test_what_is_taken_from_another_pack_is_named_too(store: kacas.Store, remote: Remote) -> None:
+    contents = [np.random.default_rng(seed).bytes(3000) for seed in range(70)]  # so many that they have no recipes
+    uris = [store.store_bytes(data) for data in contents]
+    damage(store, contents[35])
+    with pytest.raises(DamagedError):
+        store.load_bytes(uris[35])
+    store.store_bytes(contents[35])
+    damage(store, contents[35])  # as above
+    assert push(store, remote, uris).chunks_sent == 70
+    assert [proved(remote, uri) for uri in uris] == contents
+
+
 @pytest.mark.parametrize(
     "call, prefix", [("put", "packs/"), ("put", "recipes/"), ("list", "packs/"), ("put", "leases/")]
 )
