@@ -53,7 +53,7 @@ class _Run:
     payloads: list[tuple[Payload, int]]
 
 
-Landed = Callable[[Sequence[Payload]], None]
+OnLanded = Callable[[Sequence[Payload]], None]
 
 
 class LocalPayloads:
@@ -69,7 +69,7 @@ class LocalPayloads:
         self,
         payloads: Sequence[Payload],
         content: Content | None,
-        landed: Landed,
+        landed: OnLanded,
         places: Mapping[bytes, list[Location]] | None = None,
     ) -> None:
         """Put them into packs, in order. content: which they are parts of, to be read from if there is no good copy.
@@ -102,7 +102,7 @@ class LocalPayloads:
         self._copy_run(run, content, landed)
         self._encode_anew(window, content, landed)
 
-    def _copy_run(self, run: _Run, content: Content | None, landed: Landed) -> None:
+    def _copy_run(self, run: _Run, content: Content | None, landed: OnLanded) -> None:
         at = 0
         while at < len(run.payloads):
             payload, size = run.payloads[at]
@@ -170,7 +170,7 @@ class LocalPayloads:
         content.read_chunks([piece])
         return piece.out
 
-    def _encode_anew(self, window: list[Payload], content: Content | None, landed: Landed) -> list[Payload]:
+    def _encode_anew(self, window: list[Payload], content: Content | None, landed: OnLanded) -> list[Payload]:
         """What is in no pack, as of a linked file. Returns an empty window."""
         if window:
             pieces = [
