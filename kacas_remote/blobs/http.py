@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,10 +20,11 @@ from kacas_remote.blobs.per_process import PerProcess
 from kacas_remote.errors import BlobNotFoundError, NotSupportedError, RemoteRefusedError, RemoteUnavailableError
 
 CONNECT_S, SILENCE_S = 10.0, 60.0
+LEAST_BYTES_S = 1 << 10
+"""An answer that brings less, for as long as a silence may last, is taken for one: a byte now and then is no progress."""
 _AT_ONCE = 8
 _REDIRECTS = 5
 _ABSENT = (404, 410)
-_READ = 1 << 20
 _MOST_PAUSE_S = 60.0
 
 
@@ -57,7 +59,7 @@ class HttpBlobs:
         out = bytearray()
         with self._asked("GET", key) as response:
             self._check_found(response, key)
-            for piece in response.iter_raw(_READ):
+            for piece in self._pieces(response, key):
                 if len(out) + len(piece) > limit or _declared(response) > limit:
                     raise SizeLimitError(
                         f"{self.name}: {key} has {_declared(response) or 'more'} bytes, and at most {limit} were expected; it was "
@@ -131,8 +133,19 @@ class HttpBlobs:
             self._check_found(response, key)
             if response.status_code == 206:
                 self._check_start(response, key, wanted.start)
-                return _cut(response, [(0, wanted.stop - wanted.start)])
-            return _cut(response, [(part.start, part.stop) for part in joined])
+                return _cut(self._pieces(response, key), [(0, wanted.stop - wanted.start)])
+            return _cut(self._pieces(response, key), [(part.start, part.stop) for part in joined])
+
+    def _pieces(self, response: httpx.Response, key: str) -> Iterator[bytes]:
+        """The bytes as they come. Raises RemoteUnavailableError if next to none do."""
+        begin_s, count = time.monotonic(), 0
+        for piece in response.iter_raw():
+            yield piece
+            count += len(piece)
+            if (now_s := time.monotonic()) - begin_s >= self._silence_s:
+                if count < LEAST_BYTES_S * (now_s - begin_s):
+                    raise failures.of_connection("timed out", self.name, key, "reading")
+                begin_s, count = now_s, 0
 
     def _check_start(self, response: httpx.Response, key: str, start: int) -> None:
         said = response.headers.get("content-range", "")
@@ -192,14 +205,14 @@ def _new_client(silence_s: float) -> httpx.Client:
     )
 
 
-def _cut(response: httpx.Response, ranges: Sequence[tuple[int, int]]) -> Sequence[memoryview]:
+def _cut(pieces: Iterable[bytes], ranges: Sequence[tuple[int, int]]) -> Sequence[memoryview]:
     """These ranges, disjoint and rising, of what streams by; the rest is not kept, and nothing is read behind the last.
 
     Memory is taken as bytes come: a range that was asked for may be larger than what there is.
     """
     outs = [bytearray() for _ in ranges]
     at = number = 0
-    for piece in response.iter_raw(_READ):
+    for piece in pieces:
         view = memoryview(piece)
         while number < len(ranges):
             start, stop = ranges[number]

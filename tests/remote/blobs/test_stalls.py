@@ -108,6 +108,14 @@ def gives_half(connection: socket.socket) -> None:
     connection.sendall(_CONTENT + bytes(_MIB // 2))
 
 
+def gives_a_byte_now_and_then(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")
+    for _ in range(40):
+        time.sleep(0.1)
+        connection.sendall(b"1")
+
+
 def gives_it_slowly(connection: socket.socket) -> None:
     read_request(connection)
     connection.sendall(_CONTENT)
@@ -164,6 +172,16 @@ def test_a_download_from_a_peer_that_stalls_is_given_up(peer: Peer, opened: Call
             blobs.get("a", 2 * _MIB)
         with pytest.raises(RemoteUnavailableError):
             blobs.get_ranges("a", [(0, _MIB)])
+        blobs.close()
+
+
+def test_a_web_server_that_gives_a_byte_now_and_then_is_given_up() -> None:
+    with peers(gives_a_byte_now_and_then) as url:
+        blobs = HttpBlobs(url, silence_s=0.5)
+        with pytest.raises(RemoteUnavailableError, match="no answer in time"):
+            blobs.get("a", 40)
+        with pytest.raises(RemoteUnavailableError, match="no answer in time"):
+            blobs.get_ranges("a", [(0, 40)])
         blobs.close()
 
 
