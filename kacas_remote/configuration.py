@@ -23,6 +23,8 @@ from kacas_remote.own_file import change_file
 REMOTES_FORMAT = 1
 SCHEMES = ("s3", "gs", "az", "file", "https", "http", "memory")
 READ_ONLY_SCHEMES = ("https", "http")
+_BUCKETS = ("s3", "gs", "az")
+_ESCAPED = re.compile("%[0-9A-Fa-f]{2}", re.ASCII)
 _MOST = 1 << 20  # bytes of the file
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
 _HEADER = (
@@ -102,7 +104,14 @@ class RemoteConfiguration:
     def check_prefix(self) -> None:
         """Of a new one. Raises InvalidRemoteError if no blob can have a key there."""
         if self.scheme not in ("file", *READ_ONLY_SCHEMES):
-            place_prefix(urlsplit(self.url).path, self.url)
+            path = urlsplit(self.url).path
+            place_prefix(path, self.url)
+            # Buckets have been filled below names with a % in them: they are opened as ever, and no new ones are made.
+            if self.scheme in _BUCKETS and _ESCAPED.search(path):
+                raise InvalidRemoteError(
+                    f"the prefix in {self.url} cannot be used: in a bucket it would be as it is written, with the %; take one "
+                    "without blanks and the like, as in s3://bucket/lab/data"
+                )
 
     @property
     def scheme(self) -> str:
@@ -130,9 +139,8 @@ def _check_url(what: str, name: str, url: str, schemes: Sequence[str]) -> None:
             "~/.aws/credentials, or ~/.config/kacas/credentials.toml"
         )
     if not url.isprintable() or any(char.isspace() or char in '"\\' for char in url):
-        raise InvalidRemoteError(
-            f"{what} of remote {name} holds blanks, quotes or the like; write them as %20, %22, ..."
-        )
+        instead = "take a prefix without them" if parts.scheme in _BUCKETS else "write them as %20, %22, ..."
+        raise InvalidRemoteError(f"{what} of remote {name} holds blanks, quotes or the like; {instead}")
     if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
         raise InvalidRemoteError(f"{what} of remote {name} must be file:///, then an absolute path")
     if parts.scheme not in ("file", "memory") and not parts.hostname:

@@ -104,6 +104,21 @@ def test_a_prefix_that_no_blob_can_have_is_refused_before_it_is_in_the_list(kaca
     assert kacas("remote", "list").out == b""
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/a b", "s3://bucket/a%20b", "gs://bucket/a%2Fb", "az://container/%c3%bc"])
+def test_a_prefix_with_blanks_is_refused_and_nobody_is_told_to_escape_them_in_a_bucket(kacas: Runner, url: str) -> None:
+    answer = kacas("remote", "add", "lab", url, "--no-probe")
+    assert answer.code == 2
+    assert "take " in answer.error
+    assert "write them" not in answer.error
+    assert kacas("remote", "list").out == b""
+
+
+def test_a_directory_with_a_blank_is_written_with_percent_20(kacas: Runner, tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    assert "%20" in kacas("remote", "add", "lab", f"file://{tmp_path}/a b").error
+    assert kacas("remote", "add", "lab", f"file://{tmp_path}/a%20b").code == 0
+
+
 def test_a_name_is_given_once(kacas: Runner, bucket: str) -> None:
     kacas("remote", "add", "lab", bucket)
     answer = kacas("remote", "add", "lab", bucket)
