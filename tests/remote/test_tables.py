@@ -104,7 +104,7 @@ def test_a_place_that_was_foreseen_and_is_gone_is_looked_for_anew(bucket: Bucket
     first = put_pack(bucket, [b"one", b"two"])
     tables.refresh()
     source = TableSource(BlobRanges(bucket.blobs), tables)
-    source.foresee(tables.locate([chunk_digest(b"one")]))
+    source.foresee([chunk_digest(b"one")])
     put_pack(bucket, [b"one"])
     bucket.blobs.delete([pack_key(first)])  # as a collector does it
     found = source.get_many([chunk_digest(b"one"), chunk_digest(b"two")])
