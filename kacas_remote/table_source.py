@@ -16,7 +16,7 @@ from kacas_remote.recipe import most_stored
 from kacas_remote.tables import Tables
 
 _MOST = 64 * MIB  # bytes that are given at once: far more than anybody asks for, but of tables that lie about sizes
-_GROUP = 2048  # payloads that are looked up together
+_GROUP = 4096  # payloads that are looked up together
 _GIVEN, _BAD = 1 << 16, 1 << 12  # digests whose places are remembered, so that they can be rejected, and were
 # A place: the id of a pack, where a payload begins in it, and its size. In the order of these bytes payloads lie. Tens of
 # thousands are kept, and Python's garbage collector goes through all named tuples again and again, but never through bytes.

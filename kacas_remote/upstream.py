@@ -32,7 +32,7 @@ from kacas_remote.trust import Trust, untrusted
 
 _OPEN = 64  # sources that are kept
 _REFUSED = 1024  # layouts that are known to lie
-_GROUP = 2048  # contents that are looked up together
+_GROUP = 4096  # contents that are looked up together
 
 
 class _Found(NamedTuple):
