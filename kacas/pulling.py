@@ -9,9 +9,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from kacas.ahead import Ahead
 from kacas.content import Content
@@ -24,33 +23,27 @@ from kacas.ingest import Ingest
 from kacas.layouts import open_content
 from kacas.model.codec import MIB, DecodeError, Decoder
 from kacas.model.cuts import Cutter
-from kacas.model.digest import ID_SIZE, PayloadKind, chunk_digest, new_sha1, payload_digest
+from kacas.model.digest import ID_SIZE, PayloadKind, new_sha1, payload_digest
 from kacas.model.encoder import Encoder
-from kacas.model.entry import Action, Entry, Kind, Origin, encode_members
+from kacas.model.entry import Action, Entry, Kind, Origin
 from kacas.model.location import Piece
 from kacas.model.manifest import Child
 from kacas.model.pack_format import (
-    PAYLOAD_HEADER_SIZE,
     PackFormatError,
     PayloadHeader,
     check_payload,
-    decode_payload_header,
 )
 from kacas.model.uri import Uri
+from kacas.pulling_small import SmallPull, append_new, named
 from kacas.read_through import IN_FLIGHT, ChunkSource
 from kacas.upstream import Plain, Upstream
-
-if TYPE_CHECKING:
-    from kacas.model.digest import Buffer
 
 _WINDOW_SIZE = 4 * MIB  # raw bytes that a thread decodes before it takes more
 _ASKED_SIZE = 16 * MIB  # of what a remote is asked for at once: the processor's work for a request is that of 1 MiB
 _PACK_SIZE = 24 * MIB  # as it is encoded, of what is asked for at once where a remote says in which object it lies
 _ALONE_BELOW = 1 * MIB  # what is smaller is done faster without threads
 _GROUP_COUNT = 512
-_CHUNK = int(PayloadKind.CHUNK)  # comparing with a member of an enumeration takes twice as long
 
-T = TypeVar("T")
 Step = Callable[[int], None]
 Lies = Callable[[bytes], tuple[str, int] | None]
 
@@ -65,14 +58,6 @@ class _Answer(NamedTuple):
 Group = list[tuple[int, Child]]
 Asked = tuple[Group, Callable[[], _Answer]]
 """Chunks, with where each begins, and what waits for the answer."""
-
-
-class _Came(NamedTuple):
-    """Small chunks as they came, each its header, payload, and header and payload together; and what they are decoded to, if that
-    can be done. Neither checks nor digests are compared."""
-
-    chunks: list[tuple[PayloadHeader, memoryview, memoryview]]
-    raws: list[Buffer | None]
 
 
 class _Window(NamedTuple):
@@ -145,64 +130,8 @@ class Pull:
     def small(self, sizes: dict[bytes, int], kind: Kind) -> set[bytes]:
         """Append contents that are one chunk each, by SHA-1, and entries that name them. Returns those that were found and
         are right; `content` finds out what is wrong with the others."""
-        done: set[bytes] = set()
-        done_size = 0
-        roots = self._upstream.roots(sizes)
-        groups = _groups(((sha1, Child(root, sizes[sha1])) for sha1, root in roots.items()), _WINDOW_SIZE)
-
-        def ask(group: list[tuple[bytes, Child]]) -> dict[bytes, memoryview]:
-            return self._upstream.get_many([child.digest for _, child in group])
-
-        # Beside us is done what takes few long calls, to fetch and to decode. To prove takes many short ones: two threads that
-        # make those wait for one another.
-        with Ahead(self._asking(self._upstream.is_far), "kacas-ask") as asking, Ahead(1, "kacas-pull") as decoding:
-            for group, came in decoding.map(self._decode_small, asking.begun(ask, groups)):
-                taken = self._take_small(group, came, kind)
-                done |= taken
-                done_size += sum(sizes[sha1] for sha1 in taken)
-                self._step(done_size)
-        return done
-
-    def _decode_small(
-        self, asked: tuple[list[tuple[bytes, Child]], Future[dict[bytes, memoryview]]]
-    ) -> tuple[list[tuple[bytes, Child]], _Came]:
-        """The group, and those of its chunks that came. Nothing is proved yet."""
-        group, answer = asked
-        found = answer.result()
-        self._batch.write_gathered()  # of a group before, while others do Python's work
-        chunks: list[tuple[PayloadHeader, memoryview, memoryview]] = []
-        for _, (root, size) in group:
-            if (data := found.pop(root, None)) is not None:
-                try:
-                    chunks.append((*_named(data, root, size, _CHUNK), data))
-                except PackFormatError:
-                    continue
-        raws = self._decoder().decode_many(
-            [(header.codec, header.parameters, payload, header.raw_size) for header, payload, _ in chunks]
-        )
-        return group, _Came(chunks, raws)
-
-    def _take_small(self, group: list[tuple[bytes, Child]], came: _Came, kind: Kind) -> set[bytes]:
-        good: dict[bytes, Buffer] = {}
-        payloads: list[Framed] = []
-        for (header, payload, data), raw in zip(*came, strict=True):
-            if raw is not None and chunk_digest(raw) == header.digest:
-                try:
-                    check_payload(header, data, payload)
-                except PackFormatError:
-                    continue
-                good[header.digest] = raw
-                payloads.append((header, (data,)))
-        self._append(payloads, lasting=True)
-        layouts = [
-            (sha1, *child)
-            for sha1, child in group
-            if (raw := good.get(child.digest)) is not None and new_sha1(raw).digest() == sha1
-        ]
-        ids = secrets.token_bytes(ID_SIZE * len(layouts))
-        entries = encode_members(layouts, kind, time.time_ns(), ids, Origin.FETCHED)
-        self._batch.add_members({sha1: entry for (sha1, *_), entry in zip(layouts, entries, strict=True)})
-        return {sha1 for sha1, *_ in layouts}
+        asking = self._asking(self._upstream.is_far)
+        return SmallPull(self._upstream, self._batch, asking, self._step).contents(sizes, kind)
 
     def _copy_tree(self, content: Content) -> None:
         """Manifest and nodes, each verified as it was read."""
@@ -210,7 +139,7 @@ class Pull:
             if digest not in self._batch.known([digest]):
                 found = (content.source or self._upstream).get_many([digest])
                 good = self._filled(found, [Piece(digest, len(raw), 0, memoryview(bytearray(len(raw))))], kind)
-                self._append(list(good.values()) or [_encoded(digest, kind, memoryview(raw))])
+                append_new(self._batch, list(good.values()) or [_encoded(digest, kind, memoryview(raw))])
                 self._step(0)
 
     def _copy_chunks(
@@ -295,7 +224,7 @@ class Pull:
                 if piece.digest not in made:
                     made.add(piece.digest)
                     payloads.append(_encoded(piece.digest, PayloadKind.CHUNK, piece.out))
-        self._append(payloads)
+        append_new(self._batch, payloads)
         return window
 
     def _filled(
@@ -331,21 +260,14 @@ class Pull:
             if payload_digest(PayloadKind.CHUNK, piece.out) != piece.digest:
                 raise
 
-    def _append(self, payloads: list[Framed], *, lasting: bool = False) -> None:
-        """Those that another window has not appended meanwhile. lasting: see `Batch.append_framed`."""
-        pending = self._batch.pending([header.digest for header, _ in payloads])
-        new = [payload for payload in payloads if payload[0].digest not in pending]
-        if new:
-            self._batch.append_framed(new, lasting=lasting)
-
 
 def _groups(
-    chunks: Iterable[tuple[T, Child]], most: int, first: int = 0, lies: Lies = lambda _: None
-) -> Iterator[list[tuple[T, Child]]]:
-    """Chunks of so many bytes at most, or one, each with what it is called or where it begins. first: bytes of the first group, if
+    chunks: Iterable[tuple[int, Child]], most: int, first: int = 0, lies: Lies = lambda _: None
+) -> Iterator[Group]:
+    """Chunks of so many bytes at most, or one, each with where it begins. first: bytes of the first group, if
     fewer; each is twice as large as the one before. lies: see PartSource. What lies long in one object ends with it: a service
     reads blocks of it, and those at the ends of a range in vain. Short runs by turns stay together: each alone costs a request."""
-    group: list[tuple[T, Child]] = []
+    group: Group = []
     size, room, last, run = 0, first or most, "", 0
     for at, child in chunks:
         where, stored = lies(child.digest) or ("", child.size)
@@ -369,20 +291,9 @@ def _decoded(decoder: Decoder, data: memoryview, piece: Piece, kind: PayloadKind
 
 
 def _checked(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
-    """As `_named`, and the payload is as it was written."""
-    header, payload = _named(data, digest, size, kind)
+    """As `named`, and the payload is as it was written."""
+    header, payload = named(data, digest, size, kind)
     check_payload(header, data, payload)
-    return header, payload
-
-
-def _named(data: memoryview, digest: bytes, size: int, kind: int) -> tuple[PayloadHeader, memoryview]:
-    """Header and payload, of so many raw bytes, under this digest. Raises PackFormatError if they are another's."""
-    header = decode_payload_header(data)
-    if (header.digest, header.kind, header.raw_size) != (digest, kind, size):
-        raise PackFormatError("another payload is there")
-    payload = data[PAYLOAD_HEADER_SIZE + len(header.parameters) :]
-    if len(payload) != header.payload_size:
-        raise PackFormatError("the payload's size is not what was expected")
     return header, payload
 
 

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -28,7 +29,7 @@ from kacas.model.location import Location
 from kacas.model.pack_format import PackFormatError, Records, Table
 from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.layout import PACKS, pack_id_of, pack_key
-from kacas_remote.pack_tables import TablePiece, read_table
+from kacas_remote.pack_tables import read_table
 from kacas_remote.removed import read_removed
 
 _VERSION = 1
@@ -143,7 +144,7 @@ class Tables:
 
     def add(self, pack_id: bytes, table: Table, size: int) -> None:
         """The table of a pack that was put there just now. size: of the pack, bytes."""
-        self._keep(pack_id, size, iter([_rows_of(TablePiece(table.records, list(table.rows())))]))
+        self._keep(pack_id, size, iter([_rows_of(table.records, table.rows())]))
 
     def locate(self, digests: Collection[bytes]) -> dict[bytes, list[Location]]:
         """Where payloads are in packs; those that are in none are left out."""
@@ -263,7 +264,7 @@ class Tables:
         def read(pack_id: bytes) -> str | None:
             try:
                 size = sizes[pack_id]
-                self._keep(pack_id, size, map(_rows_of, read_table(blobs, remote_id, pack_id, size)))
+                self._keep(pack_id, size, starmap(_rows_of, read_table(blobs, remote_id, pack_id, size)))
             except NotFoundError:
                 return None  # it went after it was listed
             except (PackFormatError, NewerFormatError) as exc:
@@ -330,17 +331,15 @@ class _Rows(NamedTuple):
     named: list[tuple[bytes, bytes]]
 
 
-def _rows_of(piece: TablePiece) -> _Rows:
-    return _Rows(
-        piece.records, [(sha1, encoded) for _, sha1, action, encoded in piece.entries if action in LAYOUT_ACTIONS]
-    )
+def _rows_of(records: Records, entries: Iterable[tuple[bytes, bytes, int, bytes]]) -> _Rows:
+    return _Rows(records, [(sha1, encoded) for _, sha1, action, encoded in entries if action in LAYOUT_ACTIONS])
 
 
 def _insert(connection: sqlite3.Connection, number: int, rows: _Rows) -> None:
     connection.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", _encoded_rows(number, rows.records))
     # In order: neighbours are written, and read, together.
     connection.executemany(
-        "INSERT INTO entries VALUES (?, ?, ?)", [(sha1, number, encoded) for sha1, encoded in sorted(rows.named)]
+        "INSERT INTO entries VALUES (?, ?, ?)", ((sha1, number, encoded) for sha1, encoded in sorted(rows.named))
     )
 
 

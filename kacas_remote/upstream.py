@@ -32,6 +32,7 @@ from kacas_remote.trust import Trust, untrusted
 
 _OPEN = 64  # sources that are kept
 _REFUSED = 1024  # layouts that are known to lie
+_GROUP = 4096  # contents that are looked up together
 
 
 class _Found(NamedTuple):
@@ -269,12 +270,12 @@ class RemoteUpstream:
 
     def roots(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
         """See Upstream."""
-        layouts = self.tables.layouts(sizes)
-        found = {sha1: layout.root for sha1, layout in layouts.items() if layout.size == sizes[sha1]}
-        places = self.tables.locate(found.values())
-        self.by_table.foresee(places)
-        placed = [(places[root][0][:2] if root in places else (b"", 0), sha1, root) for sha1, root in found.items()]
-        return {sha1: root for _, sha1, root in sorted(placed)}
+        sha1s: dict[bytes, bytes] = {}  # by root
+        wanted = sorted(sizes)
+        for at in range(0, len(wanted), _GROUP):
+            layouts = self.tables.layouts(wanted[at : at + _GROUP])
+            sha1s |= {layout.root: sha1 for sha1, layout in layouts.items() if layout.size == sizes[sha1]}
+        return {sha1s[root]: root for root in self.by_table.foresee(sha1s)}
 
     def describe(self, uri: Uri, near: Near) -> Description:
         """See Upstream."""

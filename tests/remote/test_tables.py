@@ -104,11 +104,28 @@ def test_a_place_that_was_foreseen_and_is_gone_is_looked_for_anew(bucket: Bucket
     first = put_pack(bucket, [b"one", b"two"])
     tables.refresh()
     source = TableSource(BlobRanges(bucket.blobs), tables)
-    source.foresee(tables.locate([chunk_digest(b"one")]))
+    source.foresee([chunk_digest(b"one")])
     put_pack(bucket, [b"one"])
     bucket.blobs.delete([pack_key(first)])  # as a collector does it
     found = source.get_many([chunk_digest(b"one"), chunk_digest(b"two")])
     assert {digest: bytes(data[-3:]) for digest, data in found.items()} == {chunk_digest(b"one"): b"one"}
+
+
+def test_what_is_foreseen_is_told_as_it_lies_and_not_given_once_it_was_rejected(bucket: Bucket, tables: Tables) -> None:
+    packs = {put_pack(bucket, [b"two", b"one"]), put_pack(bucket, [b"two", b"one"])}
+    tables.refresh()
+    source = TableSource(BlobRanges(bucket.blobs), tables)
+    one, two = chunk_digest(b"one"), chunk_digest(b"two")
+    assert source.foresee([one, two, bytes(32)]) == [two, one]
+    named = set()
+    for _ in range(2):
+        assert bytes(source.get_many([one])[one][-3:]) == b"one"
+        source.foresee([one])
+        source.reject(one, "it is bad")
+        named |= {pack_id for pack_id in packs if pack_key(pack_id) in str(source.error(one))}
+    assert named == packs
+    assert source.get_many([one]) == {}
+    assert source.foresee([one, two]) == [two]
 
 
 def test_a_table_that_is_damaged_or_of_another_remote_is_named_and_the_others_are_used(
