@@ -174,6 +174,20 @@ def test_what_npy_has_no_bytes_for_is_refused_by_name(store: Store, value: Any, 
     assert store.stats().packs == 0
 
 
+def test_gaps_between_fields_have_the_bytes_of_the_array_also_where_it_is_not_contiguous(quick: Store) -> None:
+    kind = np.dtype({"names": ["a", "b"], "formats": ["i1", "f8"], "offsets": [0, 16], "itemsize": 40})
+    array = np.frombuffer(np.random.default_rng(0).bytes(40 * 60_000), kind).reshape(300, 200)
+    for strided in (array[::3], array[:, ::2], array[::-1]):
+        in_order = np.ascontiguousarray(strided.view("V40")).tobytes()
+        for chunks in (None, (10, 30)):
+            uri = quick.store_npy(strided, chunks=chunks)
+            assert quick.load_bytes(uri, -len(in_order)) == in_order
+            assert (
+                quick.open_npy(uri)[1:2].tobytes()
+                == in_order[: 2 * len(in_order) // len(strided)][-40 * strided.shape[1] :]
+            )
+
+
 def test_a_file_of_several_arrays_is_not_taken_for_their_names(store: Store, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.arange(5))
     with h5py.File(tmp_path / "a.h5", "w") as group, np.load(tmp_path / "a.npz") as arrays:
