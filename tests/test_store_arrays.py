@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kacas import Store, UnsupportedDataError, WrongKindError
+from kacas import ArrayStreamError, Store, UnsupportedDataError, WrongKindError
 from kacas.codec_choice import EXPLICIT
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.uri import parse_uri
@@ -195,6 +195,8 @@ def test_a_file_of_several_arrays_is_not_taken_for_their_names(store: Store, tmp
         for held in (group, arrays):
             with pytest.raises(UnsupportedDataError, match="holds arrays by name"):
                 store.store_npy(held)
+            with pytest.raises(ArrayStreamError, match="holds arrays by name"):
+                store.store_npy(iter([held, held]))
         assert store.store_npy(arrays["x"]) == store.store_npy(group["x"])
 
 
