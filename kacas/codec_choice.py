@@ -68,7 +68,9 @@ class Items(NamedTuple):
         """By each axis whose neighbours are well within a chunk, the first one first."""
         if self.size not in _DELTA_ITEM_SIZES or self.kind not in "iufmMb":
             return []
-        near = dict.fromkeys(size for size in self.row_sizes if size <= CHUNK_TARGET // 4)
+        # Not by 0, as rows of no items have, nor by parts of an item, as items without bytes seem to: it could not be decoded.
+        whole = (size for size in self.row_sizes if size and size % self.size == 0)
+        near = dict.fromkeys(size for size in whole if size <= CHUNK_TARGET // 4)
         return [RowDelta(Difference.SUBTRACT, self.size, size) for size in near]
 
     def recipes(self, delta: RowDelta | None, *, small: bool = False) -> dict[str, Recipe]:

@@ -314,3 +314,26 @@ def test_where_the_clock_does_not_move_an_array_is_compressed_all_the_same(
     uri = store.store_npy(ROWS, codec=goal)
     np.testing.assert_array_equal(store.load_npy(uri), ROWS)
     assert store.describe(uri).ratio > 1.2
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("tiles", [None, (100, 16)])
+def test_an_array_is_loaded_into_an_out_of_any_kind_of_array(
+    store: kacas.Store, tmp_path: Path, order: Any, tiles: Any
+) -> None:
+    array = np.arange(2000 * 64, dtype="i4").reshape((2000, 64), order=order)
+    uri = store.store_npy(array, chunks=tiles)
+    outs = [
+        np.matrix(np.zeros_like(array)),  # contiguous
+        np.matrix(np.zeros((64, 2000), "i4")).T,
+        np.matrix(np.zeros((4000, 128), "i4"))[::2, ::2],
+        np.memmap(tmp_path / "out", "i4", "w+", shape=array.shape),
+    ]
+    for out in outs:
+        assert store.load_npy(uri, out=out) is out
+        assert (np.asarray(out) == array).all()
+    masked = np.ma.masked_equal(np.zeros_like(array), 0)
+    with pytest.raises(ValueError, match=r"\.data"):
+        store.load_npy(uri, out=masked)
+    assert store.load_npy(uri, out=masked.data)[-1, -1] == masked.data[-1, -1] == array[-1, -1]

@@ -8,16 +8,19 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kacas import Store, UnsupportedDataError, WrongKindError
+from kacas import ArrayStreamError, Store, UnsupportedDataError, WrongKindError
+from kacas.codec_choice import EXPLICIT
 from kacas.model.cuts import CHUNK_TARGET
 from kacas.model.uri import parse_uri
 
@@ -107,6 +110,18 @@ def test_every_array_is_the_file_that_np_save_writes_and_loads_as_np_load_does(q
     check(quick, array)
 
 
+@pytest.mark.parametrize("codec", EXPLICIT)
+@pytest.mark.parametrize("dtype", ["<i2", "<f8", "c16", "U0", "U2", "S0", "V0", "M8[s]"])
+@pytest.mark.parametrize("shape", [(0,), (5,), (3, 0), (0, 3), (2, 5), (2, 0, 5)], ids=str)
+def test_every_codec_keeps_arrays_of_few_bytes_and_of_none(
+    quick: Store, dtype: str, shape: tuple[int, ...], codec: str
+) -> None:
+    array = np.ndarray(shape, dtype, bytes(1000))
+    uri = quick.store_npy(array, codec=codec)
+    assert_like_np_load(quick.load_npy(uri), saved(array))
+    assert quick.load_bytes(uri) == saved(array)
+
+
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -148,14 +163,41 @@ def test_what_numpy_makes_an_array_of_is_stored_as_that(store: Store, value: Any
         (np.ma.masked_array([1, 2], [True, False]), "masked"),
         ([[1], [2, 3]], "not an array"),
         (object(), "object"),
+        (UserDict(x=np.zeros(2)), "UserDict holds arrays by name"),
         (np.array(["a"], np.dtypes.StringDType()), "(?i)string"),
     ],
-    ids=["objects", "field", "masked", "ragged", "object", "StringDType"],
+    ids=["objects", "field", "masked", "ragged", "object", "by name", "StringDType"],
 )
 def test_what_npy_has_no_bytes_for_is_refused_by_name(store: Store, value: Any, why: str) -> None:
     with pytest.raises(UnsupportedDataError, match=why):
         store.store_npy(value)
     assert store.stats().packs == 0
+
+
+def test_gaps_between_fields_have_the_bytes_of_the_array_also_where_it_is_not_contiguous(quick: Store) -> None:
+    kind = np.dtype({"names": ["a", "b"], "formats": ["i1", "f8"], "offsets": [0, 16], "itemsize": 40})
+    array = np.frombuffer(np.random.default_rng(0).bytes(40 * 60_000), kind).reshape(300, 200)
+    for strided in (array[::3], array[:, ::2], array[::-1]):
+        in_order = np.ascontiguousarray(strided.view("V40")).tobytes()
+        for chunks in (None, (10, 30)):
+            uri = quick.store_npy(strided, chunks=chunks)
+            assert quick.load_bytes(uri, -len(in_order)) == in_order
+            assert (
+                quick.open_npy(uri)[1:2].tobytes()
+                == in_order[: 2 * len(in_order) // len(strided)][-40 * strided.shape[1] :]
+            )
+
+
+def test_a_file_of_several_arrays_is_not_taken_for_their_names(store: Store, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(5))
+    with h5py.File(tmp_path / "a.h5", "w") as group, np.load(tmp_path / "a.npz") as arrays:
+        group["x"] = np.arange(5)
+        for held in (group, arrays):
+            with pytest.raises(UnsupportedDataError, match="holds arrays by name"):
+                store.store_npy(held)
+            with pytest.raises(ArrayStreamError, match="holds arrays by name"):
+                store.store_npy(iter([held, held]))
+        assert store.store_npy(arrays["x"]) == store.store_npy(group["x"])
 
 
 def random_array(shape: tuple[int, ...], dtype: str = "<i2", seed: int = 1) -> Array:

@@ -6,7 +6,7 @@ No library is imported for them. An array is whatever has `shape`, `dtype` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, repeat
 from math import prod
 from typing import Any
@@ -152,6 +152,8 @@ class Rows:
 
 def as_rows(value: Any) -> NDArray[Any]:
     """The value as an array. Raises ArrayStreamError if it is none, or masked."""
+    if isinstance(value, Mapping):
+        raise ArrayStreamError(f"a {type(value).__name__} holds arrays by name and is none itself; append each of them")
     if isinstance(value, np.ma.MaskedArray):
         raise ArrayStreamError("masked rows cannot be kept as .npy; append .data and keep .mask apart, or .filled()")
     try:

@@ -117,6 +117,9 @@ class LazyArray:
             raise ValueError(f"out is {what}, the array is {self.dtype} {self.shape}")
         if not out.flags.writeable:
             raise ValueError("out is read-only")
+        if isinstance(out, np.ma.MaskedArray):
+            raise ValueError("out is a masked array, whose mask would stay as it is; give its .data")
+        filled, out = out, out.view(np.ndarray)  # a subclass has ways of its own: a row of a matrix is a matrix
         in_order = out.T if self._header.fortran_order else out
         if in_order.flags.c_contiguous:
             if out.nbytes:
@@ -127,7 +130,6 @@ class LazyArray:
             step = max(1, _OUT_SIZE // max(1, self.nbytes // max(1, len(self))))
             for start in range(0, len(self), step):
                 out[start : start + step] = self[start : start + step]
-        filled: NDArray[Any] = out
         return filled
 
 

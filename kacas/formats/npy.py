@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple, Protocol
@@ -75,6 +75,10 @@ def store_npy(repository: Repository, array: Any, label: str | None, codec: str,
     """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects,
     InvalidChunksError."""
     check_codec(codec)
+    if isinstance(array, Mapping):  # of an .npz file, or a group of HDF5, NumPy makes an array of the names
+        raise UnsupportedDataError(
+            f"a {type(array).__name__} holds arrays by name and is none itself; store each of them"
+        )
     try:
         values = np.asanyarray(array)
     except (TypeError, ValueError) as exc:
