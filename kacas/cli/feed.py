@@ -34,14 +34,19 @@ def feed() -> None:
     """
 
 
-@click.command(cls=ExampleCommand, examples=["kacas feed create"])
+@click.command(cls=ExampleCommand, examples=["kacas feed create", "kacas feed create --json | jq -r .uri"])
+@json_option('Print {"uri"}.')
 @click.pass_obj
-def create(session: Session) -> None:
+def create(session: Session, as_json: bool) -> None:
     """Make a feed and print its URI."""
     if session.make_store():
         output.note(f"made a new store at {session.directory(session.settings())}")
     with session.open_store() as store:
-        output.line(store.create_feed())
+        uri = store.create_feed()
+    if as_json:
+        output.json_line({"uri": uri})
+    else:
+        output.line(uri)
 
 
 @click.command(
