@@ -112,7 +112,7 @@ def read(session: Session, uri: str, start: int, count: int | None, as_json: boo
 def follow(
     session: Session, uri: str, start: int, new: bool, count: int | None, timeout: float | None, as_json: bool
 ) -> None:
-    """Print messages as they come, one JSON object per line, until Ctrl-C."""
+    """Print messages as they come, one JSON object per line, until Ctrl-C, or until nobody reads them any more."""
     if new and start:
         raise click.UsageError("--new and --from exclude each other")
     with session.open_store() as store:
@@ -125,7 +125,7 @@ def _print(opened: Feed, timeout_s: float, count: int | None, as_json: bool) -> 
     left = math.inf if count is None else count
     while left > 0:
         position = opened.position
-        messages = opened.get_next_messages(timeout_s=timeout_s)
+        messages = opened.get_next_messages(timeout_s=timeout_s, pause=output.pause)
         if not messages:
             return
         for number, message in enumerate(messages, start=position):
