@@ -220,6 +220,8 @@ def store_pkl(value: Any, *, label: str | None = None, push: Push = None) -> str
     >>> load_pkl(store_pkl({"rates": np.arange(3), "name": "unit 7"}))["name"]
     'unit 7'
 
-    Raises UnsupportedDataError naming anything else. For an identity that depends on the value alone, use store_json.
+    Raises UnsupportedDataError naming anything else. Equal values may get different URIs: that of a set of strings, whose order
+    Python changes with each process, is another one each time (store sorted(it) instead), and that of a dict depends on its
+    order. For an identity that depends on the value alone, use store_json.
     """
     return pushed(push, lambda store: store.store_pkl(value, label=label))

@@ -260,7 +260,9 @@ def index(session: Session, name: str | None, dry_run: bool, as_json: bool) -> N
     else:
         what = "would read" if dry_run else "read"
         size = output.human_size(report.size)
-        output.line(f"{what} {output.count(report.objects, 'plain object')} of {size}; {report.made:,} recipes made")
+        output.line(
+            f"{what} {output.count(report.objects, 'plain object')} of {size}; {output.count(report.made, 'recipe')} made"
+        )
         for problem in report.problems:
             output.line(f"damaged: {problem}")
     if report.problems:
