@@ -168,7 +168,8 @@ def store_npy(
     >>> store_npy(np.full((1000, 4), i) for i in range(5)) == store_npy(np.repeat(np.arange(5), 4000).reshape(-1, 4))
     True
 
-    Raises UnsupportedDataError, and ArrayStreamError for blocks that do not fit together.
+    Raises UnsupportedDataError, as for the name of a file, which `store_file` stores; ArrayStreamError for blocks that do not
+    fit together.
     If another thread changes the array meanwhile the stored bytes may mix old and new; the identity is
     always that of the bytes that were stored.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
@@ -75,6 +76,12 @@ def store_npy(repository: Repository, array: Any, label: str | None, codec: str,
     """Store an array; the identity is that of the file np.save writes. Raises UnsupportedDataError for objects,
     InvalidChunksError."""
     check_codec(codec)
+    if isinstance(array, str | bytes | bytearray | os.PathLike) and not isinstance(array, np.generic):
+        raise UnsupportedDataError(
+            f"an array belongs here, not {type(array).__name__}: to store the file of that name use store_file (the array in "
+            "a .npy file is kept as such); to store the text or the bytes use store_text or store_bytes, or "
+            "np.array(value) for an array of it"
+        )
     try:
         values = np.asanyarray(array)
     except (TypeError, ValueError) as exc:

@@ -395,7 +395,7 @@ def test_garbage_raises_nothing_but_wrong_kind(data: bytes) -> None:
             pass
 
 
-@pytest.mark.parametrize(("made", "identities"), [("set(words)", 2), ("sorted(set(words))", 1)])
+@pytest.mark.parametrize("made, identities", [("set(words)", 2), ("sorted(set(words))", 1)])
 def test_the_identity_of_a_set_of_strings_depends_on_the_hash_seed_as_the_docs_say(made: str, identities: int) -> None:
     program = (
         "import hashlib; from kacas.formats.pickles import dumps; words = [str(n) for n in range(100)]; "
