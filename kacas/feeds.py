@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kacas.disk.records import BEGINNING, Mark, Record, RecordKind, Sequence, Sequences
@@ -104,11 +104,14 @@ class Feed:
         if position != self._cursor.position:
             self._cursor = _Cursor(position)
 
-    def get_next_messages(self, *, timeout_s: float = 0.0) -> list[Message]:
+    def get_next_messages(
+        self, *, timeout_s: float = 0.0, pause: Callable[[float], object] = time.sleep
+    ) -> list[Message]:
         """The messages from the position on, some MiB of them at most; the position moves behind them.
 
         If there are none, it waits for some, for so many seconds, and then returns []. Raises DamagedRecordError if a batch was
-        altered or removed, FeedNotFoundError, NewerFormatError, StoreError, ValueError for a negative time.
+        altered or removed, FeedNotFoundError, NewerFormatError, StoreError, ValueError for a negative time. pause: waits for so
+        many seconds between two looks; what it raises ends the wait.
         """
         if not timeout_s >= 0:
             raise ValueError(f"the time to wait is 0 s or more, not {timeout_s}")
@@ -122,7 +125,7 @@ class Feed:
                 return messages
             # Many names take long to list, and are not listed so often.
             for_listing_s = min(_LISTING_SHARE * (now - begun), _LONGEST_FOR_LISTING_S)
-            time.sleep(min(max(pause_s, for_listing_s), end - now))
+            pause(min(max(pause_s, for_listing_s), end - now))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def messages(self, start: int = 0) -> Iterator[Message]:

@@ -168,7 +168,8 @@ def store_npy(
     >>> store_npy(np.full((1000, 4), i) for i in range(5)) == store_npy(np.repeat(np.arange(5), 4000).reshape(-1, 4))
     True
 
-    Raises UnsupportedDataError, and ArrayStreamError for blocks that do not fit together.
+    Raises UnsupportedDataError, as for the name of a file, which `store_file` stores; ArrayStreamError for blocks that do not
+    fit together.
     If another thread changes the array meanwhile the stored bytes may mix old and new; the identity is
     always that of the bytes that were stored.
 
@@ -220,6 +221,8 @@ def store_pkl(value: Any, *, label: str | None = None, push: Push = None) -> str
     >>> load_pkl(store_pkl({"rates": np.arange(3), "name": "unit 7"}))["name"]
     'unit 7'
 
-    Raises UnsupportedDataError naming anything else. For an identity that depends on the value alone, use store_json.
+    Raises UnsupportedDataError naming anything else. Equal values may get different URIs: that of a set of strings, whose order
+    Python changes with each process, is another one each time (store sorted(it) instead), and that of a dict depends on its
+    order. For an identity that depends on the value alone, use store_json.
     """
     return pushed(push, lambda store: store.store_pkl(value, label=label))

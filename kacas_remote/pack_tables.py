@@ -30,6 +30,10 @@ _TAIL_SIZE = 64 * 1024  # bytes: the tables of packs of large chunks fit many ti
 _PIECE_SIZE = (4 << 20) // CHUNK_RECORD.itemsize * CHUNK_RECORD.itemsize
 
 
+class ForeignPackError(PackFormatError):
+    """A pack that names another remote."""
+
+
 class TablePiece(NamedTuple):
     """Some rows of a table. entries: see `entry_rows`."""
 
@@ -43,7 +47,8 @@ _NO_RECORDS = decode_table(b"", Footer(b"", 0, 0, 0, 0, 0, b"")).records
 def read_table(blobs: BlobStore, remote_id: bytes, pack_id: bytes, size: int) -> Iterator[TablePiece]:
     """The rows of the pack with this size. Nothing of them may be believed before the last has come without an error.
 
-    Raises PackFormatError if it is no pack of this remote, or is damaged; NotFoundError if it is gone; what `blobs` raises.
+    Raises ForeignPackError if it names another remote, PackFormatError if it is no pack, or is damaged; NotFoundError if it is
+    gone; what `blobs` raises.
     """
     key = pack_key(pack_id)
     if size < HEADER_SIZE + FOOTER_SIZE:
@@ -55,7 +60,7 @@ def read_table(blobs: BlobStore, remote_id: bytes, pack_id: bytes, size: int) ->
     if not head.pack_id == footer.pack_id == pack_id:
         raise PackFormatError("it has the name of another pack")
     if head.store_id != remote_id:
-        raise PackFormatError("it belongs to another remote")
+        raise ForeignPackError("it belongs to another remote")
     yield from _rows(_pieces(blobs, key, footer, tail_at, tail), footer)
 
 

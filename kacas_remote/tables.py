@@ -28,8 +28,8 @@ from kacas.model.entry import LAYOUT_ACTIONS, Entry, EntryError, Layout, decode_
 from kacas.model.location import Location
 from kacas.model.pack_format import PackFormatError, Records, Table
 from kacas_remote.blobs.blob_store import BlobStore
-from kacas_remote.layout import PACKS, pack_id_of, pack_key
-from kacas_remote.pack_tables import read_table
+from kacas_remote.layout import MARKER, PACKS, pack_id_of, pack_key
+from kacas_remote.pack_tables import ForeignPackError, read_table
 from kacas_remote.removed import read_removed
 
 _VERSION = 1
@@ -63,6 +63,8 @@ class Bucket(Protocol):
     def address(self) -> str: ...
     @property
     def remote_id(self) -> bytes: ...
+    @property
+    def marked(self) -> bool: ...
     def check_open(self) -> None: ...
 
 
@@ -261,6 +263,8 @@ class Tables:
     def _read_all(self, sizes: dict[bytes, int]) -> dict[bytes, str]:
         """Returns why which tables are not used. Raises what the bucket does, if it is not about one pack."""
 
+        foreign: set[bytes] = set()
+
         def read(pack_id: bytes) -> str | None:
             try:
                 size = sizes[pack_id]
@@ -268,6 +272,8 @@ class Tables:
             except NotFoundError:
                 return None  # it went after it was listed
             except (PackFormatError, NewerFormatError) as exc:
+                if isinstance(exc, ForeignPackError):
+                    foreign.add(pack_id)
                 return f"{pack_key(pack_id)} in {blobs.name}: {exc}"
             return None
 
@@ -280,7 +286,14 @@ class Tables:
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        return {pack_id: why for pack_id, why in zip(sizes, reasons, strict=True) if why is not None}
+        failed = {pack_id: why for pack_id, why in zip(sizes, reasons, strict=True) if why is not None}
+        if foreign and not self._remote.marked:
+            gone = (
+                f"the marker {MARKER}, by whose id packs are believed, is missing; whoever can write there puts it back by: "
+                f"kacas remote mark {self._remote.name}"
+            )
+            failed |= {pack_id: f"{pack_key(pack_id)} in {blobs.name}: {gone}" for pack_id in foreign}
+        return failed
 
     def _keep(self, pack_id: bytes, size: int, pieces: Iterator[_Rows]) -> None:
         """Rows count when the last has come, and the table is proved."""

@@ -357,3 +357,16 @@ def test_a_file_of_python_objects_is_no_array_to_load(quick: Store, tmp_path: Pa
     with pytest.raises(WrongKindError):
         quick.load_npy(uri)
     assert quick.load_bytes(uri) == (tmp_path / "objects.npy").read_bytes()
+
+
+@pytest.mark.parametrize("value", ["file.npy", b"file.npy", bytearray(b"file.npy"), Path("file.npy")])
+def test_the_name_of_a_file_is_no_array(store: Store, value: Any) -> None:
+    with pytest.raises(UnsupportedDataError, match="use store_file"):
+        store.store_npy(value)
+
+
+@pytest.mark.parametrize("value", [np.str_("a"), np.bytes_(b"a"), np.array("a"), np.array(["a", "bc"]), ["a", "bc"]])
+def test_arrays_of_text_are_arrays(store: Store, value: Any) -> None:
+    found = store.load_npy(store.store_npy(value))
+    assert found.dtype == np.asarray(value).dtype
+    assert np.array_equal(found, value)

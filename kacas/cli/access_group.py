@@ -45,8 +45,11 @@ def group() -> None:
 @_AT
 @click.option("--my-name", metavar="NAME", help="What you are called in the group, instead of your user name.")
 @click.option("--admin", "admins", multiple=True, metavar="WHO", help="Another admin: a key, or a name that you trust.")
+@json_option('Print {"name", "id", "place"}.')
 @click.pass_obj
-def create(session: Session, name: str, at: str | None, my_name: str | None, admins: tuple[str, ...]) -> None:
+def create(
+    session: Session, name: str, at: str | None, my_name: str | None, admins: tuple[str, ...], as_json: bool
+) -> None:
     """Make a group, whose first admin you are.
 
     You need an identity: kacas identity create. Let somebody else be an admin, too: a group whose only admin lost the key
@@ -57,7 +60,10 @@ def create(session: Session, name: str, at: str | None, my_name: str | None, adm
     others = [_new_member(who, None, admin=True) for who in admins]
     made = create_group(name, at=_place(session, at), my_name=my_name, others=others)
     output.note(f"made the group {name}; its record is at {made.place().name}")
-    output.line(_id_of(made))
+    if as_json:
+        output.json_line({"name": made.joined.name, "id": _id_of(made), "place": made.joined.place})
+    else:
+        output.line(_id_of(made))
 
 
 @click.command(cls=ExampleCommand, examples=[f"kacas group join lab {_ID} --at lab-bucket"])

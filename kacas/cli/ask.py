@@ -176,7 +176,7 @@ def stats(session: Session, as_json: bool) -> None:
             ("data", output.exact_size(found.raw_size)),
             ("encoded", f"{output.exact_size(found.payload_size)}, ratio {found.ratio:.2f}"),
             ("packs", f"{found.packs:,}, {output.exact_size(found.pack_size)}"),
-            ("segments", f"{held.segments:,}, {output.exact_size(held.size)}, of {held.packs:,} packs"),
+            ("segments", f"{held.segments:,}, {output.exact_size(held.size)}, of {output.count(held.packs, 'pack')}"),
             ("replaced", f"{output.exact_size(held.replaced_size)} of segments that these replaced"),
         ]
     )

@@ -34,14 +34,19 @@ def feed() -> None:
     """
 
 
-@click.command(cls=ExampleCommand, examples=["kacas feed create"])
+@click.command(cls=ExampleCommand, examples=["kacas feed create", "kacas feed create --json | jq -r .uri"])
+@json_option('Print {"uri"}.')
 @click.pass_obj
-def create(session: Session) -> None:
+def create(session: Session, as_json: bool) -> None:
     """Make a feed and print its URI."""
     if session.make_store():
         output.note(f"made a new store at {session.directory(session.settings())}")
     with session.open_store() as store:
-        output.line(store.create_feed())
+        uri = store.create_feed()
+    if as_json:
+        output.json_line({"uri": uri})
+    else:
+        output.line(uri)
 
 
 @click.command(
@@ -107,7 +112,7 @@ def read(session: Session, uri: str, start: int, count: int | None, as_json: boo
 def follow(
     session: Session, uri: str, start: int, new: bool, count: int | None, timeout: float | None, as_json: bool
 ) -> None:
-    """Print messages as they come, one JSON object per line, until Ctrl-C."""
+    """Print messages as they come, one JSON object per line, until Ctrl-C, or until nobody reads them any more."""
     if new and start:
         raise click.UsageError("--new and --from exclude each other")
     with session.open_store() as store:
@@ -120,7 +125,7 @@ def _print(opened: Feed, timeout_s: float, count: int | None, as_json: bool) -> 
     left = math.inf if count is None else count
     while left > 0:
         position = opened.position
-        messages = opened.get_next_messages(timeout_s=timeout_s)
+        messages = opened.get_next_messages(timeout_s=timeout_s, pause=output.pause)
         if not messages:
             return
         for number, message in enumerate(messages, start=position):

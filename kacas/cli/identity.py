@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kacas.cli import output
 from kacas.cli.command import CommandGroup, ExampleCommand, filled, json_option
 from kacas.cli.session import Session
+
+if TYPE_CHECKING:
+    from kacas_remote.identity import Identity
+
+_JSON = json_option('Print {"public_key", "client_id", "source"}: the last is "environment" or a path.')
 
 
 @click.group(
@@ -26,36 +32,32 @@ def identity() -> None:
 
 
 @click.command(cls=ExampleCommand, examples=["kacas identity create"])
+@_JSON
 @click.pass_obj
-def create(session: Session) -> None:
+def create(session: Session, as_json: bool) -> None:
     """Make a key pair, and print its public key, to give to others.
 
     One that is there is never replaced. Without a copy of the private key nobody can give you back what is encrypted for you
     when this disk is lost.
     """
     from kacas_remote.identity import create as make
-    from kacas_remote.signing import publisher_text
 
     made = make()
-    output.line(publisher_text(made.public))
+    _print(made, as_json)
     output.note(f"made {made.source}; keep a copy where you keep passwords: kacas identity export FILE")
 
 
 @click.command(cls=ExampleCommand, examples=["kacas identity show", "kacas identity show --json | jq -r .client_id"])
-@json_option('Print {"public_key", "client_id", "source"}: the last is "environment" or a path.')
+@_JSON
 @click.pass_obj
 def show(session: Session, as_json: bool) -> None:
     """Print your public key, to give to others. The private one is never shown."""
     from kacas_remote.identity import required
-    from kacas_remote.signing import publisher_text
 
     found = required()
-    public = publisher_text(found.public)
-    if as_json:
-        output.json_line({"public_key": public, "client_id": found.public.hex(), "source": found.source})
-        return
-    output.line(public)
-    output.note(f"from {found.where}")
+    _print(found, as_json)
+    if not as_json:
+        output.note(f"from {found.where}")
 
 
 @click.command(
@@ -105,8 +107,9 @@ def export(session: Session, file: str | None, directory: str | None) -> None:
     examples=["kacas identity import /media/key/kacas-identity.toml", "kacas identity import ~/.kachery-cloud"],
 )
 @click.argument("source", metavar="FILE|DIR", type=click.Path(readable=False), callback=filled)
+@_JSON
 @click.pass_obj
-def import_(session: Session, source: str) -> None:
+def import_(session: Session, source: str, as_json: bool) -> None:
     """Make a key pair from elsewhere yours, and print its public key.
 
     FILE is what `kacas identity export` wrote; DIR is the directory of kachery-cloud, with public.pem and private.pem. Another
@@ -117,7 +120,7 @@ def import_(session: Session, source: str) -> None:
     from kacas_remote.signing import publisher_text
 
     found, is_new = bring(Path(source))
-    output.line(publisher_text(found.public))
+    _print(found, as_json)
     if not is_new:
         output.note(f"it is here already, in {found.source}")
     if os.path.isfile(source) and os.stat(source).st_mode & 0o077:
@@ -127,6 +130,16 @@ def import_(session: Session, source: str) -> None:
         output.warn(
             f"you are still {publisher_text(now.public)}, from {now.where}; unset them to use what was imported"
         )
+
+
+def _print(found: Identity, as_json: bool) -> None:
+    from kacas_remote.signing import publisher_text
+
+    public = publisher_text(found.public)
+    if as_json:
+        output.json_line({"public_key": public, "client_id": found.public.hex(), "source": found.source})
+    else:
+        output.line(public)
 
 
 identity.add_section("Commands", create, show, export, import_)

@@ -9,7 +9,7 @@ import sys
 import click
 
 from kacas.cli import output
-from kacas.cli.command import ExampleCommand, filled
+from kacas.cli.command import ExampleCommand, filled, json_option
 from kacas.cli.session import Session
 
 _WINDOW = 4 << 20  # bytes in memory, whatever the content's size
@@ -36,8 +36,9 @@ _EXAMPLE = "sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230"
     help="Write a copy here: a file's name, or a directory to put it in. A directory is restored as this.",
 )
 @click.option("--overwrite", is_flag=True, help="Restoring a directory, replace files that differ.")
+@json_option('Print {"uri", "path"}.')
 @click.pass_obj
-def load(session: Session, uri: str, dest: str | None, overwrite: bool) -> None:
+def load(session: Session, uri: str, dest: str | None, overwrite: bool, as_json: bool) -> None:
     """Give content as a file, or restore a directory, and print its path.
 
     Without --dest the file is in the host-local cache: read-only, and there for a day at least. Every byte
@@ -57,7 +58,10 @@ def load(session: Session, uri: str, dest: str | None, overwrite: bool) -> None:
             path = store.load_dir(uri, dest, overwrite=overwrite)
         else:
             path = store.load_file(uri, dest=None if dest is None else _checked_destination(dest))
-    output.path_line(path)
+    if as_json:
+        output.json_line({"uri": uri, "path": os.fspath(path)})
+    else:
+        output.path_line(path)
 
 
 @click.command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from itertools import chain, islice
 
 import click
@@ -10,9 +11,11 @@ import click
 from kacas.cli import output
 from kacas.cli.command import CommandGroup, ExampleCommand, json_option
 from kacas.cli.session import Session
+from kacas.cli.stdin import Stdin
 
 _KEY = "@lab/@run7/state"
 _NOT_FOUND = 3
+_UTF_8_SIZE = 4  # bytes of a character at most
 
 
 @click.group(
@@ -33,6 +36,7 @@ def mutable() -> None:
         f"kacas mutable set {_KEY} started --absent",
         f"kacas mutable set {_KEY} done --expect started",
         "kacas mutable set @lab/best sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230",
+        "kacas store recording.dat | kacas mutable set @lab/newest -",
     ],
 )
 @click.argument("key")
@@ -43,6 +47,8 @@ def mutable() -> None:
 def set_(session: Session, key: str, value: str, expect: str | None, absent: bool) -> None:
     """Give KEY a value: text, such as a URI.
 
+    With - it is read from standard input, without the line end behind it, as `kacas mutable get` writes it.
+
     With --expect or --absent, of several who do so at once one succeeds; the others get exit code 12.
     """
     from kacas.model.mutable import check_key, check_value
@@ -51,11 +57,34 @@ def set_(session: Session, key: str, value: str, expect: str | None, absent: boo
     if expect is not None and absent:
         raise click.UsageError("--expect and --absent exclude each other")
     check_key(key)
+    value = _from_stdin() if value == "-" else value
     check_value(value)
     if session.make_store():
         output.note(f"made a new store at {session.directory(session.settings())}")
     with session.open_store() as store:
         store.set_mutable(key, value, expect=None if absent else ANYTHING if expect is None else expect)
+
+
+def _from_stdin() -> str:
+    """All of it, without one line end behind it."""
+    from kacas.model.mutable import MAX_VALUE_LENGTH
+
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed")
+    data = b""
+    with Stdin() as stream:
+        while part := stream.read(1 << 16):
+            data += part
+            if len(data) > _UTF_8_SIZE * MAX_VALUE_LENGTH + len(b"\r\n"):
+                raise click.UsageError(
+                    f"standard input is too long for a mutable, which has at most {MAX_VALUE_LENGTH:,} characters; "
+                    "store it as content, and set the mutable to its URI"
+                )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise click.UsageError("standard input is not UTF-8, which the values of mutables are") from exc
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
 
 
 @click.command(cls=ExampleCommand, examples=[f"kacas mutable get {_KEY}", f"kacas mutable get --json {_KEY}"])

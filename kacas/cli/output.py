@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import select
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -100,6 +103,22 @@ def write_bytes(data: memoryview) -> None:
     """Content, byte for byte."""
     with _writing():
         sys.stdout.buffer.write(data)
+
+
+def pause(time_s: float) -> None:
+    """Wait for so long. Raises BrokenPipeError as soon as nobody reads the output any more."""
+    try:
+        stdout = sys.stdout.fileno()
+    except (AttributeError, OSError):  # it is closed, or no file
+        time.sleep(time_s)
+        return
+    watched = select.poll()
+    watched.register(stdout, 0)  # errors are told unasked
+    end = time.monotonic() + time_s
+    for _, event in watched.poll(math.ceil(time_s * 1000)):
+        if event & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError("nobody reads the output any more")
+        time.sleep(max(0.0, end - time.monotonic()))
 
 
 def flush() -> None:

@@ -134,8 +134,9 @@ def show(session: Session, name: str, as_json: bool) -> None:
 @click.argument("name", required=False, shell_complete=names.of_remotes)
 @click.option("--push/--no-push", default=None, help="Whether stores push to it without being asked.")
 @click.option("--none", "no_default", is_flag=True, help="No remote is the default.")
+@json_option('Without NAME, print {"name", "push"}; "name" is null if none is the default.')
 @click.pass_obj
-def default(session: Session, name: str | None, push: bool | None, no_default: bool) -> None:
+def default(session: Session, name: str | None, push: bool | None, no_default: bool, as_json: bool) -> None:
     """Choose the remote that is meant where none is named; without NAME, print it.
 
     With --push, all that is stored from now on is uploaded there, too. $KACAS_REMOTE goes before: a name is as
@@ -145,11 +146,11 @@ def default(session: Session, name: str | None, push: bool | None, no_default: b
 
     if no_default and (name is not None or push is not None):
         raise click.UsageError("--none goes with neither NAME nor --push")
-    remotes = read_remotes(session.settings())
     if name is None and not no_default and push is None:
-        chosen = default_remote(remotes)
-        output.line("none" if chosen is None else f"{chosen.name}{' (push)' if chosen.push else ''}")
+        _print_default(default_remote(read_remotes(session.settings())), as_json)
         return
+    if as_json:
+        raise click.UsageError("--json prints the default remote; it does not go with a choice of it")
 
     def edit(found: Sequence[RemoteConfiguration]) -> Sequence[RemoteConfiguration]:
         before = default_remote(found)
@@ -213,6 +214,13 @@ def probe(session: Session, name: str, as_json: bool) -> None:
 
 
 remote.add_section("Commands", add, list_, show, default, remove, probe)
+
+
+def _print_default(chosen: RemoteConfiguration | None, as_json: bool) -> None:
+    if as_json:
+        output.json_line({"name": chosen and chosen.name, "push": chosen is not None and chosen.push})
+    else:
+        output.line("none" if chosen is None else f"{chosen.name}{' (push)' if chosen.push else ''}")
 
 
 def _can_write(one: RemoteConfiguration) -> bool:

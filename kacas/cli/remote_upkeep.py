@@ -260,7 +260,9 @@ def index(session: Session, name: str | None, dry_run: bool, as_json: bool) -> N
     else:
         what = "would read" if dry_run else "read"
         size = output.human_size(report.size)
-        output.line(f"{what} {output.count(report.objects, 'plain object')} of {size}; {report.made:,} recipes made")
+        output.line(
+            f"{what} {output.count(report.objects, 'plain object')} of {size}; {output.count(report.made, 'recipe')} made"
+        )
         for problem in report.problems:
             output.line(f"damaged: {problem}")
     if report.problems:
@@ -272,8 +274,9 @@ def index(session: Session, name: str | None, dry_run: bool, as_json: bool) -> N
 @click.command(cls=ExampleCommand, examples=["kacas remote mark lab"])
 @_NAME
 @click.option("--id", "chosen", metavar="ID", help="The id, if the packs name several.")
+@json_option('Print {"name", "id"}.')
 @click.pass_obj
-def mark(session: Session, name: str | None, chosen: str | None) -> None:
+def mark(session: Session, name: str | None, chosen: str | None, as_json: bool) -> None:
     """Put back the marker of a remote that is gone.
 
     kacas-remote.json has the id by which packs are believed, and which they name. Nothing is changed where it is there.
@@ -285,7 +288,11 @@ def mark(session: Session, name: str | None, chosen: str | None) -> None:
         raise click.UsageError("--id takes the 32 hex digits of an id") from exc
     remote = _open(session, name)
     remote.check_writable("put there")
-    output.line(f"{remote.name} has the id {remote.mark_again(wanted).hex()}")
+    marked = remote.mark_again(wanted).hex()
+    if as_json:
+        output.json_line({"name": remote.name, "id": marked})
+    else:
+        output.line(f"{remote.name} has the id {marked}")
 
 
 COMMANDS: tuple[Any, ...] = (usage, verify, gc, rm, index, mark)

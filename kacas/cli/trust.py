@@ -67,9 +67,10 @@ def remove(session: Session, name_or_publisher: str) -> None:
     remove_publisher(trust_file(), name_or_publisher)
 
 
-@click.command(cls=ExampleCommand, examples=["kacas trust key"])
+@click.command(cls=ExampleCommand, examples=["kacas trust key", "kacas trust key --json | jq -r .publisher"])
+@json_option('Print {"publisher"}.')
 @click.pass_obj
-def key(session: Session) -> None:
+def key(session: Session, as_json: bool) -> None:
     """Print your own public key, to give to others.
 
     The pair is made if you have none, and pushes are signed from then on. Its private half is in identity.toml beside
@@ -78,7 +79,11 @@ def key(session: Session) -> None:
     from kacas_remote.identity import own_or_new
     from kacas_remote.signing import publisher_text
 
-    output.line(publisher_text(own_or_new().public))
+    publisher = publisher_text(own_or_new().public)
+    if as_json:
+        output.json_line({"publisher": publisher})
+    else:
+        output.line(publisher)
 
 
 trust.add_section("Commands", list_, add, remove, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
@@ -78,6 +79,12 @@ def store_npy(repository: Repository, array: Any, label: str | None, codec: str,
     if isinstance(array, Mapping):  # of an .npz file, or a group of HDF5, NumPy makes an array of the names
         raise UnsupportedDataError(
             f"a {type(array).__name__} holds arrays by name and is none itself; store each of them"
+        )
+    if isinstance(array, str | bytes | bytearray | os.PathLike) and not isinstance(array, np.generic):
+        raise UnsupportedDataError(
+            f"an array belongs here, not {type(array).__name__}: to store the file of that name use store_file (the array in "
+            "a .npy file is kept as such); to store the text or the bytes use store_text or store_bytes, or "
+            "np.array(value) for an array of it"
         )
     try:
         values = np.asanyarray(array)

@@ -98,8 +98,9 @@ class _Restore:
                 place.close()
         if self._problems:
             named = "; ".join(f"{path}: {exc}" for path, exc in self._problems[:_MAX_NAMED])
+            files = "1 file" if len(self._problems) == 1 else f"{len(self._problems):,} files"
             raise DamagedContentError(
-                f"{len(self._problems)} files of {uri} could not be restored, all others are there: {named}",
+                f"{files} of {uri} could not be restored, all others are there: {named}",
                 sha1=uri.sha1.hex(),
             ) from self._problems[0][1]
 

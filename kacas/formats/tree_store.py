@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import stat
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ _TRIES = 3  # for a file that changes while it is read
 _MAX_HARD_LINKS = 1 << 20  # remembered, to read each file once
 _TOGETHER = 512  # small files that are handed to the batch at once
 _TOGETHER_SIZE = 2 << 20  # bytes
+_PACKAGE = __name__.partition(".")[0]
 _MAX_NAMED = 20  # paths in one message
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -296,9 +298,19 @@ class Walk:
         )
 
     def warn(self, top: str) -> None:
-        for what, paths in (("cannot be read and were left out", self.problems), ("were skipped", self.skipped)):
+        for what, paths in (("cannot be read and {} left out", self.problems), ("{} skipped", self.skipped)):
             if paths:
-                warnings.warn(f"{len(paths)} in {top} {what}: {_named(paths)}", SkippedWarning, stacklevel=4)
+                said = what.format("was" if len(paths) == 1 else "were")
+                text = f"{len(paths):,} in {top} {said}: {_named(paths)}"
+                warnings.warn(text, SkippedWarning, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """The stacklevel, for who calls this, of the line that called kacas: how many frames of kacas are in between differs."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _named(paths: list[str]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,32 @@ def test_follow_prints_what_comes_at_once(kacas: Runner, uri: str, tmp_path: Pat
             assert json.loads(follower.stdout.readline()) == {"n": number}
         follower.terminate()
         assert follower.wait(30) == 143
+
+
+def test_follow_ends_soon_when_its_reader_is_gone(kacas: Runner, uri: str) -> None:
+    kacas("feed", "append", uri, '{"a": 1}')
+    with subprocess.Popen(
+        [*PROGRAM, "feed", "follow", uri], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as follower:
+        assert follower.stdout
+        assert follower.stderr
+        assert json.loads(follower.stdout.readline()) == {"a": 1}
+        follower.stdout.close()
+        try:
+            assert follower.wait(30) == 141  # no further message comes
+        finally:
+            follower.kill()
+        assert follower.stderr.read() == b""
+
+
+@pytest.mark.parametrize("stdout", ["> out", ">&-", "| cat > out"])
+def test_follow_waits_where_its_output_cannot_go_away(kacas: Runner, uri: str, tmp_path: Path, stdout: str) -> None:
+    kacas("feed", "append", uri, '{"a": 1}')
+    line = f"set -o pipefail; {shlex.join(PROGRAM)} feed follow {uri} --timeout 0.3 {stdout}"
+    begun = time.monotonic()
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert time.monotonic() - begun >= 0.3
 
 
 def test_an_altered_message_is_exit_code_5_and_names_the_file(kacas: Runner, uri: str, tmp_path: Path) -> None:

@@ -79,3 +79,31 @@ def test_a_damaged_one_is_named_and_the_others_are_printed(kacas: Runner, tmp_pa
     assert answer.code == 5
     assert b"refs/b/1" in answer.err
     assert kacas("mutable", "list").lines == ["a", "b", "c"]
+
+
+def test_a_value_is_read_from_stdin(kacas: Runner, tmp_path: Path) -> None:
+    for given, value in (
+        (b"one\n", "one"),
+        (b"two\nlines\n\n", "two\nlines\n"),
+        (b"", ""),
+        (b"-", "-"),
+        ("ü".encode(), "ü"),
+    ):
+        assert kacas("mutable", "set", "key", "-", stdin=given).code == 0
+        assert kacas("mutable", "get", "--json", "key").object["value"] == value
+    kacas("mutable", "set", "key", "-", stdin=b"a b\n")
+    kacas("mutable", "set", "copy", "-", stdin=kacas("mutable", "get", "key").out)
+    assert kacas("mutable", "get", "copy").out == b"a b\n"
+
+
+def test_what_is_no_value_on_stdin_changes_nothing(kacas: Runner) -> None:
+    kacas("mutable", "set", "key", "before")
+    for given, said in (
+        (b"\xff\n", "not UTF-8"),
+        (b"x" * 500_000, "at most 100,000"),
+        (b"x" * 100_001, "at most 100,000"),
+    ):
+        answer = kacas("mutable", "set", "key", "-", stdin=given)
+        assert answer.code == 2
+        assert said in answer.error
+    assert kacas("mutable", "get", "key").out == b"before\n"

@@ -129,6 +129,6 @@ def test_index_makes_recipes_and_names_what_is_wrong(kacas: Runner, bucket: Path
     assert kacas("remote", "index", "--dry-run", "lab").lines[0].startswith("would read 2 plain objects of 6 B")
     answer = kacas("remote", "index", "lab")
     assert answer.code == 5
-    assert "1 recipes made" in answer.lines[0]
+    assert "1 recipe made" in answer.lines[0]
     assert "b" * 40 in answer.lines[1]
     assert (bucket / "recipes" / "a9" / "99" / sha1).is_file()

@@ -174,6 +174,17 @@ def test_sockets_and_pipes_are_skipped_and_named(store: kacas.Store, source: Pat
     assert not {"pipe", "socket"} & {item.name for item in store.list_dir(uri)}
 
 
+def test_the_warning_points_at_the_line_that_stored(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KACAS_DIR", str(tmp_path / "default"))
+    os.mkfifo(source / "pipe")
+    for keep in (kacas.store_dir, kacas.link_dir, kacas.Store.open(tmp_path / "another").store_dir):
+        with pytest.warns(kacas.SkippedWarning, match=r"^1 in .* was skipped: ") as said:
+            keep(source)
+        assert [one.filename for one in said] == [__file__]
+
+
 def test_a_store_in_the_directory_is_not_stored(tmp_path: Path) -> None:
     store = kacas.Store.open(tmp_path / "home" / "store")
     make(tmp_path / "home", {b"a": b"a"})

@@ -25,6 +25,8 @@ class Bucket:
     remote_id: bytes = REMOTE_ID
     name: str = "lab"
 
+    marked = True
+
     def check_open(self) -> None:
         """It is."""
 

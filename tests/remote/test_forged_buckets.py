@@ -168,7 +168,7 @@ def test_what_is_said_to_be_a_small_file_of_a_directory_is_not_fetched_as_a_larg
     put_content(lab, lie, blobs, under=member.digest())
     blobs.clear()
     with node() as store:
-        with pytest.raises(kacas.DamagedError, match=r"1 files of .* the directory says 7 bytes, the content has"):
+        with pytest.raises(kacas.DamagedError, match=r"1 file of .* the directory says 7 bytes, the content has"):
             store.load_dir(uri, tmp_path / "restored")
         assert not (tmp_path / "restored" / "file").exists()
         assert blobs.moved < 1 << 20

@@ -14,6 +14,7 @@ from kacas_remote.errors import DamagedRemoteError, PushError
 from kacas_remote.layout import MARKER, PACKS
 from kacas_remote.push import push
 from kacas_remote.remote import Remote, new_remote
+from kacas_remote.tables import Tables
 from kacas_remote.upkeep.collect import CollectSettings, collect
 from kacas_remote.upkeep.remove import remove
 from kacas_remote.upkeep.usage import usage
@@ -165,3 +166,20 @@ def test_packs_that_name_no_id_put_back_none(store: kacas.Store, they_are: str) 
     with pytest.raises(DamagedRemoteError, match="no pack names an id"):
         Remote("lab", blobs).mark_again()
     assert not Remote("lab", blobs).marked
+
+
+def test_who_reads_is_told_that_the_marker_is_missing_and_not_that_packs_are_foreign(
+    store: kacas.Store, opened: Callable[[MemoryBlobs], Remote], tmp_path: Path
+) -> None:
+    blobs = MemoryBlobs()
+    remote = opened(blobs)
+    push(store, remote, contents(store))
+    remote.blobs.delete([MARKER])
+    refused = Tables(opened(blobs), tmp_path / "reader").refresh().refused
+    assert refused
+    for why in refused.values():
+        assert MARKER in why
+        assert "kacas remote mark lab" in why
+        assert "another remote" not in why
+    opened(blobs).mark_again()
+    assert not Tables(opened(blobs), tmp_path / "another").refresh().refused

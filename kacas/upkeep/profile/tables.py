@@ -29,7 +29,7 @@ def about(profile: Profile) -> list[tuple[str, str]]:
     free = f"{size(place.free_size)} free"
     store = place.store if place.exists else f"{place.store} (not there yet)"
     shape = f", {data.dtype} {' × '.join(map(str, data.shape))}" if data.kind in ("generated", "array") else ""
-    files = f", {data.files:,} files" if data.kind == "directory" else ""
+    files = f", {data.files:,} {'file' if data.files == 1 else 'files'}" if data.kind == "directory" else ""
     part = "" if data.sample_size == data.size else f" of {size(data.size)}"
     return [
         ("machine", f"{machine.processor}, {machine.cpus} processors, {size(machine.memory)} of memory"),
