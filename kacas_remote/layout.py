@@ -8,7 +8,7 @@ sha1/ab/cd/ef/<sha1>           plain objects, as kachery-cloud has them
 leases/<id>, leases/<id>.beat  somebody is pushing just now
 condemned/<id>                 packs that a collector is about to delete
 probes/<id>/                   what `kacas remote probe` tries; it goes at once
-removed/<sha1>.<id>            somebody removed this SHA-1: the entries that it names do not count
+removed/<sha1>.<id>            somebody removed this SHA-1, and others with it: the entries that it names do not count
 groups/<id>/<number>           the record of an access group; also in a bucket whose content is sealed
 
 In a private remote the marker, probes/ and groups/ are as here. All else is sealed, and below directories that name an epoch.

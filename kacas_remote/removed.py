@@ -1,12 +1,13 @@
 """Removals: which entries of packs' tables were removed. By their ids, so what is pushed again meanwhile stays: no clock is asked.
 
-removed/<sha1>.<id> holds ids of entries, 16 bytes each.
+removed/<sha1>.<id> holds ids of entries, 16 bytes each: of many contents, the first of which has this SHA-1. Who removes a directory
+of thousands of files writes few records, and who pushes or pulls next reads few.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from kacas.errors import KacasError
@@ -16,16 +17,47 @@ from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
 from kacas_remote.layout import REMOVED
 
 _MAX_SIZE = 16 << 20  # bytes; a million entries of one SHA-1
+_TOGETHER = 4096  # entries in one record, or all of one SHA-1
 _THREADS = 8
 
 Fault = Callable[[str, KacasError], object]
 
 
-def remove_entries(blobs: BlobStore, sha1: bytes, entry_ids: Iterable[bytes]) -> str:
-    """Write a record; returns its key."""
-    key = f"{REMOVED}{sha1.hex()}.{secrets.token_hex(16)}"
-    blobs.put_if_absent(key, b"".join(sorted(entry_ids)))
+def remove_entries(blobs: BlobStore, entry_ids: Mapping[bytes, Collection[bytes]]) -> dict[str, frozenset[bytes]]:
+    """Write records of entries, which are given by SHA-1. Returns the records: their keys, and what each names."""
+    records: dict[str, frozenset[bytes]] = {}
+    for sha1, ids in _together(entry_ids):
+        records[_put(blobs, sha1.hex(), ids)] = ids
+    return records
+
+
+def _together(entry_ids: Mapping[bytes, Collection[bytes]]) -> Iterator[tuple[bytes, frozenset[bytes]]]:
+    first, ids = b"", set[bytes]()
+    for sha1, more in sorted(entry_ids.items()):
+        if ids and len(ids) + len(more) > _TOGETHER:
+            yield first, frozenset(ids)
+            ids = set()
+        first = first if ids else sha1
+        ids.update(more)
+    if ids:
+        yield first, frozenset(ids)
+
+
+def _put(blobs: BlobStore, name: str, ids: frozenset[bytes]) -> str:
+    key = f"{REMOVED}{name}.{secrets.token_hex(16)}"
+    blobs.put_if_absent(key, b"".join(sorted(ids)))
     return key
+
+
+def give_back(blobs: BlobStore, records: Mapping[str, frozenset[bytes]], entry_ids: Collection[bytes]) -> None:
+    """Let entries count again that these records name. What else a record names is put into another one first, so that it never
+    counts in between."""
+    back = frozenset(entry_ids)
+    changed = {key: ids - back for key, ids in records.items() if ids & back}
+    for key, left in changed.items():
+        if left:
+            _put(blobs, key.removeprefix(REMOVED).partition(".")[0], left)
+    blobs.delete(changed)
 
 
 def read_removed(

@@ -16,9 +16,10 @@ from kacas_remote.blobs.blob_store import BlobStore
 from kacas_remote.blobs.sealed import strict_of
 from kacas_remote.condemned import condemn, read_condemned
 from kacas_remote.errors import CollectorBusyError, RemoteUnavailableError
-from kacas_remote.layout import PACKS, REMOVED, pack_key
+from kacas_remote.layout import PACKS, pack_key
 from kacas_remote.leases import BEAT_S, Lease, left_beats, list_leases
 from kacas_remote.remote import Remote
+from kacas_remote.removed import give_back
 from kacas_remote.upkeep.marking import mark
 from kacas_remote.upkeep.rescue import Rescued, rescue
 from kacas_remote.upkeep.survey import Progress, Survey, silent, stop_at_faults
@@ -197,13 +198,13 @@ class _Collection:
     def _give_back(self, survey: Survey) -> None:
         """What a directory holds and nothing names: whoever was removing it was killed before it saw the directory."""
         held = {
-            sha1.hex()
-            for (sha1,) in survey.db.execute(
-                "SELECT sha1 FROM entries WHERE needed AND NOT live EXCEPT SELECT sha1 FROM entries WHERE live"
-                " EXCEPT SELECT sha1 FROM recipes"
+            entry_id
+            for (entry_id,) in survey.db.execute(
+                "SELECT id FROM entries WHERE NOT live AND sha1 IN (SELECT sha1 FROM entries WHERE needed AND NOT live"
+                " EXCEPT SELECT sha1 FROM entries WHERE live EXCEPT SELECT sha1 FROM recipes)"
             )
         }
-        self._blobs.delete(key for key in survey.removed if key.removeprefix(REMOVED).partition(".")[0] in held)
+        give_back(self._blobs, survey.removed, held)
 
     def _drop_removals(self, survey: Survey) -> None:
         """Records of removed entries that no table has any more."""

@@ -17,7 +17,7 @@ from kacas_remote.blobs.sealed import strict_of
 from kacas_remote.errors import BlobNotFoundError, DamagedRemoteError
 from kacas_remote.layout import PLAIN, plain_key
 from kacas_remote.remote import Remote
-from kacas_remote.removed import remove_entries
+from kacas_remote.removed import give_back, remove_entries
 from kacas_remote.upkeep.documents import read_document
 from kacas_remote.upkeep.survey import Progress, Survey, silent, stop_at_faults
 
@@ -182,12 +182,12 @@ class _Removing:
         the directory, and here all directories are looked at after the removals were published, so one of the two sees the other.
         What is held, or was pushed by itself meanwhile, stays after all."""
         blobs = self._survey.blobs
-        records = {sha1: remove_entries(blobs, sha1, ids) for sha1, ids in self._entries.items()}
+        records = remove_entries(blobs, self._entries)
         again = look_again()
         held = again._below(again._directories() - set(self._asked))
         spared = {sha1: held[sha1].hex() for sha1 in (*self._asked, *self._members) if sha1 in held}
         spared |= {sha1: "" for sha1 in self._members if sha1 not in held and again._was_pushed_alone(sha1)}
-        blobs.delete(records[sha1] for sha1 in spared if sha1 in records)
+        give_back(blobs, records, {entry_id for sha1 in spared for entry_id in self._entries.get(sha1, ())})
         self.removal.kept += [(sha1.hex(), spared[sha1]) for sha1 in sorted(spared)]
         going = self._keys(sha1 for sha1 in (*self._asked, *self._members) if sha1 not in spared)
         blobs.delete(going)

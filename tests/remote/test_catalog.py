@@ -188,7 +188,7 @@ def test_small_contents_are_found_by_table_after_recipes_and_newest_first(bucket
     put_pack(bucket, [b"one"], [old, new])
     assert [claim.root for claim in catalog.claims(Uri(old.sha1))] == [new.root, old.root]
     assert catalog.find(Uri(old.sha1, root=old.root)) == Claim.of_entry(old)
-    remove_entries(bucket.blobs, old.sha1, [old.entry_id, new.entry_id])
+    remove_entries(bucket.blobs, {old.sha1: [old.entry_id, new.entry_id]})
     catalog._tables.refresh()
     assert catalog.find(Uri(old.sha1)) is None
 

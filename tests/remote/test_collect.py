@@ -86,7 +86,7 @@ def test_a_removed_recipe_frees_its_packs(remote: Remote) -> None:
 def test_a_removed_entry_frees_its_packs_and_the_record_of_it_goes_too(remote: Remote) -> None:
     sha1 = push(remote.blobs, remote.remote_id, [b"a" * 100], by_table=True)
     _, entries = places_in(remote.blobs, remote.remote_id)
-    remove_entries(remote.blobs, sha1, [entry.entry_id for entry, _ in entries[sha1]])
+    remove_entries(remote.blobs, {sha1: [entry.entry_id for entry, _ in entries[sha1]]})
     assert gc(remote).deleted == 2  # that of the payload, and that of the entry
     assert not read_removed(remote.blobs, stop_at_faults)
 
@@ -94,7 +94,7 @@ def test_a_removed_entry_frees_its_packs_and_the_record_of_it_goes_too(remote: R
 def test_what_is_pushed_again_after_it_was_removed_stays(remote: Remote) -> None:
     sha1 = push(remote.blobs, remote.remote_id, [b"a" * 100], by_table=True)
     _, entries = places_in(remote.blobs, remote.remote_id)
-    remove_entries(remote.blobs, sha1, [entry.entry_id for entry, _ in entries[sha1]])
+    remove_entries(remote.blobs, {sha1: [entry.entry_id for entry, _ in entries[sha1]]})
     assert push(remote.blobs, remote.remote_id, [b"a" * 100], by_table=True) == sha1
     gc(remote)
     assert load(remote.blobs, remote.remote_id, sha1) == b"a" * 100

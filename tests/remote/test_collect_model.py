@@ -140,7 +140,7 @@ class Bucket(RuleBasedStateMachine):
         self.blobs.delete([recipe_key(sha1)])
         _, entries = places_in(self.blobs, self.remote.remote_id)
         if sha1 in entries:
-            remove_entries(self.blobs, sha1, [entry.entry_id for entry, _ in entries[sha1]])
+            remove_entries(self.blobs, {sha1: [entry.entry_id for entry, _ in entries[sha1]]})
 
     # --- collectors ---------------------------------------------------------------------------
 

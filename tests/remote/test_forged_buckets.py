@@ -56,7 +56,7 @@ def test_a_damaged_record_of_removals_removes_nothing_and_stops_nobody(
 ) -> None:
     gone, kept = entry_of(b"gone"), entry_of(b"kept")
     put_pack(bucket, [b"gone", b"kept"], [gone, kept])
-    remove_entries(bucket.blobs, gone.sha1, [gone.entry_id])
+    remove_entries(bucket.blobs, {gone.sha1: [gone.entry_id]})
     bucket.blobs.put(f"{REMOVED}{kept.sha1.hex()}.{'0' * 32}", garbage)
     tables = Tables(bucket, tmp_path)
     for _ in range(2):

@@ -81,7 +81,7 @@ def test_only_the_tables_that_are_named_are_read(bucket: Bucket, tables: Tables)
 def test_entries_that_were_removed_do_not_count_and_those_pushed_again_do(bucket: Bucket, tables: Tables) -> None:
     old = entry_of(b"one")
     put_pack(bucket, [b"one"], [old])
-    remove_entries(bucket.blobs, old.sha1, [old.entry_id])
+    remove_entries(bucket.blobs, {old.sha1: [old.entry_id]})
     tables.refresh()
     assert tables.entries([old.sha1]) == {}
     again = entry_of(b"one")
@@ -94,7 +94,7 @@ def test_what_the_newest_entry_says_is_told_of_many_at_once(bucket: Bucket, tabl
     old, gone = entry_of(b"one"), entry_of(b"two")
     new = entry_of(b"one")._replace(root=bytes(32), time_ns=old.time_ns + 1)
     put_pack(bucket, [b"one", b"two"], [new, old, gone])
-    remove_entries(bucket.blobs, gone.sha1, [gone.entry_id])
+    remove_entries(bucket.blobs, {gone.sha1: [gone.entry_id]})
     tables.refresh()
     found = tables.layouts([old.sha1, gone.sha1, bytes(20)])
     assert {sha1: (one.root, one.size) for sha1, one in found.items()} == {old.sha1: (new.root, new.size)}
