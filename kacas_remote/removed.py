@@ -1,7 +1,7 @@
 """Removals: which entries of packs' tables were removed. By their ids, so what is pushed again meanwhile stays: no clock is asked.
 
-removed/<sha1>.<id> holds ids of entries, 16 bytes each: of many contents, the first of which has this SHA-1. Who removes a directory
-of thousands of files writes few records, and who pushes or pulls next reads few.
+removed/<sha1>.<id> holds ids of entries, 16 bytes each: of many contents, the first of which has this SHA-1. Who removes
+a directory of thousands of files writes few records, and who pushes or pulls next reads few.
 """
 
 from __future__ import annotations
