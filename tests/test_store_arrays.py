@@ -149,7 +149,9 @@ def test_every_kind_of_dtype_keeps_its_bytes(store: Store, dtype: Any, order: An
     check(store, np.ndarray(shape, kind, data[:size], order=order))
 
 
-@pytest.mark.parametrize("value", [3, 2.5, True, 1j, "text", b"bytes", [1, 2], [[1.5], [2.5]], (), range(5)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [3, 2.5, True, 1j, np.str_("text"), np.bytes_(b"b"), [1, 2], [[1.5], [2.5]], (), range(5)], ids=repr
+)
 def test_what_numpy_makes_an_array_of_is_stored_as_that(store: Store, value: Any) -> None:
     assert store.store_npy(value) == store.store_npy(np.asarray(value))
     np.testing.assert_array_equal(store.load_npy(store.store_npy(value)), np.asarray(value))
@@ -163,10 +165,11 @@ def test_what_numpy_makes_an_array_of_is_stored_as_that(store: Store, value: Any
         (np.ma.masked_array([1, 2], [True, False]), "masked"),
         ([[1], [2, 3]], "not an array"),
         (object(), "object"),
+        (bytearray(b"bytes"), "not bytearray: to store the file"),
         (UserDict(x=np.zeros(2)), "UserDict holds arrays by name"),
         (np.array(["a"], np.dtypes.StringDType()), "(?i)string"),
     ],
-    ids=["objects", "field", "masked", "ragged", "object", "by name", "StringDType"],
+    ids=["objects", "field", "masked", "ragged", "object", "bytearray", "by name", "StringDType"],
 )
 def test_what_npy_has_no_bytes_for_is_refused_by_name(store: Store, value: Any, why: str) -> None:
     with pytest.raises(UnsupportedDataError, match=why):
