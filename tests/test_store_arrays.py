@@ -165,11 +165,12 @@ def test_what_numpy_makes_an_array_of_is_stored_as_that(store: Store, value: Any
         (np.ma.masked_array([1, 2], [True, False]), "masked"),
         ([[1], [2, 3]], "not an array"),
         (object(), "object"),
+        ("array.npy", "not str: to store the file"),
         (bytearray(b"bytes"), "not bytearray: to store the file"),
         (UserDict(x=np.zeros(2)), "UserDict holds arrays by name"),
         (np.array(["a"], np.dtypes.StringDType()), "(?i)string"),
     ],
-    ids=["objects", "field", "masked", "ragged", "object", "bytearray", "by name", "StringDType"],
+    ids=["objects", "field", "masked", "ragged", "object", "name", "bytearray", "by name", "StringDType"],
 )
 def test_what_npy_has_no_bytes_for_is_refused_by_name(store: Store, value: Any, why: str) -> None:
     with pytest.raises(UnsupportedDataError, match=why):
