@@ -112,7 +112,10 @@ def read(session: Session, uri: str, start: int, count: int | None, as_json: boo
 def follow(
     session: Session, uri: str, start: int, new: bool, count: int | None, timeout: float | None, as_json: bool
 ) -> None:
-    """Print messages as they come, one JSON object per line, until Ctrl-C, or until nobody reads them any more."""
+    """Print messages as they come, one JSON object per line, until Ctrl-C.
+
+    It ends, too, when nobody reads what it prints any more, as behind `head -1`.
+    """
     if new and start:
         raise click.UsageError("--new and --from exclude each other")
     with session.open_store() as store:

@@ -35,7 +35,6 @@ def mutable() -> None:
     examples=[
         f"kacas mutable set {_KEY} started --absent",
         f"kacas mutable set {_KEY} done --expect started",
-        "kacas mutable set @lab/best sha1://b971c6ef19b1d70ae8f0feb989b106c319b36230",
         "kacas store recording.dat | kacas mutable set @lab/newest -",
     ],
 )

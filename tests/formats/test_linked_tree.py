@@ -52,7 +52,7 @@ def test_a_linked_file_that_changed_or_went_is_named_and_the_others_are_restored
     (source / name).write_bytes(data)
     with pytest.raises(kacas.AdoptedFileError, match=name):
         store.load_bytes(uri.partition("?")[0] + "/" + name)
-    with pytest.raises(kacas.DamagedContentError, match=rf"1 files .*{name}"):
+    with pytest.raises(kacas.DamagedContentError, match=rf"1 file .*{name}"):
         store.load_dir(uri, tmp_path / "out")
     assert read(tmp_path / "out") == {key: what for key, what in SMALL.items() if key != name.encode()}
     (source / name).unlink()

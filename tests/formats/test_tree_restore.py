@@ -171,7 +171,7 @@ def test_damage_in_one_file_is_named_and_the_others_are_restored(store: kacas.St
     data[at + 100] ^= 1
     pack.chmod(0o644)
     pack.write_bytes(data)
-    with pytest.raises(kacas.DamagedContentError, match=r"1 files .*out/017"):
+    with pytest.raises(kacas.DamagedContentError, match=r"1 file .*out/017"):
         store.load_dir(uri, tmp_path / "out")
     assert read(tmp_path / "out") == {name: data for name, data in tree.items() if name != b"017"}
 
@@ -308,7 +308,7 @@ def test_damage_in_a_small_new_directory_leaves_no_part_of_a_file(store: kacas.S
     data[data.index(files[b"04"]) + 100] ^= 1  # type: ignore[arg-type]
     pack.chmod(0o644)
     pack.write_bytes(data)
-    with pytest.raises(kacas.DamagedContentError, match=r"1 files .*out/sub/04"):
+    with pytest.raises(kacas.DamagedContentError, match=r"1 file .*out/sub/04"):
         store.load_dir(uri, tmp_path / "out")
     assert read(tmp_path / "out") == {b"sub": {name: data for name, data in files.items() if name != b"04"}}
 
