@@ -110,7 +110,11 @@ class Pull:
         self._batch.add_entry(_fetched(entry.sha1, entry.root, entry.size, entry.kind, entry.label))
 
     def _other_content(self, sha1: bytes, root: bytes, found: bytes) -> WrongIdentityError:
-        look = "kacas remote verify" if self._upstream.is_far else "kacas verify"
+        look = "kacas verify"
+        if self._upstream.is_far:
+            look = (
+                "kacas remote verify; if it is a web server, in a browser: it may answer with a page that wants a login"
+            )
         return WrongIdentityError(
             f"the upstream {self._upstream.name} has other content under the SHA-1 {sha1.hex()} (root {root.hex()}); "
             f"nothing was kept. Look there with: {look}",

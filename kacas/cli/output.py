@@ -109,7 +109,7 @@ def pause(time_s: float) -> None:
     """Wait for so long. Raises BrokenPipeError as soon as nobody reads the output any more."""
     try:
         stdout = sys.stdout.fileno()
-    except (AttributeError, OSError):  # it is closed, or no file
+    except (AttributeError, ValueError, OSError):  # it is closed, or no file
         time.sleep(time_s)
         return
     watched = select.poll()

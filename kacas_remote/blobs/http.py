@@ -137,15 +137,22 @@ class HttpBlobs:
             return _cut(self._pieces(response, key), [(part.start, part.stop) for part in joined])
 
     def _pieces(self, response: httpx.Response, key: str) -> Iterator[bytes]:
-        """The bytes as they come. Raises RemoteUnavailableError if next to none do."""
-        begin_s, count = time.monotonic(), 0
-        for piece in response.iter_raw():
-            yield piece
+        """The bytes as they come. Raises RemoteUnavailableError if next to none do. What is done with them takes its own time."""
+        waited_s, count = 0.0, 0
+        pieces = response.iter_raw()
+        while True:
+            begin_s = time.monotonic()
+            if (piece := next(pieces, None)) is None:
+                return
+            took_s = time.monotonic() - begin_s
+            if took_s < self._silence_s:  # nobody waits longer: then this process was stopped meanwhile
+                waited_s += took_s
             count += len(piece)
-            if (now_s := time.monotonic()) - begin_s >= self._silence_s:
-                if count < LEAST_BYTES_S * (now_s - begin_s):
+            if waited_s >= self._silence_s:
+                if count < LEAST_BYTES_S * waited_s:
                     raise failures.of_connection("timed out", self.name, key, "reading")
-                begin_s, count = now_s, 0
+                waited_s, count = 0.0, 0
+            yield piece
 
     def _check_start(self, response: httpx.Response, key: str, start: int) -> None:
         said = response.headers.get("content-range", "")

@@ -48,16 +48,22 @@ def entry_of(data: bytes, *, time_ns: int = 1, label: bytes = b"", root: bytes =
 
 
 def pack_of(
-    contents: Iterable[bytes], entries: Sequence[Entry] = (), *, pack_id: bytes = b"", store_id: bytes = REMOTE_ID
+    contents: Iterable[bytes],
+    entries: Sequence[Entry] = (),
+    *,
+    pack_id: bytes = b"",
+    store_id: bytes = REMOTE_ID,
+    stored: int = 0,
 ) -> tuple[bytes, bytes]:
-    """Id and bytes of a pack with raw payloads."""
+    """Id and bytes of a pack with raw payloads. stored: bytes that each takes, if that is a lie."""
     pack_id = pack_id or secrets.token_bytes(16)
     header = PackHeader(pack_id, store_id).encode()
     parts, records, at = [header], [], HEADER_SIZE
     for data in contents:
-        payload = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(data), len(data), chunk_digest(data))
+        encoded = data.ljust(stored, b"\0")
+        payload = PayloadHeader(PayloadKind.CHUNK, Codec.RAW, len(encoded), len(data), chunk_digest(data))
         records.append(payload.record(at))
-        parts += [payload.encode(data), data]
+        parts += [payload.encode(encoded), encoded]
         at += payload.total_size
     table = encode_table(records, [entry.encode() for entry in entries])
     footer = Footer(pack_id, at, len(table), len(records), len(entries), at + len(table) + 128, checksum(32, table))

@@ -128,6 +128,19 @@ def test_what_is_foreseen_is_told_as_it_lies_and_not_given_once_it_was_rejected(
     assert source.foresee([one, two]) == [two]
 
 
+def test_a_place_that_is_larger_than_its_chunk_can_be_is_not_taken(bucket: Bucket, tables: Tables) -> None:
+    true, (liar, data) = put_pack(bucket, [b"one"]), pack_of([b"one"], stored=1 << 20)
+    bucket.blobs.put(pack_key(liar), data)
+    tables.refresh()
+    one = chunk_digest(b"one")
+    assert {place.pack_id for place in tables.locate([one])[one]} == {true, liar}
+    source = TableSource(BlobRanges(bucket.blobs), tables)
+    assert bytes(source.get_many([one])[one][-3:]) == b"one"
+    bucket.blobs.delete([pack_key(true)])
+    tables.refresh()
+    assert source.get_many([one]) == {}
+
+
 def test_a_table_that_is_damaged_or_of_another_remote_is_named_and_the_others_are_used(
     bucket: Bucket, tables: Tables
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -183,6 +186,33 @@ def test_a_web_server_that_gives_a_byte_now_and_then_is_given_up() -> None:
         with pytest.raises(RemoteUnavailableError, match="no answer in time"):
             blobs.get_ranges("a", [(0, 40)])
         blobs.close()
+
+
+def test_who_was_stopped_meanwhile_goes_on_with_what_came() -> None:
+    begun, stopped = threading.Event(), threading.Event()
+
+    def gives_it_in_two_parts(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + b"1" * 10)
+        begun.set()
+        stopped.wait(60)
+        connection.sendall(b"2" * 10)
+
+    program = (
+        "import sys; from kacas_remote.blobs.http import HttpBlobs; print(HttpBlobs(sys.argv[1], 2.0).get('a', 20))"
+    )
+    with (
+        peers(gives_it_in_two_parts) as url,
+        subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True) as reader,
+    ):
+        assert begun.wait(60)
+        time.sleep(0.5)  # most likely it has read the first part by then
+        reader.send_signal(signal.SIGSTOP)
+        stopped.set()
+        time.sleep(2.5)  # more than a silence may last
+        reader.send_signal(signal.SIGCONT)
+        out, _ = reader.communicate(timeout=60)
+    assert out == f"{b'1' * 10 + b'2' * 10}\n"
 
 
 @pytest.mark.parametrize("opened", [s3, HttpBlobs])
