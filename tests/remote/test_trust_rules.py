@@ -130,7 +130,7 @@ def test_other_content_under_a_sha1_is_refused_and_never_a_part_of_it_given(
     put_content(lab, other, blobs, under=parse_uri(uri).sha1)
     with node() as store:
         for read in (store.load_npy, store.load_bytes, store.open_npy, lambda uri: store.load_bytes(uri, 0, 10)):
-            with pytest.raises(kacas.DamagedError, match="has other content under the SHA-1 .* in a browser"):
+            with pytest.raises(kacas.DamagedError, match=r"has other content under the SHA-1 .* in a browser"):
                 read(uri)
         assert not store.repository.lookup.entries(parse_uri(uri).sha1)
 
